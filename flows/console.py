@@ -1,0 +1,105 @@
+"""What a person sees in the terminal: progress bars, tables, warnings, one-line errors."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from pnp_core.records import RunSummary
+
+STAGE_NAMES = {
+    "shard": "Sharding",
+    "salience": "Salience",
+    "masks": "Masks",
+    "png": "PNG files",
+    "scores": "Scores",
+}
+
+errors = Console(stderr=True, highlight=False)
+"""Progress and messages; standard output belongs to the result."""
+
+
+class ProgressBars:
+    """Shows the stages' progress; an `Observer`."""
+
+    def __init__(self) -> None:
+        self._bars = Progress(
+            TextColumn("{task.description:10}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("pictures"),
+            TimeElapsedColumn(),
+            console=errors,
+        )
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> ProgressBars:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def begin(self, stage: str, total: int | None) -> None:
+        """Add a bar."""
+        self._tasks[stage] = self._bars.add_task(STAGE_NAMES.get(stage, stage), total=total)
+
+    def advance(self, stage: str, pictures: int) -> None:
+        """Move a bar."""
+        self._bars.advance(self._tasks[stage], pictures)
+
+    def end(self, stage: str) -> None:
+        """Fill a bar: pictures set aside are done too."""
+        task = self._tasks[stage]
+        total = self._bars.tasks[task].total
+        done = total if total is not None else 1
+        self._bars.update(task, total=done, completed=done)
+
+
+def _scores_table(scores: dict[str, Any]) -> Table:
+    table = Table(title=f"mIoU {scores['miou']:.3f}   pixel accuracy {scores['pixel_accuracy']:.3f}")
+    table.add_column("class")
+    table.add_column("IoU", justify="right")
+    for name, iou in scores["per_class_iou"].items():
+        table.add_row(name, "-" if iou is None else f"{iou:.3f}")
+    return table
+
+
+def _stages_table(summary: RunSummary) -> Table:
+    table = Table(title="Stages")
+    for column in ("stage", "shards", "resumed", "pictures", "quarantined", "seconds", "pictures/s"):
+        table.add_column(column, justify="left" if column == "stage" else "right")
+    for name, stage in summary.stages.items():
+        rate = stage.images_per_second
+        table.add_row(
+            name,
+            str(stage.shards),
+            str(stage.shards_resumed),
+            str(stage.images),
+            str(stage.quarantined),
+            f"{stage.seconds:.1f}",
+            f"{rate:.1f}" if rate else "-",
+        )
+    return table
+
+
+def show_summary(summary: RunSummary, console: Console) -> None:
+    """Print the tables, the counts and where the results lie."""
+    if summary.scores:
+        console.print(_scores_table(summary.scores))
+    console.print(_stages_table(summary))
+    console.print(
+        f"{summary.images} pictures: {summary.labelled} labelled ({summary.resumed} of them in an earlier run), "
+        f"{summary.quarantined} quarantined"
+    )
+    out = summary.out.rstrip("/")
+    console.print(f"masks          {out}/masks/", soft_wrap=True)
+    if summary.quarantined:
+        console.print(f"quarantine     {out}/quarantine/ (what and why)", soft_wrap=True)
+    console.print(f"contact sheet  {out}/contact_sheet.png", soft_wrap=True)

@@ -1,0 +1,25 @@
+"""Flow `eval`: label a dataset that has ground truth, and score it."""
+
+from prefect import flow
+
+from flows.stages import run_shard_stage, run_stages
+from pnp_core.config import EvalConfig
+from pnp_core.plan import plan_eval, write_run_record
+from pnp_core.records import RunSummary
+from tasks.report import task_contact_sheet
+from tasks.sharding import task_shard_dataset
+
+
+@flow(name="eval", flow_run_name="{config.dataset}-{config.split}-{config.limit}", persist_result=False)
+def evaluate_dataset(config: EvalConfig) -> RunSummary:
+    """Shard a dataset split, extract salience, make masks, score them.
+
+    Run again with the same configuration it resumes: finished shards are not computed again.
+    """
+    plan = plan_eval(config)
+    summary = RunSummary(config.out)
+    shards = run_shard_stage(lambda: task_shard_dataset(config), summary)
+    run_stages(plan, shards, summary)
+    task_contact_sheet(plan, shards)
+    write_run_record(config, plan, summary)
+    return summary

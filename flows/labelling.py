@@ -1,0 +1,25 @@
+"""Flow `label`: masks for a user's own pictures."""
+
+from prefect import flow
+
+from flows.stages import run_shard_stage, run_stages
+from pnp_core.config import LabelConfig
+from pnp_core.plan import plan_label, write_run_record
+from pnp_core.records import RunSummary
+from tasks.report import task_contact_sheet
+from tasks.sharding import task_shard_source
+
+
+@flow(name="label", flow_run_name="label-{config.source}", persist_result=False)
+def label_pictures(config: LabelConfig) -> RunSummary:
+    """Shard the pictures, extract salience, make masks.
+
+    Run again with the same configuration it resumes: finished shards are not computed again.
+    """
+    plan = plan_label(config)
+    summary = RunSummary(config.out)
+    shards = run_shard_stage(lambda: task_shard_source(config), summary)
+    run_stages(plan, shards, summary)
+    task_contact_sheet(plan, shards)
+    write_run_record(config, plan, summary)
+    return summary

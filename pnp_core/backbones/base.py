@@ -1,0 +1,67 @@
+"""What the method needs of a vision-language model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from jaxtyping import Bool, Float, Int
+
+from pnp_core.prompts import TextEncoder
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights on disk: the folder, the revision that enters the fingerprint, and the model's shape."""
+
+    folder: Path
+    revision: str
+    layers: int
+    heads: int
+
+
+@dataclass(frozen=True)
+class Match:
+    """The part of an image-text-matching pass that salience needs.
+
+    Attributes:
+        probabilities: per wanted layer, cross-attention (B, heads, N * T, 1 + P); entry 0 of the
+            last axis is the image's CLS token.
+        logits: raw match logits (B, N).
+        itm: match probabilities (B, N) in [0, 1], detached.
+    """
+
+    probabilities: list[Float[torch.Tensor, "B H NT P1"]]
+    logits: Float[torch.Tensor, "B N"]
+    itm: Float[torch.Tensor, "B N"]
+
+
+class Backbone(TextEncoder, Protocol):
+    """A frozen vision-language model with text-to-image cross-attention and a match head."""
+
+    layers: int
+    heads: int
+    patch_size: int
+    grid: tuple[int, int]
+    device: torch.device
+
+    def encode_image(self, pixels: Float[torch.Tensor, "B 3 S S"]) -> Float[torch.Tensor, "B P1 D"]:
+        """Image tokens of normalised model pixels, CLS first; no gradient."""
+        ...
+
+    def match(
+        self,
+        image_tokens: Float[torch.Tensor, "B P1 D"],
+        ids: Int[torch.Tensor, "B N T"],
+        mask: Bool[torch.Tensor, "B N T"],
+        layers: Sequence[int],
+    ) -> Match:
+        """Match N captions with each picture; the graph begins at the lowest wanted layer.
+
+        Below that layer nothing is recorded. Its probabilities are the leaf of the graph; those
+        of higher wanted layers depend on it, so `torch.autograd.grad` gives total derivatives.
+        """
+        ...

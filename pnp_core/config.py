@@ -1,0 +1,243 @@
+"""Configuration: frozen models, one per flow and one part per stage, and the presets.
+
+Each stage gets only its own part, so a changed CRF leaves stored salience valid. What changes
+how fast but not what comes out (`RuntimeConfig`) is kept apart and enters no fingerprint.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from pnp_core.errors import UnknownNameError
+
+TINY = "tiny"
+
+
+class Config(BaseModel):
+    """Base of all configuration: immutable, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class BackboneConfig(Config):
+    """Which vision-language model, which weights."""
+
+    name: str = "blip"
+    """Kind of model: `blip`."""
+    checkpoint: str = TINY
+    """`tiny` (bundled), a local folder, or a hub id such as `Salesforce/blip-itm-large-flickr`."""
+    revision: str | None = None
+    """Commit of a hub checkpoint; the newest when empty. The resolved one is in the fingerprint."""
+    image_size: int = Field(96, ge=16, le=2048)
+    """Side S in pixels of the square the picture is squashed to (model pixels)."""
+    heads: int | None = Field(None, ge=1)
+    """Cross-attention heads the checkpoint must have; a check against wrongly exported configs."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Precision of the image encoder. The text encoder and its gradient always run in float32."""
+
+
+class CaptionConfig(Config):
+    """How class names become captions (paper section 3.1)."""
+
+    template: str = "A picture of {}"
+    """The caption; `{}` stands for the class name, or for all names separated by spaces."""
+    mode: Literal["joint", "per_class"] = "joint"
+    """`joint`: one caption with all candidate classes, as in the paper; `per_class`: one each."""
+    overlong: Literal["chunk", "error"] = "chunk"
+    """A joint caption over the text encoder's limit is split into several, or refused."""
+
+    @model_validator(mode="after")
+    def _one_slot(self) -> CaptionConfig:
+        if self.template.count("{}") != 1:
+            raise ValueError(f"caption template needs exactly one {{}}: {self.template!r}")
+        return self
+
+
+class DropoutConfig(Config):
+    """Salience DropOut (paper section 3.3)."""
+
+    iterations: int = Field(4, ge=1, le=32)
+    """Forward passes K; 1 means no DropOut."""
+    strategy: Literal["count", "fraction", "mass"] = "count"
+    """What `amount` means: patches, share of the patches left, share of the salience left."""
+    amount: float = Field(10, gt=0)
+    """Patches (count) or share in (0, 1) (fraction, mass) dropped after each pass but the last."""
+
+    @model_validator(mode="after")
+    def _amount_fits_strategy(self) -> DropoutConfig:
+        if self.strategy == "count" and self.amount != int(self.amount):
+            raise ValueError(f"dropout amount {self.amount} must be a whole number of patches")
+        if self.strategy != "count" and self.amount >= 1:
+            raise ValueError(f"dropout amount {self.amount} must be a share below 1 for {self.strategy}")
+        return self
+
+
+class SalienceConfig(Config):
+    """The salience stage: picture and class names to one map per class and drop iteration."""
+
+    backbone: BackboneConfig = BackboneConfig()
+    candidates: Literal["labels", "vocabulary"] = "labels"
+    """Classes that go into a picture's caption: its image-level labels, or every class."""
+    caption: CaptionConfig = CaptionConfig()
+    dropout: DropoutConfig = DropoutConfig()
+    layer: int = Field(0, ge=0)
+    """Cross-attention layer, counted from 0."""
+    head: int = Field(0, ge=0)
+    """Head of that layer, counted from 0."""
+    kind: Literal["gradcam", "attention"] = "gradcam"
+    """Attention x ReLU of the gradient of the match logit, or the attention alone (ablation)."""
+
+
+class CrfConfig(Config):
+    """Dense CRF (Kraehenbuehl and Koltun 2011), parameters as in the authors' code."""
+
+    name: str = "dense"
+    """`dense` (pydensecrf) or `off` (softmax only)."""
+    iterations: int = Field(10, ge=1)
+    gaussian_sxy: float = Field(3, gt=0)
+    """Position bandwidth of the smoothness term, image pixels."""
+    gaussian_compat: float = Field(7, ge=0)
+    bilateral_sxy: float = Field(50, gt=0)
+    """Position bandwidth of the appearance term, image pixels."""
+    bilateral_srgb: float = Field(5, gt=0)
+    """Colour bandwidth of the appearance term, 0..255 units."""
+    bilateral_compat: float = Field(10, ge=0)
+
+
+class MaskConfig(Config):
+    """The masks stage: salience to label map (ALGORITHM section 4)."""
+
+    sum: Literal["plain", "first_twice"] = "plain"
+    """How the drop iterations' maps add up; the authors' code counts the first twice."""
+    threshold: float = Field(0.15, ge=0, lt=1)
+    """On the min-max of each class map; salience below it is cut to 0."""
+    blur: float = Field(0.05, ge=0, le=1)
+    """Gaussian sigma as a share of max(H, W); 0 is off."""
+    background: Literal["auto", "always", "few", "never"] = "auto"
+    """Background channel: always (object data), when fewer than 3 candidates (scene data), never.
+    `auto` follows the dataset card."""
+    crf: CrfConfig = CrfConfig()
+    confidence: bool = False
+    """Also store the per-pixel probability of the winning class as a PNG, 0..255."""
+
+
+class ScoreConfig(Config):
+    """The score stage (ALGORITHM section 7)."""
+
+    void_as_background: bool = False
+    """Count pixels labelled 255 as background instead of leaving them out (authors' VOC script)."""
+    mean: Literal["present", "union"] = "present"
+    """mIoU over the classes in the ground truth, or over all with a union (mmseg convention)."""
+
+
+class RuntimeConfig(Config):
+    """Where and how fast. Changes no result, enters no fingerprint."""
+
+    device: str = "auto"
+    """`auto` (the first GPU, else the CPU), `cpu`, `cuda`, `cuda:1`, `mps` ..."""
+    batch_size: int = Field(16, ge=1)
+    """Pictures per forward pass."""
+    max_pixels: int = Field(178_956_970, ge=1)
+    """Pictures with more pixels are quarantined."""
+
+
+class PipelineConfig(Config):
+    """What every flow shares: the stages' parts and the run folder."""
+
+    out: str
+    """Run folder: a local path or any fsspec URL."""
+    salience: SalienceConfig = SalienceConfig()
+    masks: MaskConfig = MaskConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+    png: bool = False
+    """Also write every mask as png/<key>.png."""
+
+
+class EvalConfig(PipelineConfig):
+    """The `eval` flow: label a dataset that has ground truth, and score it."""
+
+    dataset: str = "scenes"
+    """Dataset card, see `datasets/`."""
+    split: str = "test"
+    limit: int = Field(200, ge=1)
+    """Number of pictures, from the start of the split."""
+    shards: int = Field(8, ge=1)
+    """Number of shards the pictures are spread over."""
+    score: ScoreConfig = ScoreConfig()
+
+
+class LabelConfig(PipelineConfig):
+    """The `label` flow: masks for a user's own pictures."""
+
+    source: str
+    """A folder of pictures (recursive), one picture, or webdataset tars."""
+    classes: tuple[str, ...] = Field(min_length=1)
+    """Class names, looked for in every picture. Mask value 0 is background, i the i-th name."""
+    images_per_shard: int = Field(64, ge=1)
+
+
+_AUTHORS_BACKBONE = {
+    "checkpoint": "Salesforce/blip-itm-large-flickr", "image_size": 336, "heads": 12,
+}  # fmt: skip
+
+# The presets are plain configuration of the same code; docs/method.md compares them line by line.
+PRESETS: dict[str, dict[str, Any]] = {
+    "authors": {
+        "salience": {
+            "backbone": _AUTHORS_BACKBONE,
+            "layer": 7,
+            "head": 9,
+            "dropout": {"iterations": 4, "strategy": "count", "amount": 10},
+        },
+        "masks": {"sum": "first_twice", "threshold": 0.15, "blur": 0.05},
+    },
+    "paper": {
+        "salience": {
+            "backbone": {**_AUTHORS_BACKBONE, "image_size": 768},
+            "layer": 7,
+            "head": 9,
+            "dropout": {"iterations": 4, "strategy": "fraction", "amount": 0.5},
+        },
+        "masks": {"sum": "plain", "threshold": 0.15, "blur": 0.05},
+    },
+    TINY: {
+        "salience": {
+            "backbone": {"checkpoint": TINY, "image_size": 96, "heads": 2},
+            "caption": {"mode": "per_class"},
+            "layer": 0,
+            "head": 0,
+            "dropout": {"iterations": 4, "strategy": "count", "amount": 2},
+        },
+        "masks": {"sum": "plain", "threshold": 0.15, "blur": 0.02},
+    },
+}
+
+
+def preset(name: str) -> dict[str, Any]:
+    """The values of a preset, by stage.
+
+    Raises:
+        UnknownNameError: no such preset.
+
+    >>> preset("authors")["salience"]["head"]
+    9
+    """
+    if name not in PRESETS:
+        raise UnknownNameError("preset", name, PRESETS)
+    return PRESETS[name]
+
+
+def merge(base: dict[str, Any], override: dict[str, Any]) -> dict[str, Any]:
+    """Lay `override` over `base`, dictionary by dictionary; neither is changed.
+
+    >>> merge({"a": {"x": 1, "y": 2}}, {"a": {"y": 3}})
+    {'a': {'x': 1, 'y': 3}}
+    """
+    merged = dict(base)
+    for key, value in override.items():
+        inner = merged.get(key)
+        both = isinstance(inner, dict) and isinstance(value, dict)
+        merged[key] = merge(inner, value) if both else value
+    return merged

@@ -1,0 +1,147 @@
+"""The records that pass between stages. Tasks exchange these references, never tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+IGNORE = 255
+"""Label of pixels that belong to no class and are not scored (void)."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One picture as it travels in a shard.
+
+    Attributes:
+        key: unique name within the run, safe in paths: only letters, digits, `_` and `-`.
+        image: the encoded picture, untouched.
+        extension: of the encoded picture, without the dot.
+        source: where the picture came from, for people.
+        label_map: ground truth as PNG bytes, when there is any.
+        classes: image-level labels (class ids), when known.
+    """
+
+    key: str
+    image: bytes
+    extension: str
+    source: str
+    label_map: bytes | None = None
+    classes: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class ShardRef:
+    """One tar of the run folder, the unit of work, retry and resume."""
+
+    name: str
+    samples: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class SalienceMaps:
+    """What the salience stage keeps of one picture.
+
+    Attributes:
+        maps: (K, C, gh, gw) float32 >= 0, drop iteration x candidate class x patch grid.
+        classes: the C candidate class ids.
+        itm: (C,) float32, match probability in [0, 1] of the caption that names the class.
+        height, width: of the picture in image pixels, after EXIF rotation.
+    """
+
+    maps: np.ndarray
+    classes: tuple[int, ...]
+    itm: np.ndarray
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Quarantined:
+    """A sample that could not be processed: which, where, why."""
+
+    key: str
+    source: str
+    stage: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What a stage did with one shard.
+
+    Attributes:
+        record_sha256: digest of the completion record, the input identity of the next stage.
+        resumed: True when the record existed and nothing was computed.
+    """
+
+    stage: str
+    shard: str
+    done: int
+    quarantined: int
+    record_sha256: str
+    resumed: bool
+    seconds: float = 0.0
+
+
+@dataclass
+class StageSummary:
+    """Counts of one stage over all its shards, for people and `--json`."""
+
+    shards: int = 0
+    shards_resumed: int = 0
+    images: int = 0
+    images_resumed: int = 0
+    quarantined: int = 0
+    seconds: float = 0.0
+
+    def add(self, result: StageResult) -> None:
+        """Count one shard in."""
+        self.shards += 1
+        self.images += result.done
+        self.quarantined += result.quarantined
+        self.seconds += result.seconds
+        if result.resumed:
+            self.shards_resumed += 1
+            self.images_resumed += result.done
+
+    @property
+    def images_per_second(self) -> float | None:
+        """Rate of what was computed in this run; None when nothing was."""
+        computed = self.images - self.images_resumed
+        return computed / self.seconds if computed and self.seconds > 0 else None
+
+
+@dataclass
+class RunSummary:
+    """Everything a run has to say at its end."""
+
+    out: str
+    images: int = 0
+    labelled: int = 0
+    quarantined: int = 0
+    resumed: int = 0
+    stages: dict[str, StageSummary] = field(default_factory=dict)
+    scores: dict[str, Any] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """The object that `--json` prints."""
+        stages = {
+            name: {**asdict(s), "images_per_second": s.images_per_second} for name, s in self.stages.items()
+        }
+        seconds = {name: round(s.seconds, 3) for name, s in self.stages.items()}
+        head = {k: getattr(self, k) for k in ("images", "labelled", "quarantined", "resumed", "out")}
+        return {**head, "seconds": seconds, "stages": stages, **self.scores}
+
+
+Progress = Callable[[int], None]
+"""Called by a stage with the number of pictures just finished."""
+
+
+def silent(_: int) -> None:
+    """Report progress to nobody."""

@@ -1,0 +1,129 @@
+"""A PNG on which a person judges a run at a glance."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from PIL.Image import Resampling
+
+from pnp_core.images import VOC_PALETTE, decode_image, decode_label_map
+from pnp_core.plan import Plan
+from pnp_core.records import IGNORE, SalienceMaps, Sample, ShardRef
+from pnp_core.shards import read_shard
+from pnp_core.stages.masks import read_masks
+from pnp_core.stages.salience import read_salience
+from pnp_core.store import RunFolder
+
+TILE = 152
+GAP = 6
+HEADER = 28
+LEGEND = 22
+_INK, _PAPER = (30, 30, 30), (255, 255, 255)
+
+
+@dataclass(frozen=True)
+class _Row:
+    sample: Sample
+    picture: np.ndarray
+    salience: SalienceMaps
+    labels: np.ndarray
+    truth: np.ndarray | None
+
+
+def _rows(plan: Plan, shards: Sequence[ShardRef], number: int) -> Iterator[_Row]:
+    """The first labelled pictures of each shard, in turn, as many as asked for."""
+    run = RunFolder(plan.masks.out)
+    per_shard = -(-number // len(shards))
+    left = number
+    for shard in shards:
+        masks = read_masks(plan.masks.folder, shard.name).select(["key", "mask"]).slice(0, min(per_shard, left))
+        wanted = {row["key"]: row["mask"] for row in masks.to_pylist()}
+        stored = read_salience(plan.salience.folder, shard.name)
+        for sample in read_shard(run, shard):
+            if sample.key in wanted:
+                truth = decode_label_map(sample.label_map) if sample.label_map else None
+                picture = decode_image(sample.image, plan.masks.max_pixels)
+                labels = decode_label_map(wanted[sample.key])
+                yield _Row(sample, picture, stored[sample.key], labels, truth)
+        left -= len(wanted)
+        if left <= 0:
+            return
+
+
+def _tile(pixels: np.ndarray) -> Image.Image:
+    """A picture centred on a square tile, aspect kept."""
+    image = Image.fromarray(pixels)
+    scale = TILE / max(image.size)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    smooth = image.resize(size, Resampling.BICUBIC if scale < 1 else Resampling.NEAREST)
+    tile = Image.new("RGB", (TILE, TILE), (235, 235, 235))
+    tile.paste(smooth, ((TILE - size[0]) // 2, (TILE - size[1]) // 2))
+    return tile
+
+
+def _overlay(picture: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Class colours over a pale grey picture; void pixels white."""
+    grey = picture.mean(axis=2, keepdims=True) * 0.35 + 140
+    colours = VOC_PALETTE[labels].astype(np.float32)
+    shown = np.where((labels > 0)[..., None], 0.75 * colours + 0.25 * grey, grey)
+    shown[labels == IGNORE] = 255
+    return np.clip(shown, 0, 255).astype(np.uint8)
+
+
+def _heat(row: _Row, iteration: int) -> np.ndarray:
+    """Salience in class colours over a dark picture; each class scaled by its peak over all iterations."""
+    height, width = row.picture.shape[:2]
+    shown = row.picture.mean(axis=2, keepdims=True) * 0.3 * np.ones(3)
+    peaks = np.maximum(row.salience.maps.max(axis=(0, 2, 3)), 1e-12)
+    for c, class_id in enumerate(row.salience.classes):
+        strength = Image.fromarray((row.salience.maps[iteration, c] / peaks[c]).astype(np.float32))
+        strength = np.asarray(strength.resize((width, height), Resampling.BILINEAR))[..., None]
+        shown = shown + strength * (VOC_PALETTE[class_id].astype(np.float32) * 0.8 + 50)
+    return np.clip(shown, 0, 255).astype(np.uint8)
+
+
+def _draw_legend(draw: ImageDraw.ImageDraw, row: _Row, names: Sequence[str], y: int) -> None:
+    x = GAP
+    font = ImageFont.load_default(12)
+    draw.text((x, y + 3), row.sample.key[:40], fill=_INK, font=font)
+    x += draw.textlength(row.sample.key[:40], font=font) + 14
+    for class_id in row.salience.classes:
+        draw.rectangle([x, y + 5, x + 10, y + 15], fill=tuple(VOC_PALETTE[class_id].tolist()), outline=_INK)
+        draw.text((x + 14, y + 3), names[class_id - 1], fill=_INK, font=font)
+        x += 14 + draw.textlength(names[class_id - 1], font=font) + 14
+
+
+def contact_sheet(plan: Plan, shards: Sequence[ShardRef], pictures: int = 10) -> bytes:
+    """PNG bytes: one line per picture with picture, ground truth (if any), prediction, and the
+    salience of every drop iteration in the classes' colours.
+
+    Args:
+        pictures: how many, spread over the shards.
+    """
+    rows = list(_rows(plan, shards, pictures))
+    truths = any(row.truth is not None for row in rows)
+    iterations = plan.salience.config.dropout.iterations
+    titles = ["picture", *(["ground truth"] if truths else []), "prediction"]
+    titles += [f"salience, pass {k + 1}" for k in range(iterations)]
+    width = GAP + len(titles) * (TILE + GAP)
+    sheet = Image.new("RGB", (width, HEADER + len(rows) * (TILE + LEGEND)), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for column, title in enumerate(titles):
+        draw.text((GAP + column * (TILE + GAP), 8), title, fill=_INK, font=ImageFont.load_default(13))
+    for number, row in enumerate(rows):
+        y = HEADER + number * (TILE + LEGEND)
+        tiles = [row.picture]
+        if truths:
+            tiles.append(_overlay(row.picture, row.truth) if row.truth is not None else row.picture)
+        tiles.append(_overlay(row.picture, row.labels))
+        tiles += [_heat(row, k) for k in range(iterations)]
+        for column, pixels in enumerate(tiles):
+            sheet.paste(_tile(pixels), (GAP + column * (TILE + GAP), y))
+        _draw_legend(draw, row, plan.masks.class_names, y + TILE)
+    buffer = io.BytesIO()
+    sheet.save(buffer, format="PNG")
+    return buffer.getvalue()

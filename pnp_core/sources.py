@@ -1,0 +1,163 @@
+"""A user's own pictures: a folder tree, one picture, or webdataset tars."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import re
+import tarfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import braceexpand
+from PIL import Image, UnidentifiedImageError
+
+from pnp_core.errors import SourceError
+from pnp_core.images import IMAGE_EXTENSIONS
+from pnp_core.records import Sample
+from pnp_core.shards import foreign_samples
+
+_KEY_LENGTH = 100
+
+
+@dataclass(frozen=True)
+class Source:
+    """Pictures to label, listed but not read.
+
+    Attributes:
+        identity: where they are, for people and for telling runs apart.
+        root: folder that picture names are relative to.
+        files: pictures, or tars, in the order they are processed.
+        tars: whether `files` are webdataset tars.
+        ignored: file ending -> number of files passed over because they are no pictures.
+    """
+
+    identity: str
+    root: Path
+    files: tuple[Path, ...]
+    tars: bool
+    ignored: Counter[str]
+
+    def digest(self) -> str:
+        """Changes when a file is added, removed, resized or touched."""
+        digest = hashlib.sha256()
+        for file in self.files:
+            status = file.stat()
+            digest.update(f"{file}\0{status.st_size}\0{status.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()
+
+    def samples(self) -> Iterator[Sample]:
+        """Every picture with a unique, path-safe key, one in memory at a time.
+
+        Raises:
+            SourceError: a file vanished, may not be read, or is no tar.
+        """
+        yield from self._from_tars() if self.tars else self._from_files()
+
+    def _from_files(self) -> Iterator[Sample]:
+        stems = [file.relative_to(self.root).with_suffix("") for file in self.files]
+        for i, file in enumerate(self.files):
+            # Sorted by stem, so pictures that differ in the ending only are neighbours.
+            twin = stems[i] in (stems[i - 1] if i else None, *stems[i + 1 : i + 2])
+            name = str(file.relative_to(self.root))
+            key = safe_key(name if twin else str(stems[i]), always_digest=twin)
+            yield Sample(key, _read(file), file.suffix.lstrip(".").lower() or "none", name)
+
+    def _from_tars(self) -> Iterator[Sample]:
+        several = len(self.files) > 1
+        for tar in self.files:
+            try:
+                for sample in foreign_samples(_read(tar), tar.name):
+                    # Two tars may use the same keys; a picture is known by both names then.
+                    name = f"{tar.stem}/{sample.key}" if several else sample.key
+                    yield Sample(safe_key(name), sample.image, _safe_ending(sample.extension), sample.source)
+            except tarfile.TarError as error:
+                raise SourceError(f"'{tar}' is not a readable tar: {error}") from error
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise SourceError(f"cannot read '{file}': {error.strerror}") from error
+
+
+def _safe_ending(extension: str) -> str:
+    return extension if re.fullmatch(r"[a-z0-9]{1,8}", extension) else "bin"
+
+
+def safe_key(name: str, always_digest: bool = False) -> str:
+    """A key that is safe as file name, tar member and column value, and different for different names.
+
+    Folders become `__`. A name with other than letters, digits, `_` and `-`, an overlong one, or
+    one that could be mistaken for such a replacement, gets a digest of the original.
+
+    >>> safe_key("2007_000033"), safe_key("cats/a b")
+    ('2007_000033', 'cats__a_b-2f43d8a5')
+    """
+    flat = name.replace("/", "__")
+    slug = re.sub(r"[^A-Za-z0-9_-]", "_", flat)[:_KEY_LENGTH].lstrip("-") or "_"
+    faithful = slug == flat and flat.replace("__", "/") == name
+    looks_digested = re.search(r"-[0-9a-f]{8}$", slug) is not None
+    if faithful and not looks_digested and not always_digest:
+        return slug
+    return f"{slug}-{hashlib.sha256(name.encode('utf-8', 'surrogateescape')).hexdigest()[:8]}"
+
+
+def open_source(source: str) -> Source:
+    """Find the pictures of a folder, a single picture, or tars (a path, a glob, or braces).
+
+    Raises:
+        SourceError: nothing there, no pictures, or a file that is no picture.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return _open_folder(path.resolve())
+    if source.endswith(".tar"):
+        return _open_tars(source)
+    if path.is_file():
+        return _open_picture(path.resolve())
+    raise SourceError(f"source '{source}' does not exist; give a folder of pictures, a picture, or tars")
+
+
+def _open_folder(folder: Path) -> Source:
+    ignored: Counter[str] = Counter()
+    files = []
+    for file in folder.rglob("*"):
+        if not file.is_file() or any(part.startswith(".") for part in file.relative_to(folder).parts):
+            continue
+        ending = file.suffix.lower()
+        if ending.lstrip(".") in IMAGE_EXTENSIONS or not ending:
+            files.append(file)
+        else:
+            ignored[ending] += 1
+    if not files:
+        tars = f"; for webdataset tars give '{folder}/*.tar'" if ignored[".tar"] else ""
+        raise SourceError(f"no pictures in '{folder}'{tars}")
+    files.sort(key=lambda f: (str(f.relative_to(folder).with_suffix("")), f.suffix))
+    return Source(str(folder), folder, tuple(files), False, ignored)
+
+
+def _open_tars(pattern: str) -> Source:
+    expanded = [str(Path(p).expanduser()) for p in braceexpand.braceexpand(pattern)]
+    files = sorted({Path(f).resolve() for p in expanded for f in (glob.glob(p) or [p])})
+    missing = [f for f in files if not f.is_file()]
+    if missing:
+        raise SourceError(f"'{missing[0]}' does not exist" + (f" (and {len(missing) - 1} more)" if missing[1:] else ""))
+    for file in files:
+        if not tarfile.is_tarfile(file):
+            raise SourceError(f"'{file}' is not a tar")
+    return Source(pattern, files[0].parent, tuple(files), True, Counter())
+
+
+def _open_picture(file: Path) -> Source:
+    try:
+        with Image.open(file):
+            pass
+    except UnidentifiedImageError as error:
+        raise SourceError(f"'{file}' is not a picture in a known format") from error
+    except Exception as error:  # Pillow raises nearly any type on hostile bytes
+        raise SourceError(f"'{file}' cannot be read as a picture: {error}") from error
+    return Source(str(file), file.parent, (file,), False, Counter())

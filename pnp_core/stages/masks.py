@@ -1,0 +1,157 @@
+"""Masks stage: stored salience to label maps, one Parquet row per picture; and their PNG export."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pnp_core.config import Config, MaskConfig
+from pnp_core.images import decode_image, encode_grey, encode_label_map
+from pnp_core.masks import LabelMap, make_label_map
+from pnp_core.records import Progress, SalienceMaps, Sample, ShardRef, StageResult, silent
+from pnp_core.shards import read_shard
+from pnp_core.stages.salience import STAGE as SALIENCE
+from pnp_core.stages.salience import read_salience
+from pnp_core.store import RunFolder, StageFolder, StageOutput, fingerprint, table_bytes
+
+STAGE = "masks"
+PNG = "png"
+VERSION = 1
+
+_CLASS = pa.struct(
+    [
+        ("id", pa.int32()),
+        ("name", pa.string()),
+        ("pixels", pa.int64()),
+        ("salience", pa.float32()),
+        ("itm", pa.float32()),
+    ]
+)
+# `datasets` of Hugging Face reads this and shows masks as pictures.
+_FEATURES = {
+    "key": {"dtype": "string", "_type": "Value"},
+    "source": {"dtype": "string", "_type": "Value"},
+    "height": {"dtype": "int32", "_type": "Value"},
+    "width": {"dtype": "int32", "_type": "Value"},
+    "mask": {"_type": "Image"},
+    "classes": {
+        "_type": "List",
+        "feature": {
+            "id": {"dtype": "int32", "_type": "Value"},
+            "name": {"dtype": "string", "_type": "Value"},
+            "pixels": {"dtype": "int64", "_type": "Value"},
+            "salience": {"dtype": "float32", "_type": "Value"},
+            "itm": {"dtype": "float32", "_type": "Value"},
+        },
+    },
+    "confidence": {"_type": "Image"},
+    "model": {"dtype": "string", "_type": "Value"},
+    "fingerprint": {"dtype": "string", "_type": "Value"},
+}
+MASK_SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),
+        ("source", pa.string()),
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+        ("mask", pa.binary()),
+        ("classes", pa.list_(_CLASS)),
+        ("confidence", pa.binary()),
+        ("model", pa.string()),
+        ("fingerprint", pa.string()),
+    ],
+    metadata={"huggingface": json.dumps({"info": {"features": _FEATURES}})},
+)
+"""One row per picture: `mask` is a palette PNG, `confidence` a grey PNG or null."""
+
+
+class MaskJob(Config):
+    """What the masks stage does, for any shard of a run."""
+
+    out: str
+    config: MaskConfig
+    """With `background` resolved."""
+    max_pixels: int
+    class_names: tuple[str, ...]
+    model: str
+    """The weights, for people who read the rows."""
+    salience_fingerprint: str
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the configuration and the salience it starts from."""
+        return fingerprint(STAGE, VERSION, self.config.model_dump(), self.salience_fingerprint)
+
+    @property
+    def folder(self) -> StageFolder:
+        """Where the masks lie."""
+        return StageFolder(RunFolder(self.out), STAGE, self.fingerprint)
+
+
+def _row(sample: Sample, maps: SalienceMaps, label_map: LabelMap, job: MaskJob) -> dict[str, Any]:
+    pixels = np.bincount(label_map.labels.ravel(), minlength=256)
+    confidence = (label_map.confidence * 255 + 0.5).astype(np.uint8)
+    return {
+        "key": sample.key,
+        "source": sample.source,
+        "height": maps.height,
+        "width": maps.width,
+        "mask": encode_label_map(label_map.labels),
+        "classes": [
+            {
+                "id": class_id,
+                "name": job.class_names[class_id - 1],
+                "pixels": int(pixels[class_id]),
+                "salience": float(label_map.salience[i]),
+                "itm": float(maps.itm[i]),
+            }
+            for i, class_id in enumerate(maps.classes)
+        ],
+        "confidence": encode_grey(confidence) if job.config.confidence else None,
+        "model": job.model,
+        "fingerprint": job.fingerprint,
+    }
+
+
+def mask_shard(
+    job: MaskJob, shard: ShardRef, salience: StageResult, progress: Progress = silent
+) -> StageResult:
+    """Make the label maps of one shard, unless they are complete.
+
+    Args:
+        salience: the salience stage's result for the same shard.
+    """
+    run = RunFolder(job.out)
+
+    def work() -> StageOutput:
+        stored = read_salience(StageFolder(run, SALIENCE, job.salience_fingerprint), shard.name)
+        rows = []
+        for sample in read_shard(run, shard):
+            # Pictures without salience were quarantined by the salience stage.
+            if maps := stored.get(sample.key):
+                picture = decode_image(sample.image, job.max_pixels)
+                rows.append(_row(sample, maps, make_label_map(maps, picture, job.config), job))
+            progress(1)
+        return StageOutput({"parquet": table_bytes(pa.Table.from_pylist(rows, schema=MASK_SCHEMA))}, len(rows))
+
+    return job.folder.complete(shard.name, salience.record_sha256, work)
+
+
+def export_png(job: MaskJob, shard: ShardRef, masks: StageResult) -> StageResult:
+    """Write a shard's masks as png/<fingerprint>/<key>.png, unless that is complete."""
+    folder = StageFolder(RunFolder(job.out), PNG, job.fingerprint)
+
+    def work() -> StageOutput:
+        rows = read_masks(job.folder, shard.name).select(["key", "mask"]).to_pylist()
+        files = {f"{PNG}/{job.fingerprint}/{row['key']}.png": row["mask"] for row in rows}
+        return StageOutput({}, len(rows), extra=files)
+
+    return folder.complete(shard.name, masks.record_sha256, work)
+
+
+def read_masks(folder: StageFolder, shard: str) -> pa.Table:
+    """The rows of one shard, see `MASK_SCHEMA`."""
+    return folder.run.read_table(folder.file(shard, "parquet"))

@@ -1,0 +1,272 @@
+"""The run folder: atomic artifacts, fingerprints, completion records.
+
+Layout, relative to the folder (a local path or any fsspec URL)::
+
+    shards/000000.tar ...  shards/index.parquet
+    salience/<fingerprint>/000000.safetensors  000000.parquet  000000.done.json
+    masks/<fingerprint>/000000.parquet         000000.done.json
+    png/<fingerprint>/<key>.png                000000.done.json
+    scores/<fingerprint>/000000.parquet        000000.done.json    scores.json
+    quarantine/<stage>/<fingerprint>/000000.parquet
+    run.json
+
+A stage is complete for a shard when its ``.done.json`` exists and names the input it was made
+from; it is written last. That alone decides what a repeated command does again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from time import monotonic
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
+
+from pnp_core.errors import CorruptRunError, OutputError
+from pnp_core.records import Quarantined, StageResult
+
+QUARANTINE_SCHEMA = pa.schema([(name, pa.string()) for name in ("key", "source", "stage", "reason")])
+
+
+def sha256(data: bytes) -> str:
+    """Hex digest of some bytes."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def fingerprint(*parts: Any) -> str:
+    """A short, stable name (16 hex digits) for a tuple of JSON-able values.
+
+    >>> fingerprint("masks", {"a": 1, "b": 2}) == fingerprint("masks", {"b": 2, "a": 1})
+    True
+    """
+    return sha256(json.dumps(parts, sort_keys=True, separators=(",", ":")).encode())[:16]
+
+
+def table_bytes(table: pa.Table) -> bytes:
+    """A table as Parquet bytes."""
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+class RunFolder:
+    """Reads and atomic writes below one local folder or fsspec URL."""
+
+    def __init__(self, url: str) -> None:
+        """Open (not create) a run folder.
+
+        Raises:
+            OutputError: the URL's file system is unknown or needs a package that is missing.
+        """
+        try:
+            self.fs, self.root = fsspec.core.url_to_fs(url)
+        except (ValueError, ImportError) as error:
+            raise OutputError(f"cannot open output '{url}': {error}") from error
+        self.url = url
+        self._local = isinstance(self.fs, LocalFileSystem)
+
+    def path(self, relative: str) -> str:
+        """Full path of a file of this folder on its file system."""
+        return str(PurePosixPath(self.root) / relative)
+
+    def exists(self, relative: str) -> bool:
+        """Whether a file or folder is there."""
+        return self.fs.exists(self.path(relative))
+
+    def size(self, relative: str) -> int | None:
+        """Bytes of a file, None when it is not there."""
+        try:
+            return self.fs.size(self.path(relative))
+        except FileNotFoundError:
+            return None
+
+    def read(self, relative: str) -> bytes:
+        """Content of a file.
+
+        Raises:
+            CorruptRunError: the file is missing.
+        """
+        try:
+            return self.fs.cat_file(self.path(relative))
+        except FileNotFoundError as error:
+            raise CorruptRunError(
+                f"'{self.path(relative)}' is missing from the run folder; delete the folder and run again"
+            ) from error
+
+    def read_table(self, relative: str) -> pa.Table:
+        """A Parquet file of this folder."""
+        return pq.read_table(io.BytesIO(self.read(relative)))
+
+    def read_json(self, relative: str) -> Any:
+        """A JSON file of this folder; None when it is missing or was cut short by another tool."""
+        try:
+            return json.loads(self.read(relative))
+        except (CorruptRunError, json.JSONDecodeError):
+            return None
+
+    def write(self, relative: str, data: bytes) -> None:
+        """Write a file so that a reader sees the old content or the new, never a part.
+
+        Raises:
+            OutputError: the file system refuses (no permission, read-only, disk full).
+        """
+        target = self.path(relative)
+        try:
+            if self._local:
+                _write_local(Path(target), data)
+            else:
+                # One put is atomic on object stores; a rename there is a copy.
+                self.fs.makedirs(str(PurePosixPath(target).parent), exist_ok=True)
+                self.fs.pipe_file(target, data)
+        except OSError as error:
+            raise OutputError(f"cannot write '{target}': {error.strerror or error}") from error
+
+    def write_json(self, relative: str, value: Any) -> bytes:
+        """Write a JSON file; returns its bytes."""
+        data = (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+        self.write(relative, data)
+        return data
+
+    def check_writable(self) -> None:
+        """Raise OutputError unless files can be written here."""
+        self.write(".writable", b"")
+        self.remove(".writable")
+
+    def remove(self, relative: str) -> None:
+        """Delete a file if it is there."""
+        if self.exists(relative):
+            self.fs.rm_file(self.path(relative))
+
+    def find(self, relative: str) -> list[str]:
+        """All files below a folder, relative to the run folder, sorted."""
+        root = PurePosixPath(self.fs._strip_protocol(self.root))
+        files = self.fs.find(self.path(relative))
+        return sorted(str(PurePosixPath(f).relative_to(root)) for f in files)
+
+
+def _write_local(target: Path, data: bytes) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(target.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename durable; not every file system lets a folder be synced."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        pass
+    finally:
+        os.close(descriptor)
+
+
+@dataclass(frozen=True)
+class StageOutput:
+    """What a stage made of one shard: files by extension, pictures done, pictures set aside.
+
+    Attributes:
+        files: extension -> content of ``<stage>/<fingerprint>/<shard>.<extension>``.
+        extra: run-folder path -> content, for files that carry another name.
+    """
+
+    files: dict[str, bytes]
+    done: int
+    quarantined: list[Quarantined] = field(default_factory=list)
+    extra: dict[str, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StageFolder:
+    """One stage under one fingerprint in a run folder."""
+
+    run: RunFolder
+    stage: str
+    fingerprint: str
+
+    def file(self, shard: str, extension: str) -> str:
+        """Path of a shard's artifact, relative to the run folder."""
+        return f"{self.stage}/{self.fingerprint}/{shard}.{extension}"
+
+    def quarantine_file(self, shard: str) -> str:
+        """Path of a shard's quarantine table, relative to the run folder."""
+        return f"quarantine/{self.stage}/{self.fingerprint}/{shard}.parquet"
+
+    def complete(
+        self, shard: str, input_sha256: str, work: Callable[[], StageOutput]
+    ) -> StageResult:
+        """Do the work for one shard unless its completion record says it is done.
+
+        Args:
+            input_sha256: identity of what the work reads; another value makes it run again.
+            work: computes the outputs; called at most once, and never when the shard is complete.
+        """
+        start = monotonic()
+        record_file = self.file(shard, "done.json")
+        record = self.run.read_json(record_file)
+        if record and record["input"] == input_sha256 and self._outputs_intact(record):
+            return self._result(shard, record, self.run.read(record_file), True, start)
+        output = work()
+        files = {self.file(shard, extension): data for extension, data in output.files.items()}
+        files |= output.extra
+        if output.quarantined:
+            rows = [vars(q) for q in output.quarantined]
+            table = pa.Table.from_pylist(rows, schema=QUARANTINE_SCHEMA)
+            files[self.quarantine_file(shard)] = table_bytes(table)
+        else:
+            self.run.remove(self.quarantine_file(shard))
+        for relative, data in files.items():
+            self.run.write(relative, data)
+        record = {
+            "stage": self.stage,
+            "fingerprint": self.fingerprint,
+            "input": input_sha256,
+            "outputs": {relative: len(data) for relative, data in files.items()},
+            "sha256": sha256("".join(sha256(data) for data in files.values()).encode()),
+            "done": output.done,
+            "quarantined": len(output.quarantined),
+        }
+        return self._result(shard, record, self.run.write_json(record_file, record), False, start)
+
+    def _outputs_intact(self, record: dict[str, Any]) -> bool:
+        return all(self.run.size(path) == size for path, size in record["outputs"].items())
+
+    def _result(
+        self, shard: str, record: dict[str, Any], data: bytes, resumed: bool, start: float
+    ) -> StageResult:
+        return StageResult(
+            stage=self.stage,
+            shard=shard,
+            done=record["done"],
+            quarantined=record["quarantined"],
+            record_sha256=sha256(data),
+            resumed=resumed,
+            seconds=monotonic() - start,
+        )
+
+    def prune(self, shards: set[str]) -> None:
+        """Delete what belongs to shards that no longer exist (the source shrank)."""
+        for folder in (f"{self.stage}/{self.fingerprint}", f"quarantine/{self.stage}/{self.fingerprint}"):
+            for relative in self.run.find(folder):
+                name = PurePosixPath(relative).name.split(".")[0]
+                if name.isdigit() and name not in shards:
+                    self.run.remove(relative)

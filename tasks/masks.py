@@ -1,0 +1,17 @@
+"""Tasks of the masks stage."""
+
+from pnp_core.records import ShardRef, StageResult
+from pnp_core.stages.masks import MaskJob, export_png, mask_shard
+from tasks.runtime import run_on_shard, stage_task
+
+
+@stage_task("masks", task_run_name="masks-{shard.name}")
+def task_mask_shard(job: MaskJob, shard: ShardRef, salience: StageResult) -> StageResult:
+    """Make the masks of one shard."""
+    return run_on_shard("masks", shard, lambda progress: mask_shard(job, shard, salience, progress))
+
+
+@stage_task("png", task_run_name="png-{shard.name}")
+def task_export_png(job: MaskJob, shard: ShardRef, masks: StageResult) -> StageResult:
+    """Write the masks of one shard as PNG files."""
+    return export_png(job, shard, masks)

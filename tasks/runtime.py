@@ -1,0 +1,93 @@
+"""The one task decorator, and how tasks report progress.
+
+Resume is the completion records' (`pnp_core.store`), not Prefect's cache: they survive a lost
+database, edited code and another host. So results are neither cached nor persisted. Retries are
+for the file system's bad moments only; what is wrong with the input stays wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from pnp_core.records import ShardRef, StageResult
+
+
+class Observer(Protocol):
+    """Whoever shows progress."""
+
+    def begin(self, stage: str, total: int | None) -> None:
+        """A stage starts; `total` pictures, when known."""
+        ...
+
+    def advance(self, stage: str, pictures: int) -> None:
+        """So many more pictures of a stage are done."""
+        ...
+
+    def end(self, stage: str) -> None:
+        """A stage is over."""
+        ...
+
+
+class SilentObserver:
+    """Shows nothing."""
+
+    def begin(self, stage: str, total: int | None) -> None:
+        """Ignore."""
+
+    def advance(self, stage: str, pictures: int) -> None:
+        """Ignore."""
+
+    def end(self, stage: str) -> None:
+        """Ignore."""
+
+
+_observer: Observer = SilentObserver()
+
+
+def observer() -> Observer:
+    """The current observer of this process."""
+    return _observer
+
+
+@contextmanager
+def observed_by(new: Observer) -> Iterator[None]:
+    """Send progress of this process to an observer while the block runs."""
+    global _observer
+    previous, _observer = _observer, new
+    try:
+        yield
+    finally:
+        _observer = previous
+
+
+def _is_transient(_task: Any, _run: Any, state: Any) -> bool:
+    return isinstance(state.result(raise_on_failure=False), ConnectionError | TimeoutError)
+
+
+def stage_task(stage: str, **options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """The project's task decorator: one task per shard, resumed by completion records."""
+    return task(
+        name=stage,
+        cache_policy=NO_CACHE,
+        persist_result=False,
+        retries=2,
+        retry_delay_seconds=5,
+        retry_condition_fn=_is_transient,
+        **options,
+    )
+
+
+def run_on_shard(
+    stage: str, shard: ShardRef, work: Callable[[Callable[[int], None]], StageResult]
+) -> StageResult:
+    """Run a stage function on a shard and pass its progress on; a resumed shard counts at once."""
+    watch = _observer
+    result = work(lambda pictures: watch.advance(stage, pictures))
+    if result.resumed:
+        watch.advance(stage, shard.samples)
+    return result
