@@ -28,15 +28,16 @@ app = typer.Typer(
 
 PresetOption = Annotated[
     str | None,
-    typer.Option("--preset", help=f"Start from: {', '.join(PRESETS)}. Default: tiny, or authors when --checkpoint is given."),
+    typer.Option(
+        "--preset",
+        help=f"Start from: {', '.join(PRESETS)}. Default: tiny, or authors when --checkpoint is given.",
+    ),
 ]
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", help="YAML with parts of the configuration; laid over the preset.")
 ]
 BackboneOption = Annotated[str | None, typer.Option(help="Vision-language model: blip.")]
-CheckpointOption = Annotated[
-    str | None, typer.Option(help="Weights: tiny (bundled), a local folder, or a hub id.")
-]
+CheckpointOption = Annotated[str | None, typer.Option(help="Weights: tiny (bundled), a local folder, or a hub id.")]
 DeviceOption = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...")]
 PngOption = Annotated[bool, typer.Option("--png", help="Also write every mask as a PNG file.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line of stdout.")]
@@ -197,7 +198,7 @@ def evaluate(
 
 @app.command()
 def label(
-    source: Annotated[str, typer.Argument(help="A folder of pictures (recursive), a picture, or tars ('x/*.tar').")],
+    source: Annotated[str, typer.Argument(help="Folder of pictures (recursive), a picture, or tars ('x/*.tar').")],
     classes: Annotated[str, typer.Option(help='Class names, separated by commas: "cat,dog,traffic light".')],
     out: Annotated[str, typer.Option(help="Run folder: a path or any fsspec URL.")],
     preset_name: PresetOption = None,

@@ -30,9 +30,9 @@ class BackboneConfig(Config):
     """`tiny` (bundled), a local folder, or a hub id such as `Salesforce/blip-itm-large-flickr`."""
     revision: str | None = None
     """Commit of a hub checkpoint; the newest when empty. The resolved one is in the fingerprint."""
-    image_size: int = Field(96, ge=16, le=2048)
+    image_size: int = Field(default=96, ge=16, le=2048)
     """Side S in pixels of the square the picture is squashed to (model pixels)."""
-    heads: int | None = Field(None, ge=1)
+    heads: int | None = Field(default=None, ge=1)
     """Cross-attention heads the checkpoint must have; a check against wrongly exported configs."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Precision of the image encoder. The text encoder and its gradient always run in float32."""
@@ -58,11 +58,11 @@ class CaptionConfig(Config):
 class DropoutConfig(Config):
     """Salience DropOut (paper section 3.3)."""
 
-    iterations: int = Field(4, ge=1, le=32)
+    iterations: int = Field(default=4, ge=1, le=32)
     """Forward passes K; 1 means no DropOut."""
     strategy: Literal["count", "fraction", "mass"] = "count"
     """What `amount` means: patches, share of the patches left, share of the salience left."""
-    amount: float = Field(10, gt=0)
+    amount: float = Field(default=10, gt=0)
     """Patches (count) or share in (0, 1) (fraction, mass) dropped after each pass but the last."""
 
     @model_validator(mode="after")
@@ -82,9 +82,9 @@ class SalienceConfig(Config):
     """Classes that go into a picture's caption: its image-level labels, or every class."""
     caption: CaptionConfig = CaptionConfig()
     dropout: DropoutConfig = DropoutConfig()
-    layer: int = Field(0, ge=0)
+    layer: int = Field(default=0, ge=0)
     """Cross-attention layer, counted from 0."""
-    head: int = Field(0, ge=0)
+    head: int = Field(default=0, ge=0)
     """Head of that layer, counted from 0."""
     kind: Literal["gradcam", "attention"] = "gradcam"
     """Attention x ReLU of the gradient of the match logit, or the attention alone (ablation)."""
@@ -95,15 +95,15 @@ class CrfConfig(Config):
 
     name: str = "dense"
     """`dense` (pydensecrf) or `off` (softmax only)."""
-    iterations: int = Field(10, ge=1)
-    gaussian_sxy: float = Field(3, gt=0)
+    iterations: int = Field(default=10, ge=1)
+    gaussian_sxy: float = Field(default=3, gt=0)
     """Position bandwidth of the smoothness term, image pixels."""
-    gaussian_compat: float = Field(7, ge=0)
-    bilateral_sxy: float = Field(50, gt=0)
+    gaussian_compat: float = Field(default=7, ge=0)
+    bilateral_sxy: float = Field(default=50, gt=0)
     """Position bandwidth of the appearance term, image pixels."""
-    bilateral_srgb: float = Field(5, gt=0)
+    bilateral_srgb: float = Field(default=5, gt=0)
     """Colour bandwidth of the appearance term, 0..255 units."""
-    bilateral_compat: float = Field(10, ge=0)
+    bilateral_compat: float = Field(default=10, ge=0)
 
 
 class MaskConfig(Config):
@@ -111,9 +111,9 @@ class MaskConfig(Config):
 
     sum: Literal["plain", "first_twice"] = "plain"
     """How the drop iterations' maps add up; the authors' code counts the first twice."""
-    threshold: float = Field(0.15, ge=0, lt=1)
+    threshold: float = Field(default=0.15, ge=0, lt=1)
     """On the min-max of each class map; salience below it is cut to 0."""
-    blur: float = Field(0.05, ge=0, le=1)
+    blur: float = Field(default=0.05, ge=0, le=1)
     """Gaussian sigma as a share of max(H, W); 0 is off."""
     background: Literal["auto", "always", "few", "never"] = "auto"
     """Background channel: always (object data), when fewer than 3 candidates (scene data), never.
@@ -137,9 +137,9 @@ class RuntimeConfig(Config):
 
     device: str = "auto"
     """`auto` (the first GPU, else the CPU), `cpu`, `cuda`, `cuda:1`, `mps` ..."""
-    batch_size: int = Field(16, ge=1)
+    batch_size: int = Field(default=16, ge=1)
     """Pictures per forward pass."""
-    max_pixels: int = Field(178_956_970, ge=1)
+    max_pixels: int = Field(default=178_956_970, ge=1)
     """Pictures with more pixels are quarantined."""
 
 
@@ -161,9 +161,9 @@ class EvalConfig(PipelineConfig):
     dataset: str = "scenes"
     """Dataset card, see `datasets/`."""
     split: str = "test"
-    limit: int = Field(200, ge=1)
+    limit: int = Field(default=200, ge=1)
     """Number of pictures, from the start of the split."""
-    shards: int = Field(8, ge=1)
+    shards: int = Field(default=8, ge=1)
     """Number of shards the pictures are spread over."""
     score: ScoreConfig = ScoreConfig()
 
@@ -175,7 +175,7 @@ class LabelConfig(PipelineConfig):
     """A folder of pictures (recursive), one picture, or webdataset tars."""
     classes: tuple[str, ...] = Field(min_length=1)
     """Class names, looked for in every picture. Mask value 0 is background, i the i-th name."""
-    images_per_shard: int = Field(64, ge=1)
+    images_per_shard: int = Field(default=64, ge=1)
 
 
 _AUTHORS_BACKBONE = {
@@ -238,6 +238,7 @@ def merge(base: dict[str, Any], override: dict[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in override.items():
         inner = merged.get(key)
-        both = isinstance(inner, dict) and isinstance(value, dict)
-        merged[key] = merge(inner, value) if both else value
+        if isinstance(inner, dict) and isinstance(value, dict):
+            value = merge(inner, value)
+        merged[key] = value
     return merged

@@ -11,7 +11,24 @@ from PIL import Image, ImageOps
 from pnp_core.errors import UnreadableImage
 
 IMAGE_EXTENSIONS = frozenset(
-    "avif bmp gif jfif jpe jpeg jpg jp2 png pnm ppm tif tiff webp heic heif".split()
+    (
+        "avif",
+        "bmp",
+        "gif",
+        "heic",
+        "heif",
+        "jfif",
+        "jp2",
+        "jpe",
+        "jpeg",
+        "jpg",
+        "png",
+        "pnm",
+        "ppm",
+        "tif",
+        "tiff",
+        "webp",
+    )
 )
 """File name endings that are taken for pictures."""
 
@@ -84,9 +101,7 @@ def decode_image(data: bytes, max_pixels: int) -> np.ndarray:
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data)) as image:
                 if image.width * image.height > max_pixels:
-                    raise UnreadableImage(
-                        f"{image.width}x{image.height} pixels are over the limit of {max_pixels}"
-                    )
+                    raise UnreadableImage(f"{image.width}x{image.height} pixels are over the limit of {max_pixels}")
                 return np.array(_to_rgb(ImageOps.exif_transpose(image)))
     except UnreadableImage:
         raise

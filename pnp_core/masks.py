@@ -120,9 +120,7 @@ def channels(
         sigma: of the Gaussian, image pixels; 0 leaves it out.
     """
     rows, columns = resize_matrix(height, maps.shape[1]), resize_matrix(width, maps.shape[2])
-    blur_rows, blur_columns = (
-        (blur_matrix(height, sigma), blur_matrix(width, sigma)) if sigma > 0 else (None, None)
-    )
+    blur_rows, blur_columns = (blur_matrix(height, sigma), blur_matrix(width, sigma)) if sigma > 0 else (None, None)
     smooth_rows = rows if blur_rows is None else blur_rows @ rows
     smooth_columns = columns if blur_columns is None else blur_columns @ columns
     # Resize and blur of a class map in one product each side: (G_h B_h) X (G_w B_w)^T.
@@ -136,9 +134,7 @@ def channels(
     return min_max(stacked)
 
 
-def make_label_map(
-    salience: SalienceMaps, picture: UInt8[np.ndarray, "H W 3"], config: MaskConfig
-) -> LabelMap:
+def make_label_map(salience: SalienceMaps, picture: UInt8[np.ndarray, "H W 3"], config: MaskConfig) -> LabelMap:
     """One picture's salience to its label map, at the picture's own size.
 
     Args:
@@ -150,9 +146,7 @@ def make_label_map(
     summed = sum_iterations(salience.maps, config.sum)
     background = wants_background(config.background, len(salience.classes))
     sigma = config.blur * max(salience.height, salience.width)
-    stacked = channels(
-        threshold(summed, config.threshold), salience.height, salience.width, background, sigma
-    )
+    stacked = channels(threshold(summed, config.threshold), salience.height, salience.width, background, sigma)
     probabilities = get_crf(config.crf.name)(stacked, picture, config.crf)
     # A look-up table from channel to class id: renumbering in place collides on unsorted ids.
     ids = np.array([0] * background + list(salience.classes), dtype=np.uint8)

@@ -69,9 +69,7 @@ class ConfusionMatrix:
     def iou(self) -> Float[np.ndarray, " N"]:
         """IoU per class; NaN for classes that occur nowhere."""
         union = self.union()
-        return np.divide(
-            self.intersection(), union, out=np.full(len(union), np.nan), where=union > 0, dtype=np.float64
-        )
+        return np.divide(self.intersection(), union, out=np.full(len(union), np.nan), where=union > 0, dtype=np.float64)
 
     def averaged(self, convention: Literal["present", "union"]) -> Bool[np.ndarray, " N"]:
         """Classes that enter the mean: those in the ground truth, or all with a union (mmseg)."""

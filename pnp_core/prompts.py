@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Int
@@ -32,6 +32,7 @@ class EncodedText:
     unknown: list[bool]
 
 
+@runtime_checkable
 class TextEncoder(Protocol):
     """What `build_prompts` needs of a backbone."""
 

@@ -131,9 +131,7 @@ class RunSummary:
 
     def as_json(self) -> dict[str, Any]:
         """The object that `--json` prints."""
-        stages = {
-            name: {**asdict(s), "images_per_second": s.images_per_second} for name, s in self.stages.items()
-        }
+        stages = {name: {**asdict(s), "images_per_second": s.images_per_second} for name, s in self.stages.items()}
         seconds = {name: round(s.seconds, 3) for name, s in self.stages.items()}
         head = {k: getattr(self, k) for k in ("images", "labelled", "quarantined", "resumed", "out")}
         return {**head, "seconds": seconds, "stages": stages, **self.scores}

@@ -83,9 +83,7 @@ def _car() -> list[Part]:
 
 def _umbrella() -> list[Part]:
     canopy = _disc(0, 0, 1, 0.95, np.pi, 2 * np.pi)
-    hook = np.concatenate(
-        [_disc(-0.17, 0.7, 0.26, 0.26, 0, np.pi), _disc(-0.17, 0.7, 0.1, 0.1, 0, np.pi)[::-1]]
-    )
+    hook = np.concatenate([_disc(-0.17, 0.7, 0.26, 0.26, 0, np.pi), _disc(-0.17, 0.7, 0.1, 0.1, 0, np.pi)[::-1]])
     stripe = _points((0, -0.93), (0.3, 0), (-0.3, 0))
     return [
         Part(_box(-0.07, -0.05, 0.09, 0.72), "dark"),
@@ -328,9 +326,7 @@ def _random_look(rng: np.random.Generator, class_id: int, lean: float) -> dict:
     }
 
 
-def sample_scene(
-    rng: np.random.Generator, classes: Sequence[int] | None = None, lean: float = HUE_LEAN
-) -> Scene:
+def sample_scene(rng: np.random.Generator, classes: Sequence[int] | None = None, lean: float = HUE_LEAN) -> Scene:
     """Draw a random scene of 1-4 objects that overlap at most slightly.
 
     Args:
@@ -373,9 +369,7 @@ def make_scene(split: str, index: int) -> Scene:
 def swap_hues(scene: Scene) -> Scene:
     """The colour-swap control: every object wears the group hue of the next object's class."""
     hues = [group_hue(o.class_id) for o in scene.objects]
-    objects = [
-        replace(o, hue=hue) for o, hue in zip(scene.objects, hues[1:] + hues[:1], strict=True)
-    ]
+    objects = [replace(o, hue=hue) for o, hue in zip(scene.objects, hues[1:] + hues[:1], strict=True)]
     return replace(scene, objects=tuple(objects))
 
 

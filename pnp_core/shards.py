@@ -46,10 +46,10 @@ def pack(samples: Iterable[Sample]) -> bytes:
     return buffer.getvalue()
 
 
-def read_records(data: bytes) -> Iterator[dict[str, bytes]]:
+def read_records(data: bytes) -> Iterator[dict[str, Any]]:
     """The raw files of a webdataset tar, grouped by key: ``__key__`` and extension -> bytes."""
-    files = tar_file_iterator(io.BytesIO(data))
-    yield from group_by_keys({**file, "__url__": ""} for file in files)
+    stream: Any = io.BytesIO(data)
+    yield from group_by_keys({**file, "__url__": ""} for file in tar_file_iterator(stream))
 
 
 def unpack(data: bytes) -> Iterator[Sample]:

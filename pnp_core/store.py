@@ -211,9 +211,7 @@ class StageFolder:
         """Path of a shard's quarantine table, relative to the run folder."""
         return f"quarantine/{self.stage}/{self.fingerprint}/{shard}.parquet"
 
-    def complete(
-        self, shard: str, input_sha256: str, work: Callable[[], StageOutput]
-    ) -> StageResult:
+    def complete(self, shard: str, input_sha256: str, work: Callable[[], StageOutput]) -> StageResult:
         """Do the work for one shard unless its completion record says it is done.
 
         Args:
@@ -250,9 +248,7 @@ class StageFolder:
     def _outputs_intact(self, record: dict[str, Any]) -> bool:
         return all(self.run.size(path) == size for path, size in record["outputs"].items())
 
-    def _result(
-        self, shard: str, record: dict[str, Any], data: bytes, resumed: bool, start: float
-    ) -> StageResult:
+    def _result(self, shard: str, record: dict[str, Any], data: bytes, resumed: bool, start: float) -> StageResult:
         return StageResult(
             stage=self.stage,
             shard=shard,

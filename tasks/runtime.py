@@ -82,9 +82,7 @@ def stage_task(stage: str, **options: Any) -> Callable[[Callable[..., Any]], Any
     )
 
 
-def run_on_shard(
-    stage: str, shard: ShardRef, work: Callable[[Callable[[int], None]], StageResult]
-) -> StageResult:
+def run_on_shard(stage: str, shard: ShardRef, work: Callable[[Callable[[int], None]], StageResult]) -> StageResult:
     """Run a stage function on a shard and pass its progress on; a resumed shard counts at once."""
     watch = _observer
     result = work(lambda pictures: watch.advance(stage, pictures))

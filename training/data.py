@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from PIL.Image import Resampling
 
-from pnp_core.scenes import CLASS_NAMES, SceneObject, _random_look, make_scene, render, Scene
+from pnp_core.scenes import CLASS_NAMES, Scene, SceneObject, _random_look, make_scene, render
 
 MODEL_SIZE = 96
 WINDOW_SIZE = 48

@@ -135,9 +135,7 @@ class Captions:
         self.ids = encoded["input_ids"]
         self.ids[:, 0] = tokenizer.convert_tokens_to_ids("[ENC]")
         self.mask = encoded["attention_mask"]
-        self.class_tokens = (encoded["offset_mapping"][..., 0] >= len(prefix)) & (
-            encoded["offset_mapping"][..., 1] > 0
-        )
+        self.class_tokens = (encoded["offset_mapping"][..., 0] >= len(prefix)) & (encoded["offset_mapping"][..., 1] > 0)
 
 
 def train(seed: int, out: Path, minutes: float, scenes: int, windows: int, batch: int, rate: float) -> None:
@@ -182,8 +180,11 @@ def train(seed: int, out: Path, minutes: float, scenes: int, windows: int, batch
         optimizer.step()
 
         right = ((itm[..., 1] > itm[..., 0]) == present)[target.eq(present.float())].float().mean().item()
-        found = (instance.argmax(1) == labels.float().argmax(1)).float().mean() if kind == "windows" else labels.gather(
-            1, instance.argmax(1, keepdim=True)).float().mean()
+        found = (
+            (instance.argmax(1) == labels.float().argmax(1)).float().mean()
+            if kind == "windows"
+            else labels.gather(1, instance.argmax(1, keepdim=True)).float().mean()
+        )
         for name, value in [(f"{kind} itm", right), (f"{kind} top1", float(found)), (f"{kind} loss", itm_loss.item())]:
             averages[name] = 0.98 * averages.get(name, value) + 0.02 * value
         step += 1

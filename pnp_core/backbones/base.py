@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -39,6 +39,7 @@ class Match:
     itm: Float[torch.Tensor, "B N"]
 
 
+@runtime_checkable
 class Backbone(TextEncoder, Protocol):
     """A frozen vision-language model with text-to-image cross-attention and a match head."""
 

@@ -18,9 +18,8 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from safetensors import SafetensorError, safe_open
-from torch import nn
 from torch.nn import functional as F
-from transformers import AutoTokenizer, BlipForImageTextRetrieval, BlipTextConfig, BlipVisionConfig
+from transformers import AutoTokenizer, BlipForImageTextRetrieval, BlipTextConfig
 
 from pnp_core.backbones.base import Checkpoint, Match
 from pnp_core.config import TINY, BackboneConfig
@@ -89,7 +88,8 @@ def _check(folder: Path, config: BackboneConfig) -> dict[str, Any]:
         raise CheckpointError(f"checkpoint '{folder}' is a '{raw.get('model_type')}' model, not blip")
     if not (folder / _WEIGHTS).is_file():
         raise CheckpointError(
-            f"checkpoint '{folder}' has no {_WEIGHTS}; pickled weights are never loaded, convert it with save_pretrained"
+            f"checkpoint '{folder}' has no {_WEIGHTS}; pickled weights are never loaded, "
+            f"convert them with save_pretrained"
         )
     try:
         with safe_open(folder / _WEIGHTS, framework="pt") as weights:
@@ -99,7 +99,9 @@ def _check(folder: Path, config: BackboneConfig) -> dict[str, Any]:
     needed = ("itm_head.weight", "text_encoder.encoder.layer.0.crossattention.self.query.weight")
     missing = [name for name in needed if name not in names]
     if missing:
-        raise CheckpointError(f"checkpoint '{folder}' is not an image-text-matching BLIP: it lacks {', '.join(missing)}")
+        raise CheckpointError(
+            f"checkpoint '{folder}' is not an image-text-matching BLIP: it lacks {', '.join(missing)}"
+        )
     # The head count leaves no trace in the weights, and the library's default (8) is wrong for
     # every published BLIP (12): a config that leaves it out would give silently wrong maps.
     text = {"num_hidden_layers": BlipTextConfig().num_hidden_layers, **raw.get("text_config", {})}
@@ -119,14 +121,16 @@ def load(config: BackboneConfig, checkpoint: Checkpoint, device: torch.device) -
     Raises:
         CheckpointError: weights missing or of another shape than config.json says.
     """
+    loaded: Any
     try:
-        model, report = BlipForImageTextRetrieval.from_pretrained(
+        loaded = BlipForImageTextRetrieval.from_pretrained(
             checkpoint.folder, use_safetensors=True, local_files_only=True, output_loading_info=True
         )
         tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, local_files_only=True, use_fast=True)
     except Exception as error:  # transformers wraps nearly anything: shapes, JSON, tokenizers
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise CheckpointError(f"checkpoint '{checkpoint.folder}' cannot be loaded: {reason}") from error
+    model, report = loaded
     lost = sorted(name for name in report["missing_keys"] if "position_ids" not in name)
     if lost:
         raise CheckpointError(f"checkpoint '{checkpoint.folder}' lacks weights: {', '.join(lost[:3])} ...")
@@ -134,7 +138,7 @@ def load(config: BackboneConfig, checkpoint: Checkpoint, device: torch.device) -
 
 
 class Blip:
-    """A loaded BLIP; see `Backbone`.
+    """A loaded `BlipForImageTextRetrieval`; see `Backbone`.
 
     The image encoder runs in the configured precision, the text encoder in float32: gradients
     of the match logit lose too much in half precision, and the text side is cheap.
@@ -142,15 +146,14 @@ class Blip:
 
     def __init__(
         self,
-        model: BlipForImageTextRetrieval,
+        model: Any,
         tokenizer: Any,
         image_size: int,
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
         model.requires_grad_(False).eval()
-        vision: BlipVisionConfig = model.config.vision_config
-        text: BlipTextConfig = model.config.text_config
+        vision, text = model.config.vision_config, model.config.text_config
         self.patch_size = vision.patch_size
         if image_size % self.patch_size:
             raise CheckpointError(
@@ -225,7 +228,7 @@ def _enc_token(tokenizer: Any, vocabulary: int) -> int:
     raise CheckpointError("the checkpoint's tokenizer has no [ENC] token and is not BLIP's bert-base-uncased")
 
 
-def _self_attention(attention: nn.Module, x: torch.Tensor) -> torch.Tensor:
+def _self_attention(attention: Any, x: torch.Tensor) -> torch.Tensor:
     """The vision encoder's self-attention without storing the (tokens x tokens) matrix."""
     batch, tokens, width = x.shape
     q, k, v = attention.qkv(x).view(batch, tokens, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
@@ -233,16 +236,16 @@ def _self_attention(attention: nn.Module, x: torch.Tensor) -> torch.Tensor:
     return attention.projection(mixed.transpose(1, 2).reshape(batch, tokens, width))
 
 
-def _heads(attention: nn.Module, x: torch.Tensor) -> torch.Tensor:
+def _heads(attention: Any, x: torch.Tensor) -> torch.Tensor:
     return x.unflatten(-1, (attention.num_attention_heads, -1)).transpose(1, 2)
 
 
-def _cross_probabilities(attention: nn.Module, queries: torch.Tensor, image_tokens: torch.Tensor) -> torch.Tensor:
+def _cross_probabilities(attention: Any, queries: torch.Tensor, image_tokens: torch.Tensor) -> torch.Tensor:
     query = _heads(attention, attention.query(queries))
     key = _heads(attention, attention.key(image_tokens))
     return (query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])).softmax(-1)
 
 
-def _read(attention: nn.Module, probabilities: torch.Tensor, image_tokens: torch.Tensor) -> torch.Tensor:
+def _read(attention: Any, probabilities: torch.Tensor, image_tokens: torch.Tensor) -> torch.Tensor:
     value = _heads(attention, attention.value(image_tokens))
     return (probabilities @ value).transpose(1, 2).flatten(2)

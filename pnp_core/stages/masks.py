@@ -116,9 +116,7 @@ def _row(sample: Sample, maps: SalienceMaps, label_map: LabelMap, job: MaskJob) 
     }
 
 
-def mask_shard(
-    job: MaskJob, shard: ShardRef, salience: StageResult, progress: Progress = silent
-) -> StageResult:
+def mask_shard(job: MaskJob, shard: ShardRef, salience: StageResult, progress: Progress = silent) -> StageResult:
     """Make the label maps of one shard, unless they are complete.
 
     Args:

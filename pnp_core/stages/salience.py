@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -82,7 +83,8 @@ class SalienceJob(Config):
         Raises:
             CheckpointError: the weights do not fit the architecture.
         """
-        return load_backbone(self.config.backbone, self.checkpoint, self.runtime.device)
+        config: Any = self.config.backbone  # frozen, hence hashable, which type checkers do not see
+        return load_backbone(config, self.checkpoint, self.runtime.device)
 
 
 def model_pixels(picture: np.ndarray, size: int) -> torch.Tensor:
@@ -122,11 +124,9 @@ def _prompts(names: tuple[str, ...], config: CaptionConfig, backbone: Backbone) 
 
 
 def _extract(batch: list[_Input], job: SalienceJob, backbone: Backbone) -> Iterator[SalienceMaps]:
+    caption: Any = job.config.caption  # frozen, hence hashable
     prompts = stack_prompts(
-        [
-            _prompts(tuple(job.class_names[c - 1] for c in item.classes), job.config.caption, backbone)
-            for item in batch
-        ]
+        [_prompts(tuple(job.class_names[c - 1] for c in item.classes), caption, backbone) for item in batch]
     )
     found = salience_dropout(
         backbone,

@@ -1,0 +1,65 @@
+"""Shared fixtures: a tiny random-weight BLIP, drawn scenes, real photographs, one Prefect server."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+# Before anything imports Prefect: its own home, no server of the user's, no telemetry.
+os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="pnp-prefect-")
+os.environ["PREFECT_API_URL"] = ""
+os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
+os.environ["PREFECT_LOGGING_LEVEL"] = "CRITICAL"
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import pytest
+import torch
+from hypothesis import settings
+
+from pnp_core.backbones import Backbone, load_backbone, locate_checkpoint
+from pnp_core.config import BackboneConfig
+from tests.models import save_random_blip
+
+settings.register_profile("pnp", deadline=None, max_examples=60, derandomize=True)
+settings.load_profile("pnp")
+
+SHARED_DATA = Path(__file__).parent.parent.parent / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real samples of public datasets, which the repository does not carry."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip("real dataset samples (../shared/data) are not on this machine")
+    return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def random_blip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a random-weight BLIP: 3 text layers, 2 heads, 6 x 6 patches of 8 pixels."""
+    return save_random_blip(tmp_path_factory.mktemp("random-blip"))
+
+
+@pytest.fixture(scope="session")
+def backbone(random_blip: Path) -> Backbone:
+    """The random-weight BLIP, loaded by the project's own loader."""
+    config = BackboneConfig(checkpoint=str(random_blip), image_size=48)
+    return load_backbone(config, locate_checkpoint(config), "cpu")
+
+
+@pytest.fixture
+def pixels() -> torch.Tensor:
+    """Two pictures of normalised model pixels (2, 3, 48, 48)."""
+    return torch.randn(2, 3, 48, 48, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="session")
+def prefect_server() -> Iterator[str]:
+    """One real Prefect server for all flow tests; yields its address."""
+    from prefect.settings import PREFECT_API_URL
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=120):
+        yield PREFECT_API_URL.value()
