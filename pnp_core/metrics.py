@@ -31,7 +31,7 @@ class ConfusionMatrix:
     def of(
         cls,
         truth: UInt8[np.ndarray, "H W"],
-        prediction: UInt8[np.ndarray, "H W"],
+        prediction: UInt8[np.ndarray, "h w"],
         classes: int,
         void_as_background: bool = False,
     ) -> ConfusionMatrix:

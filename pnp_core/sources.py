@@ -95,7 +95,7 @@ def safe_key(name: str, always_digest: bool = False) -> str:
     one that could be mistaken for such a replacement, gets a digest of the original.
 
     >>> safe_key("2007_000033"), safe_key("cats/a b")
-    ('2007_000033', 'cats__a_b-2f43d8a5')
+    ('2007_000033', 'cats__a_b-49207c49')
     """
     flat = name.replace("/", "__")
     slug = re.sub(r"[^A-Za-z0-9_-]", "_", flat)[:_KEY_LENGTH].lstrip("-") or "_"

@@ -1,0 +1,138 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy.ndimage import gaussian_filter1d
+
+from pnp_core.config import CrfConfig, MaskConfig
+from pnp_core.masks import (
+    blur_matrix,
+    channels,
+    make_label_map,
+    min_max,
+    resize_matrix,
+    sum_iterations,
+    threshold,
+    wants_background,
+)
+from pnp_core.records import SalienceMaps
+
+OFF = CrfConfig(name="off")
+BLACK = np.zeros((4, 4, 3), dtype=np.uint8)
+
+
+def salience(maps, classes, size=4) -> SalienceMaps:
+    maps = np.array(maps, dtype=np.float32)
+    return SalienceMaps(maps, tuple(classes), np.zeros(len(classes), dtype=np.float32), size, size)
+
+
+def test_authors_sum_counts_the_first_map_twice():
+    maps = np.array([[[[1.0]]], [[[10.0]]], [[[100.0]]]])
+    assert sum_iterations(maps, "plain").item() == 111
+    assert sum_iterations(maps, "first_twice").item() == 112
+
+
+def test_min_max_scales_each_map_alone():
+    maps = np.array([[[2.0, 4], [6, 4]], [[0, 0], [10, 5]]])
+    assert min_max(maps).tolist() == [[[0, 0.5], [1, 0.5]], [[0, 0], [1, 0.5]]]
+
+
+def test_constant_map_becomes_zero_not_nan():
+    assert min_max(np.full((1, 2, 2), 3.0)).tolist() == [[[0, 0], [0, 0]]]
+
+
+def test_threshold_looks_at_the_min_max_and_keeps_the_raw_value():
+    maps = np.array([[[10.0, 11.4], [11.6, 20.0]]])
+    assert threshold(maps, 0.15).tolist() == [[[0, 0], [11.6, 20.0]]]
+
+
+@given(arrays(np.float32, (5, 7), elements=st.floats(0, 1, width=32)), st.integers(1, 30), st.integers(1, 30))
+def test_resize_equals_bilinear_interpolation_with_aligned_corners(values, height, width):
+    expected = torch.nn.functional.interpolate(
+        torch.from_numpy(values)[None, None], (height, width), mode="bilinear", align_corners=True
+    )[0, 0].numpy()
+    found = resize_matrix(height, 5) @ values @ resize_matrix(width, 7).T
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@given(arrays(np.float64, 23, elements=st.floats(0, 1)), st.floats(0.3, 40))
+def test_blur_equals_scipys_gaussian_filter(values, sigma):
+    expected = gaussian_filter1d(values, sigma, mode="reflect", truncate=4.0)
+    np.testing.assert_allclose(blur_matrix(23, sigma) @ values, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("rule", "classes", "expected"),
+    [("always", 9, True), ("few", 1, True), ("few", 2, True), ("few", 3, False), ("never", 1, False)],
+)
+def test_background_rule(rule, classes, expected):
+    assert wants_background(rule, classes) is expected
+
+
+def test_background_is_one_exactly_where_every_class_is_zero():
+    maps = np.zeros((2, 2, 2))
+    maps[0, 0, 0] = 5.0
+    found = channels(maps, 3, 3, background=True, sigma=0.0)
+    # Resized, class 0 is positive in the upper left 2 x 2; class 1 nowhere.
+    assert found[0].tolist() == [[0, 0, 1], [0, 0, 1], [1, 1, 1]]
+    assert found[1].tolist() == [[1, 0.5, 0], [0.5, 0.25, 0], [0, 0, 0]]
+    assert found[2].tolist() == [[0, 0, 0]] * 3
+
+
+def test_every_channel_is_blurred_and_scaled_again():
+    maps = np.zeros((1, 4, 4))
+    maps[0, 0, 0] = 3.0
+    found = channels(maps, 16, 16, background=True, sigma=2.0)
+    assert found.min(axis=(1, 2)).tolist() == [0, 0]
+    assert found.max(axis=(1, 2)).tolist() == pytest.approx([1, 1])
+    assert 0 < found[0, 5, 5] < 1
+
+
+def test_label_map_takes_the_strongest_channel_and_its_class_id():
+    maps = [[[[9, 0], [0, 0]], [[0, 0], [0, 9]]]]
+    config = MaskConfig(background="never", blur=0, crf=OFF)
+    # Ids out of order: renumbering in place would turn class 1 into 2 and then into 150.
+    found = make_label_map(salience(maps, [150, 1]), BLACK, config)
+    assert found.labels[0, 0] == 150
+    assert found.labels[3, 3] == 1
+    assert set(np.unique(found.labels)) == {1, 150}
+
+
+def test_background_pixels_are_zero():
+    maps = [[[[9, 0], [0, 0]]]]
+    found = make_label_map(salience(maps, [7]), BLACK, MaskConfig(background="always", blur=0, crf=OFF))
+    assert found.labels[0, 0] == 7
+    assert found.labels[3, 3] == 0
+
+
+def test_mean_salience_is_of_the_summed_raw_maps():
+    maps = [[[[4, 0], [0, 0]]], [[[0, 8], [0, 0]]]]
+    config = MaskConfig(background="always", blur=0, crf=OFF)
+    assert make_label_map(salience(maps, [7]), BLACK, config).salience.tolist() == [3.0]
+    twice = config.model_copy(update={"sum": "first_twice"})
+    assert make_label_map(salience(maps, [7]), BLACK, twice).salience.tolist() == [4.0]
+
+
+def test_confidence_is_the_winning_probability():
+    maps = [[[[9, 0], [0, 0]]]]
+    found = make_label_map(salience(maps, [7]), BLACK, MaskConfig(background="always", blur=0, crf=OFF))
+    # Channels (background, class) are (0, 1) in the first corner: e / (e + 1).
+    assert found.confidence[0, 0] == pytest.approx(np.e / (np.e + 1))
+
+
+def test_picture_without_any_salience_is_background():
+    found = make_label_map(salience(np.zeros((1, 2, 2, 2)), [3, 5]), BLACK, MaskConfig(background="always"))
+    assert not found.labels.any()
+    assert np.isfinite(found.confidence).all()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 50), (3, 400)])
+@pytest.mark.parametrize("crf", ["off", "dense"])
+def test_odd_picture_sizes_give_masks_of_that_size(size, crf):
+    maps = np.random.default_rng(0).random((2, 3, 4, 4)).astype(np.float32)
+    record = SalienceMaps(maps, (1, 2, 3), np.zeros(3, dtype=np.float32), *size)
+    picture = np.zeros((*size, 3), dtype=np.uint8)
+    found = make_label_map(record, picture, MaskConfig(background="always", crf=CrfConfig(name=crf)))
+    assert found.labels.shape == size

@@ -1,0 +1,106 @@
+import io
+import pickle
+import tarfile
+
+import pytest
+
+from pnp_core.errors import CorruptRunError, OutputError, SourceError
+from pnp_core.records import Sample
+from pnp_core.shards import even_sizes, foreign_samples, pack, read_index, read_shard, unpack, write_shards
+from pnp_core.store import RunFolder
+
+
+def sample(number: int) -> Sample:
+    return Sample(f"k{number}", bytes([number]) * 5, "jpg", f"from/k{number}.jpg", b"truth", (3, 1))
+
+
+def test_samples_survive_the_tar_in_order():
+    samples = [sample(2), Sample("plain", b"x", "png", "s"), sample(1)]
+    assert list(unpack(pack(samples))) == samples
+
+
+def test_same_samples_give_the_same_bytes():
+    assert pack([sample(1), sample(2)]) == pack([sample(1), sample(2)])
+
+
+def test_long_keys_fit_a_tar():
+    long = Sample("k" * 180, b"x", "png", "s")
+    assert list(unpack(pack([long]))) == [long]
+
+
+def test_shards_are_read_back_through_the_index(tmp_path):
+    run = RunFolder(str(tmp_path))
+    shards = write_shards(run, map(sample, range(7)), even_sizes(7, 3), "me", "d1")
+    assert [s.samples for s in shards] == [3, 2, 2]
+    assert read_index(run, "me", "d1") == shards
+    assert [s.key for shard in shards for s in read_shard(run, shard)] == [f"k{i}" for i in range(7)]
+
+
+def test_changed_source_is_sharded_again_and_surplus_tars_go(tmp_path):
+    run = RunFolder(str(tmp_path))
+    write_shards(run, map(sample, range(7)), even_sizes(7, 3), "me", "d1")
+    assert read_index(run, "me", "d2") is None
+    write_shards(run, map(sample, range(2)), even_sizes(2, 1), "me", "d2")
+    assert run.find("shards") == ["shards/000000.tar", "shards/index.parquet"]
+
+
+def test_folder_of_another_source_is_refused(tmp_path):
+    run = RunFolder(str(tmp_path))
+    write_shards(run, [sample(1)], [1], "pictures A", "d1")
+    with pytest.raises(OutputError, match="holds a run of pictures A, not of pictures B; choose another --out"):
+        read_index(run, "pictures B", "d1")
+
+
+def test_changed_tar_is_noticed(tmp_path):
+    run = RunFolder(str(tmp_path))
+    (shard,) = write_shards(run, [sample(1)], [1], "me", "d1")
+    run.write("shards/000000.tar", pack([sample(2)]))
+    with pytest.raises(CorruptRunError, match="changed since it was written"):
+        list(read_shard(run, shard))
+
+
+def test_no_samples_is_a_source_error(tmp_path):
+    with pytest.raises(SourceError, match="no pictures found in me"):
+        write_shards(RunFolder(str(tmp_path)), [], [1], "me", "d")
+
+
+def tar_of(**files: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+class Trap:
+    """Unpickling it creates a file."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (self.path, "w"))
+
+
+def test_pickles_in_foreign_tars_are_never_loaded(tmp_path):
+    evil = pickle.dumps(Trap(str(tmp_path / "sprung")))
+    pickle.loads(evil).close()
+    (tmp_path / "sprung").unlink()  # the trap works
+    found = list(foreign_samples(tar_of(**{"a.jpg": b"img", "a.pyd": evil, "a.pickle": evil}), "t.tar"))
+    assert [(s.key, s.image) for s in found] == [("a", b"img")]
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_foreign_record_without_picture_is_kept_to_be_quarantined():
+    found = list(foreign_samples(tar_of(**{"a.txt": b"words", "b.JPG": b"img"}), "t.tar"))
+    assert [(s.key, s.image) for s in found] == [("a", b""), ("b", b"img")]
+
+
+@pytest.mark.parametrize(("samples", "shards"), [(1, 1), (10, 4), (3, 8), (200, 7)])
+def test_sizes_add_up_and_differ_by_at_most_one(samples, shards):
+    sizes = even_sizes(samples, shards)
+    assert sum(sizes) == samples
+    assert max(sizes) - min(sizes) <= 1
+    assert len(sizes) == min(samples, shards)

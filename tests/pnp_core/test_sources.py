@@ -1,0 +1,106 @@
+import io
+import re
+import shutil
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from pnp_core.errors import SourceError
+from pnp_core.records import Sample
+from pnp_core.shards import pack
+from pnp_core.sources import open_source, safe_key
+
+
+def png(size=(4, 4)) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", size).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def keys(source) -> list[str]:
+    return [s.key for s in source.samples()]
+
+
+def test_folder_is_read_recursively_in_name_order(tmp_path):
+    for name in ("b.png", "a/z.JPG", "a/b/c.jpeg", "notes.txt", ".hidden.png", ".cache/x.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(png())
+    source = open_source(str(tmp_path))
+    assert keys(source) == ["a__b__c", "a__z", "b"]
+    assert dict(source.ignored) == {".txt": 1}
+
+
+def test_pictures_that_differ_in_the_ending_only_get_different_keys(tmp_path):
+    for name in ("a.jpg", "a.png", "b.jpg"):
+        (tmp_path / name).write_bytes(png())
+    found = keys(open_source(str(tmp_path)))
+    assert len(set(found)) == 3
+    assert found[2] == "b"
+
+
+def test_digest_follows_added_and_changed_files(tmp_path):
+    (tmp_path / "a.png").write_bytes(png())
+    first = open_source(str(tmp_path)).digest()
+    assert open_source(str(tmp_path)).digest() == first
+    (tmp_path / "a.png").write_bytes(png((5, 5)))
+    second = open_source(str(tmp_path)).digest()
+    (tmp_path / "b.png").write_bytes(png())
+    assert len({first, second, open_source(str(tmp_path)).digest()}) == 3
+
+
+def test_single_picture_is_a_source(tmp_path):
+    (tmp_path / "one.png").write_bytes(png())
+    assert keys(open_source(str(tmp_path / "one.png"))) == ["one"]
+
+
+def test_tars_by_glob_and_by_braces(tmp_path):
+    for number in (0, 1):
+        (tmp_path / f"part-{number}.tar").write_bytes(pack([Sample("same", png(), "png", "s")]))
+    for pattern in ("part-*.tar", "part-{0..1}.tar"):
+        found = keys(open_source(str(tmp_path / pattern)))
+        assert len(found) == 2
+        assert len(set(found)) == 2
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda p: p / "gone", "does not exist"),
+        (lambda p: p, "no pictures in"),
+        (lambda p: p / "gone.tar", r"gone\.tar' does not exist"),
+        (lambda p: p / "text.txt", "is not a picture in a known format"),
+        (lambda p: p / "text.tar", "is not a tar"),
+    ],
+)
+def test_source_without_pictures_is_refused(tmp_path, make, message):
+    (tmp_path / "text.txt").write_text("hello")
+    (tmp_path / "text.tar").write_text("hello")
+    with pytest.raises(SourceError, match=message):
+        open_source(str(make(tmp_path)))
+
+
+def test_folder_of_tars_says_how_to_give_tars(tmp_path):
+    (tmp_path / "x.tar").write_bytes(pack([Sample("k", png(), "png", "s")]))
+    with pytest.raises(SourceError, match=r"for webdataset tars give '.*/\*\.tar'"):
+        open_source(str(tmp_path))
+
+
+@given(st.lists(st.text(min_size=1, max_size=150), min_size=2, max_size=6, unique=True))
+def test_keys_are_safe_and_differ_for_different_names(names):
+    found = [safe_key(name) for name in names]
+    assert all(re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,120}", key) for key in found)
+    assert len(set(found)) == len(names)
+
+
+@pytest.mark.parametrize("pair", [("a/b", "a__b"), ("a_/b", "a/_b"), ("-x", "x"), ("a b", "a_b"), ("é", "_")])
+def test_names_that_look_alike_after_cleaning_get_different_keys(pair):
+    assert safe_key(pair[0]) != safe_key(pair[1])
+
+
+def test_hostile_names_give_safe_keys(shared_data, tmp_path):
+    shutil.copytree(shared_data / "hostile", tmp_path / "in")
+    found = keys(open_source(str(tmp_path / "in")))
+    assert len(set(found)) == len(found) >= 45
+    assert all(re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]*", key) for key in found)
