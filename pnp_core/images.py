@@ -102,8 +102,8 @@ def decode_image(data: bytes, max_pixels: int) -> np.ndarray:
             with Image.open(io.BytesIO(data)) as image:
                 if image.width * image.height > max_pixels:
                     raise UnreadableImage(f"{image.width}x{image.height} pixels are over the limit of {max_pixels}")
-                image.load()
-                return np.array(_to_rgb(_upright(image)))
+                image.load()  # first: after a failed look at the EXIF it would give half a picture
+                return np.array(_to_rgb(ImageOps.exif_transpose(image)))
     except UnreadableImage:
         raise
     except Exception as error:  # Pillow's decoders raise nearly any type on hostile bytes
@@ -115,13 +115,6 @@ def _one_line(error: Exception) -> str:
     if "cannot identify image file" in message:
         message = "not a picture in a known format"
     return f"{type(error).__name__}: {message}"[:300]
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # broken EXIF beside sound pixels says nothing about rotation
-        return image
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

