@@ -15,7 +15,7 @@ from webdataset.writer import TarWriter
 from pnp_core.errors import CorruptRunError, OutputError, SourceError
 from pnp_core.images import IMAGE_EXTENSIONS
 from pnp_core.records import Sample, ShardRef
-from pnp_core.store import RunFolder, sha256, table_bytes
+from pnp_core.store import RunFolder, discard_shards, sha256, table_bytes
 
 INDEX = "shards/index.parquet"
 _LABEL_MAP = "seg.png"
@@ -153,13 +153,16 @@ def write_shards(
     columns = [
         [s.name for s in shards], [s.samples for s in shards], [s.bytes for s in shards], [s.sha256 for s in shards],
     ]  # fmt: skip
+    _discard_changed(run, shards)
     schema = _INDEX_SCHEMA.with_metadata({"identity": identity, "digest": digest})
     run.write(INDEX, table_bytes(pa.table(columns, schema=schema)))
-    _remove_surplus(run, {s.name for s in shards})
     return shards
 
 
-def _remove_surplus(run: RunFolder, names: set[str]) -> None:
-    for relative in run.find("shards"):
-        if relative.endswith(".tar") and relative.split("/")[-1].removesuffix(".tar") not in names:
-            run.remove(relative)
+def _discard_changed(run: RunFolder, shards: list[ShardRef]) -> None:
+    """Delete what an earlier state of the source left: surplus tars, and outputs of changed shards."""
+    before = {r["shard"]: r["sha256"] for r in run.read_table(INDEX).to_pylist()} if run.exists(INDEX) else {}
+    discard_shards(run, keep={s.name for s in shards if before.get(s.name) == s.sha256})
+    names = {s.name for s in shards}
+    for surplus in before.keys() - names:
+        run.remove(shard_file(surplus))

@@ -147,11 +147,10 @@ class RunFolder:
         if self.exists(relative):
             self.fs.rm_file(self.path(relative))
 
-    def find(self, relative: str) -> list[str]:
-        """All files below a folder, relative to the run folder, sorted."""
-        root = PurePosixPath(self.fs._strip_protocol(self.root))
-        files = self.fs.find(self.path(relative))
-        return sorted(str(PurePosixPath(f).relative_to(root)) for f in files)
+    def glob(self, pattern: str) -> list[str]:
+        """Files that match a pattern, relative to the run folder, sorted."""
+        root = PurePosixPath(self.root)
+        return sorted(str(PurePosixPath(f).relative_to(root)) for f in self.fs.glob(self.path(pattern)))
 
 
 def _write_local(target: Path, data: bytes) -> None:
@@ -259,10 +258,19 @@ class StageFolder:
             seconds=monotonic() - start,
         )
 
-    def prune(self, shards: set[str]) -> None:
-        """Delete what belongs to shards that no longer exist (the source shrank)."""
-        for folder in (f"{self.stage}/{self.fingerprint}", f"quarantine/{self.stage}/{self.fingerprint}"):
-            for relative in self.run.find(folder):
-                name = PurePosixPath(relative).name.split(".")[0]
-                if name.isdigit() and name not in shards:
-                    self.run.remove(relative)
+
+def discard_shards(run: RunFolder, keep: set[str]) -> None:
+    """Delete all stages' outputs of shards that are gone or have other pictures now.
+
+    Records go first: killed in between, a shard is incomplete, never wrong.
+
+    Args:
+        keep: names of the shards that are still the same.
+    """
+    for record_file in run.glob("*/*/*.done.json"):
+        if PurePosixPath(record_file).name.split(".")[0] in keep:
+            continue
+        record = run.read_json(record_file)
+        run.remove(record_file)
+        for relative in record["outputs"] if record else ():
+            run.remove(relative)

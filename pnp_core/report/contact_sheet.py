@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -40,8 +41,7 @@ def _rows(plan: Plan, shards: Sequence[ShardRef], number: int) -> Iterator[_Row]
     per_shard = -(-number // len(shards))
     left = number
     for shard in shards:
-        masks = read_masks(plan.masks.folder, shard.name).select(["key", "mask"]).slice(0, min(per_shard, left))
-        wanted = {row["key"]: row["mask"] for row in masks.to_pylist()}
+        wanted = dict(islice(read_masks(plan.masks.folder, shard.name).items(), min(per_shard, left)))
         stored = read_salience(plan.salience.folder, shard.name)
         for sample in read_shard(run, shard):
             if sample.key in wanted:

@@ -30,7 +30,8 @@ _CLASS = pa.struct(
         ("itm", pa.float32()),
     ]
 )
-# `datasets` of Hugging Face reads this and shows masks as pictures.
+# How Hugging Face `datasets` stores pictures; with the feature metadata below it shows them.
+_IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 _FEATURES = {
     "key": {"dtype": "string", "_type": "Value"},
     "source": {"dtype": "string", "_type": "Value"},
@@ -57,15 +58,15 @@ MASK_SCHEMA = pa.schema(
         ("source", pa.string()),
         ("height", pa.int32()),
         ("width", pa.int32()),
-        ("mask", pa.binary()),
+        ("mask", _IMAGE),
         ("classes", pa.list_(_CLASS)),
-        ("confidence", pa.binary()),
+        ("confidence", _IMAGE),
         ("model", pa.string()),
         ("fingerprint", pa.string()),
     ],
     metadata={"huggingface": json.dumps({"info": {"features": _FEATURES}})},
 )
-"""One row per picture: `mask` is a palette PNG, `confidence` a grey PNG or null."""
+"""One row per picture: `mask.bytes` is a palette PNG, `confidence.bytes` a grey PNG or null."""
 
 
 class MaskJob(Config):
@@ -91,15 +92,18 @@ class MaskJob(Config):
         return StageFolder(RunFolder(self.out), STAGE, self.fingerprint)
 
 
+def _confidence(label_map: LabelMap) -> dict[str, bytes | None]:
+    return {"bytes": encode_grey((label_map.confidence * 255 + 0.5).astype(np.uint8)), "path": None}
+
+
 def _row(sample: Sample, maps: SalienceMaps, label_map: LabelMap, job: MaskJob) -> dict[str, Any]:
     pixels = np.bincount(label_map.labels.ravel(), minlength=256)
-    confidence = (label_map.confidence * 255 + 0.5).astype(np.uint8)
     return {
         "key": sample.key,
         "source": sample.source,
         "height": maps.height,
         "width": maps.width,
-        "mask": encode_label_map(label_map.labels),
+        "mask": {"bytes": encode_label_map(label_map.labels), "path": f"{sample.key}.png"},
         "classes": [
             {
                 "id": class_id,
@@ -110,7 +114,7 @@ def _row(sample: Sample, maps: SalienceMaps, label_map: LabelMap, job: MaskJob) 
             }
             for i, class_id in enumerate(maps.classes)
         ],
-        "confidence": encode_grey(confidence) if job.config.confidence else None,
+        "confidence": _confidence(label_map) if job.config.confidence else None,
         "model": job.model,
         "fingerprint": job.fingerprint,
     }
@@ -143,13 +147,15 @@ def export_png(job: MaskJob, shard: ShardRef, masks: StageResult) -> StageResult
     folder = StageFolder(RunFolder(job.out), PNG, job.fingerprint)
 
     def work() -> StageOutput:
-        rows = read_masks(job.folder, shard.name).select(["key", "mask"]).to_pylist()
-        files = {f"{PNG}/{job.fingerprint}/{row['key']}.png": row["mask"] for row in rows}
-        return StageOutput({}, len(rows), extra=files)
+        masks = read_masks(job.folder, shard.name)
+        files = {f"{PNG}/{job.fingerprint}/{key}.png": data for key, data in masks.items()}
+        return StageOutput({}, len(files), extra=files)
 
     return folder.complete(shard.name, masks.record_sha256, work)
 
 
-def read_masks(folder: StageFolder, shard: str) -> pa.Table:
-    """The rows of one shard, see `MASK_SCHEMA`."""
-    return folder.run.read_table(folder.file(shard, "parquet"))
+def read_masks(folder: StageFolder, shard: str) -> dict[str, bytes]:
+    """The palette PNGs of one shard, by key, in the shard's order."""
+    table = folder.run.read_table(folder.file(shard, "parquet"))
+    pngs = table["mask"].combine_chunks().field("bytes")
+    return dict(zip(table["key"].to_pylist(), pngs.to_pylist(), strict=True))

@@ -47,8 +47,7 @@ def score_shard(job: ScoreJob, shard: ShardRef, masks: StageResult, progress: Pr
     names = len(job.label_names)
 
     def work() -> StageOutput:
-        table = read_masks(StageFolder(run, MASKS, job.masks_fingerprint), shard.name)
-        predictions = dict(zip(table["key"].to_pylist(), table["mask"].to_pylist(), strict=True))
+        predictions = read_masks(StageFolder(run, MASKS, job.masks_fingerprint), shard.name)
         total, scored = ConfusionMatrix.zeros(names), 0
         for sample in read_shard(run, shard):
             if sample.label_map is not None and sample.key in predictions:

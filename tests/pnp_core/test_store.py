@@ -5,7 +5,7 @@ import pytest
 
 from pnp_core.errors import CorruptRunError, OutputError
 from pnp_core.records import Quarantined
-from pnp_core.store import RunFolder, StageFolder, StageOutput, fingerprint
+from pnp_core.store import RunFolder, StageFolder, StageOutput, discard_shards, fingerprint
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -22,7 +22,7 @@ def test_what_is_written_is_read_back(run):
     run.write("a/b.bin", b"x" * 10)
     assert run.read("a/b.bin") == b"x" * 10
     assert run.size("a/b.bin") == 10
-    assert run.find("a") == ["a/b.bin"]
+    assert run.glob("a/*") == ["a/b.bin"]
 
 
 def test_missing_file_says_where(run):
@@ -111,11 +111,13 @@ def test_quarantine_lists_key_source_stage_and_reason_and_goes_when_healed(run):
     assert not run.exists("quarantine/masks/abc/000000.parquet")
 
 
-def test_prune_removes_what_belongs_to_shards_that_are_gone(run):
+def test_outputs_of_changed_shards_are_discarded_and_the_others_kept(run):
     for shard in ("000000", "000001"):
-        folder_of(run).complete(shard, "i", lambda: StageOutput({"parquet": b"1"}, 1))
-    folder_of(run).prune({"000000"})
-    assert run.find("masks") == ["masks/abc/000000.done.json", "masks/abc/000000.parquet"]
+        output = StageOutput({"parquet": b"1"}, 1, extra={f"png/abc/{shard}-key.png": b"2"})
+        folder_of(run).complete(shard, "i", lambda output=output: output)
+    discard_shards(run, keep={"000000"})
+    assert run.glob("masks/abc/*") == ["masks/abc/000000.done.json", "masks/abc/000000.parquet"]
+    assert run.glob("png/abc/*") == ["png/abc/000000-key.png"]
 
 
 def test_fingerprint_is_stable_over_key_order_and_processes():

@@ -1,0 +1,187 @@
+"""The command line as a user types it: exit codes, one clear line, nothing on stdout but the result."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from flows.cli import app
+from pnp_core.config import PRESETS
+
+runner = CliRunner()
+
+
+@pytest.fixture
+def pictures(tmp_path) -> str:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    Image.new("RGB", (32, 24), (200, 30, 30)).save(folder / "a.png")
+    return str(folder)
+
+
+def refused(arguments: list[str], code: int, message: str) -> None:
+    """The command ends with the code and one line that says why; no traceback, nothing on stdout."""
+    result = runner.invoke(app, arguments)
+    assert result.exit_code == code, result.output
+    assert result.stdout == ""
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("error: ")
+    assert message in lines[0]
+    assert "Traceback" not in result.stderr
+
+
+def label(pictures: str, tmp_path: Path, *options: str, classes: str = "car,key") -> list[str]:
+    return ["label", pictures, "--classes", classes, "--out", str(tmp_path / "out"), *options]
+
+
+def test_unknown_dataset(tmp_path):
+    refused(["eval", "vok", "--out", str(tmp_path / "o")], 2, "unknown dataset 'vok'; available: scenes")
+
+
+def test_unknown_split(tmp_path):
+    refused(["eval", "scenes", "--split", "tset", "--out", str(tmp_path / "o")], 2, "did you mean 'test'?")
+
+
+def test_unknown_preset(pictures, tmp_path):
+    refused(label(pictures, tmp_path, "--preset", "autors"), 2, "did you mean 'authors'?")
+
+
+def test_unknown_backbone(pictures, tmp_path):
+    refused(label(pictures, tmp_path, "--backbone", "clop"), 2, "unknown backbone 'clop'; available: blip")
+
+
+def test_unknown_crf(pictures, tmp_path):
+    (tmp_path / "c.yaml").write_text("masks: {crf: {name: sparse}}")
+    refused(label(pictures, tmp_path, "--config", str(tmp_path / "c.yaml")), 2, "unknown CRF 'sparse'")
+
+
+def test_class_name_the_text_encoder_cannot_read(pictures, tmp_path):
+    refused(label(pictures, tmp_path, classes="car,☕"), 2, "class '☕' is unknown to the text encoder")
+
+
+@pytest.mark.parametrize("classes", ["car,Car", "car,,key", " "])
+def test_duplicate_or_empty_class_names(pictures, tmp_path, classes):
+    refused(label(pictures, tmp_path, classes=classes), 2, "class")
+
+
+def test_checkpoint_that_is_no_match_model(pictures, tmp_path):
+    (tmp_path / "bert").mkdir()
+    (tmp_path / "bert/config.json").write_text('{"model_type": "bert"}')
+    refused(label(pictures, tmp_path, "--checkpoint", str(tmp_path / "bert")), 2, "is a 'bert' model, not blip")
+
+
+def test_checkpoint_with_other_heads_than_expected(pictures, tmp_path, random_blip):
+    refused(
+        label(pictures, tmp_path, "--checkpoint", str(random_blip)),
+        2,
+        "has 2 cross-attention heads, the configuration expects 12",
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [("{layer: 7}", "layer 7 is out of range: the model has layers 0 to 1"), ("{head: 5}", "head 5 is out of range")],
+)
+def test_layer_or_head_out_of_range(pictures, tmp_path, values, message):
+    (tmp_path / "c.yaml").write_text(f"salience: {values}")
+    refused(label(pictures, tmp_path, "--config", str(tmp_path / "c.yaml")), 2, message)
+
+
+def test_empty_folder(tmp_path):
+    (tmp_path / "empty").mkdir()
+    refused(label(str(tmp_path / "empty"), tmp_path), 2, "no pictures in")
+
+
+def test_missing_source(tmp_path):
+    refused(label(str(tmp_path / "gone"), tmp_path), 2, "does not exist")
+
+
+def test_file_that_is_no_image(tmp_path):
+    (tmp_path / "notes.jpg").write_text("not a picture")
+    refused(label(str(tmp_path / "notes.jpg"), tmp_path), 2, "is not a picture in a known format")
+
+
+def test_output_that_cannot_be_written(pictures, tmp_path):
+    (tmp_path / "out").write_text("a file is in the way")
+    refused(label(pictures, tmp_path), 1, "cannot write")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("masks: {treshold: 0.2}", "masks.treshold: Extra inputs are not permitted"),
+        ("masks: {threshold: 2}", "masks.threshold: Input should be less than 1"),
+        ("salience: {dropout: {amount: 1.5}}", "must be a whole number of patches"),
+        ("- a list", "must be a mapping"),
+        ("a: [", "is not valid YAML"),
+    ],
+)
+def test_wrong_configuration_file(pictures, tmp_path, text, message):
+    (tmp_path / "c.yaml").write_text(text)
+    refused(label(pictures, tmp_path, "--config", str(tmp_path / "c.yaml")), 2, message)
+
+
+def test_missing_configuration_file(pictures, tmp_path):
+    refused(label(pictures, tmp_path, "--config", str(tmp_path / "gone.yaml")), 2, "cannot read configuration")
+
+
+def test_unavailable_device(pictures, tmp_path):
+    refused(label(pictures, tmp_path, "--device", "warp"), 2, "device 'warp' is not available")
+
+
+def test_missing_option_is_a_usage_error(pictures):
+    assert runner.invoke(app, ["label", pictures]).exit_code == 2
+
+
+def test_help_names_every_preset():
+    shown = runner.invoke(app, ["label", "--help"], env={"COLUMNS": "200"}).stdout
+    assert all(name in shown for name in PRESETS)
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    result = runner.invoke(app, ["eval", "vok", "--out", str(tmp_path / "o"), "--debug"])
+    assert result.exit_code == 2
+    assert "Traceback" in result.stderr
+
+
+@pytest.fixture
+def environment(prefect_server) -> dict[str, str]:
+    return {**os.environ, "PREFECT_API_URL": prefect_server}
+
+
+def command(arguments: list[str], environment: dict[str, str], cwd: Path) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "flows.cli", *arguments],
+        env=environment, cwd=cwd, capture_output=True, text=True, timeout=200, check=False,
+    )  # fmt: skip
+
+
+def test_label_from_another_directory_prints_one_json_object(pictures, tmp_path, environment):
+    done = command([*label(pictures, tmp_path, "--png", "--json", classes="car,dog")], environment, tmp_path)
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stdout.splitlines()
+    found = json.loads(line)
+    assert {"images": 1, "labelled": 1, "quarantined": 0, "resumed": 0}.items() <= found.items()
+    assert found["out"] == str(tmp_path / "out")
+    assert set(found["seconds"]) == {"shard", "salience", "masks", "png"}
+    assert "warning: the bundled tiny model knows only its 20 drawn classes, not dog" in done.stderr
+    with Image.open(next((tmp_path / "out/png").rglob("a.png"))) as mask:
+        assert mask.size == (32, 24)
+
+
+def test_error_inside_the_flow_is_one_line_too(pictures, tmp_path, environment):
+    assert command(label(pictures, tmp_path), environment, tmp_path).returncode == 0
+    shard = tmp_path / "out/shards/000000.tar"
+    shard.write_bytes(shard.read_bytes() + b"tampered")
+    for record in (tmp_path / "out").rglob("*.done.json"):
+        record.unlink()
+    done = command(label(pictures, tmp_path), environment, tmp_path)
+    assert done.returncode == 1
+    assert "changed since it was written" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,201 @@
+"""The flows on real shards, with a real Prefect server."""
+
+import io
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from flows.evaluation import evaluate_dataset
+from flows.labelling import label_pictures
+from pnp_core.config import EvalConfig, LabelConfig, merge, preset
+from pnp_core.images import decode_label_map
+from pnp_core.records import RunSummary
+from pnp_core.shards import INDEX
+from pnp_core.store import RunFolder
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+
+def eval_config(out, **changes) -> EvalConfig:
+    return EvalConfig.model_validate(merge(preset("tiny"), {"out": str(out), "limit": 12, "shards": 3, **changes}))
+
+
+def artifacts(out: Path) -> dict[str, bytes]:
+    """Everything a run leaves but run.json, which holds timings."""
+    return {
+        str(f.relative_to(out)): f.read_bytes() for f in sorted(out.rglob("*")) if f.is_file() and f.name != "run.json"
+    }
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, prefect_server) -> tuple[Path, RunSummary]:
+    out = tmp_path_factory.mktemp("finished") / "run"
+    return out, evaluate_dataset(eval_config(out))
+
+
+def masks_of(out: Path) -> list[dict]:
+    return [row for f in sorted((out / "masks").rglob("*.parquet")) for row in pq.read_table(f).to_pylist()]
+
+
+def test_every_picture_gets_one_mask_of_its_size(finished):
+    out, summary = finished
+    rows = masks_of(out)
+    assert (summary.images, summary.labelled, summary.quarantined, summary.resumed) == (12, 12, 0, 0)
+    assert [row["key"] for row in rows] == [f"test_{i:05d}" for i in range(12)]
+    for row in rows:
+        labels = decode_label_map(row["mask"]["bytes"])
+        assert labels.shape == (row["height"], row["width"]) == (192, 192)
+        counted = {c["id"]: c["pixels"] for c in row["classes"]}
+        assert counted == {c["id"]: int((labels == c["id"]).sum()) for c in row["classes"]}
+        assert set(np.unique(labels)) <= {0, *counted}
+        assert all(0 <= c["itm"] <= 1 and c["salience"] >= 0 for c in row["classes"])
+
+
+def test_scores_are_those_of_all_pixels_together(finished):
+    out, summary = finished
+    truth, prediction = [], []
+    from pnp_core.scenes import make_scene, render
+
+    for i, row in enumerate(masks_of(out)):
+        truth.append(render(make_scene("test", i))[1].ravel())
+        prediction.append(decode_label_map(row["mask"]["bytes"]).ravel())
+    truth, prediction = np.concatenate(truth), np.concatenate(prediction)
+    ious = [
+        ((truth == c) & (prediction == c)).sum() / ((truth == c) | (prediction == c)).sum() for c in np.unique(truth)
+    ]
+    assert summary.scores["miou"] == pytest.approx(np.mean(ious))
+    assert summary.scores["pixel_accuracy"] == pytest.approx((truth == prediction).mean())
+
+
+def test_same_run_again_computes_nothing_and_says_the_same(finished):
+    out, first = finished
+    before = {f: f.stat().st_mtime_ns for f in out.rglob("*.done.json")}
+    again = evaluate_dataset(eval_config(out))
+    assert {f: f.stat().st_mtime_ns for f in out.rglob("*.done.json")} == before
+    assert again.scores == first.scores
+    assert again.resumed == 12
+    assert [again.stages[s].shards_resumed for s in ("salience", "masks", "scores")] == [3, 3, 3]
+
+
+def test_two_runs_are_equal_byte_for_byte_whatever_the_batch(finished, tmp_path):
+    out, _ = finished
+    evaluate_dataset(eval_config(tmp_path / "other"))
+    assert artifacts(tmp_path / "other") == artifacts(out)
+
+
+def test_changed_crf_reuses_the_salience(finished, tmp_path):
+    out = Path(shutil.copytree(finished[0], tmp_path / "copy"))
+    changed = evaluate_dataset(eval_config(out, masks={"crf": {"name": "off"}}))
+    assert changed.stages["salience"].shards_resumed == 3
+    assert changed.stages["masks"].shards_resumed == 0
+    assert changed.scores != finished[1].scores
+    back = evaluate_dataset(eval_config(out))
+    assert back.stages["masks"].shards_resumed == 3
+
+
+def test_png_files_carry_the_masks_and_the_voc_colours(finished, tmp_path):
+    out = Path(shutil.copytree(finished[0], tmp_path / "copy"))
+    summary = evaluate_dataset(eval_config(out, png=True))
+    assert summary.stages["masks"].shards_resumed == 3
+    files = sorted((out / "png").rglob("*.png"))
+    assert [f.stem for f in files] == [row["key"] for row in masks_of(out)]
+    assert [f.read_bytes() for f in files] == [row["mask"]["bytes"] for row in masks_of(out)]
+
+
+def test_contact_sheet_shows_the_pictures(finished):
+    with Image.open(finished[0] / "contact_sheet.png") as sheet:
+        # 7 columns: picture, ground truth, prediction and four passes.
+        assert sheet.width == 6 + 7 * 158
+        # The first tile is the first scene, not blank paper.
+        assert np.array(sheet.crop((6, 28, 158, 180)).convert("RGB")).std() > 10
+
+
+def test_confidence_is_stored_when_asked(tmp_path):
+    evaluate_dataset(eval_config(tmp_path / "run", limit=2, shards=1, masks={"confidence": True}))
+    (row, _) = masks_of(tmp_path / "run")
+    with Image.open(io.BytesIO(row["confidence"]["bytes"])) as confidence:
+        assert confidence.size == (192, 192)
+        assert np.array(confidence).max() > 128
+
+
+def test_masks_load_with_hugging_face_datasets_as_pictures(finished):
+    datasets = pytest.importorskip("datasets")
+    files = [str(f) for f in sorted((finished[0] / "masks").rglob("*.parquet"))]
+    loaded = datasets.load_dataset("parquet", data_files=files, split="train")
+    assert len(loaded) == 12
+    assert isinstance(loaded[0]["mask"], Image.Image)
+    assert np.array_equal(np.array(loaded[0]["mask"]), decode_label_map(masks_of(finished[0])[0]["mask"]["bytes"]))
+    assert loaded[0]["classes"][0]["name"]
+
+
+def test_run_record_names_configuration_versions_and_weights(finished):
+    record = RunFolder(str(finished[0])).read_json("run.json")
+    assert record["config"]["limit"] == 12
+    assert record["versions"]["torch"]
+    assert record["weights_revision"]
+    assert record["card"] == {"name": "scenes", "version": 1}
+    assert record["summary"]["seconds"]["salience"] > 0
+
+
+def label_config(source, out, **changes) -> LabelConfig:
+    own = {"source": str(source), "out": str(out), "classes": ["car", "hot-air balloon"], "images_per_shard": 4}
+    values = merge(preset("tiny"), {"salience": {"candidates": "vocabulary"}})
+    return LabelConfig.model_validate(merge(values, {**own, **changes}))
+
+
+def save_picture(path: Path, size=(50, 30)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(len(path.name))
+    Image.fromarray(rng.integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)).save(path)
+
+
+def test_unreadable_pictures_are_quarantined_and_the_run_goes_on(tmp_path):
+    save_picture(tmp_path / "in/good.png")
+    (tmp_path / "in/empty.jpg").write_bytes(b"")
+    (tmp_path / "in/text.jpg").write_text("no picture")
+    summary = label_pictures(label_config(tmp_path / "in", tmp_path / "out"))
+    assert (summary.images, summary.labelled, summary.quarantined) == (3, 1, 2)
+    (table,) = (tmp_path / "out/quarantine").rglob("*.parquet")
+    reasons = {row["key"]: (row["stage"], row["reason"]) for row in pq.read_table(table).to_pylist()}
+    assert reasons["empty"] == ("salience", "empty file (0 bytes)")
+    assert "not a picture" in reasons["text"][1]
+
+
+def test_changed_folder_leaves_no_stale_masks_and_keeps_unchanged_shards(tmp_path):
+    source, out = tmp_path / "in", tmp_path / "out"
+    for i in range(10):
+        save_picture(source / f"{i}.png")
+    first = label_pictures(label_config(source, out, png=True))
+    assert first.labelled == 10
+    for i in (5, 6, 7, 8, 9):
+        (source / f"{i}.png").unlink()
+    second = label_pictures(label_config(source, out, png=True))
+    assert (second.labelled, second.resumed) == (5, 4)
+    assert [row["key"] for row in masks_of(out)] == ["0", "1", "2", "3", "4"]
+    assert [f.stem for f in sorted((out / "png").rglob("*.png"))] == ["0", "1", "2", "3", "4"]
+
+
+def test_run_folder_may_be_any_fsspec_url(prefect_server):
+    out = "memory://pnp-run"
+    summary = evaluate_dataset(eval_config(out, limit=2, shards=2))
+    assert summary.labelled == 2
+    assert RunFolder(out).exists(INDEX)
+    assert RunFolder(out).exists("contact_sheet.png")
+
+
+def test_real_photographs_get_one_mask_each_at_their_own_size(shared_data, tmp_path):
+    (tmp_path / "in").mkdir()
+    photos = [f for f in sorted((shared_data / "demo").iterdir()) if f.suffix in (".png", ".jpg")]
+    photos += sorted((shared_data / "VOCdevkit/VOC2012/JPEGImages").glob("*.jpg"))[:4]
+    for photo in photos:
+        shutil.copy(photo, tmp_path / "in")
+    summary = label_pictures(label_config(tmp_path / "in", tmp_path / "out"))
+    rows = {row["source"]: row for row in masks_of(tmp_path / "out")}
+    assert summary.labelled == len(photos) == len(rows)
+    for photo in photos:
+        with Image.open(photo) as image:
+            assert decode_label_map(rows[photo.name]["mask"]["bytes"]).shape == (image.height, image.width)

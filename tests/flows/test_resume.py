@@ -1,0 +1,74 @@
+"""kill -9 of the real command in the middle of a stage, then the same command again."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+COMMAND = [sys.executable, "-m", "flows.cli", "eval", "scenes", "--limit", "60", "--shards", "6", "--json"]
+
+
+@pytest.fixture
+def environment(prefect_server) -> dict[str, str]:
+    """The session's server, so that a killed command leaves no server of its own behind."""
+    return {**os.environ, "PREFECT_API_URL": prefect_server, "OMP_NUM_THREADS": "1"}
+
+
+def run(out: Path, environment: dict[str, str]) -> dict:
+    done = subprocess.run(
+        [*COMMAND, "--out", str(out)], env=environment, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def records(out: Path, stage: str) -> dict[str, tuple[int, int]]:
+    """Completion records of a stage, with what changes when a file is written again."""
+    found = sorted((out / stage).glob("*/*.done.json"))
+    return {f.name: (f.stat().st_ino, f.stat().st_mtime_ns) for f in found}
+
+
+def kill_in(stage: str, out: Path, environment: dict[str, str]) -> dict[str, tuple[int, int]]:
+    """Start the command, kill it once some but not all shards of the stage are complete."""
+    process = subprocess.Popen(
+        [*COMMAND, "--out", str(out)], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 200
+    while not records(out, stage):
+        assert process.poll() is None, "the command ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    left = records(out, stage)
+    assert 0 < len(left) < 6, f"not killed in the middle: {len(left)} of 6 shards complete"
+    return left
+
+
+def artifacts(out: Path) -> dict[str, bytes]:
+    """All a run leaves, but run.json (timings) and temporary files of a killed writer."""
+    files = [f for f in out.rglob("*") if f.is_file() and f.name != "run.json" and not f.name.endswith(".tmp")]
+    return {str(f.relative_to(out)): f.read_bytes() for f in files}
+
+
+def test_killed_run_resumes_without_recomputing_and_equals_an_undisturbed_one(tmp_path, environment):
+    undisturbed = run(tmp_path / "undisturbed", environment)
+    out = tmp_path / "killed"
+    salience_done = kill_in("salience", out, environment)
+    masks_done = kill_in("masks", out, environment)
+    after_second_kill = records(out, "salience")
+    assert salience_done.items() <= after_second_kill.items()
+    final = run(out, environment)
+    assert masks_done.items() <= records(out, "masks").items()
+    assert after_second_kill == records(out, "salience")
+    assert final["stages"]["salience"]["shards_resumed"] == 6
+    assert final["stages"]["masks"]["shards_resumed"] == len(masks_done)
+    assert artifacts(out) == artifacts(tmp_path / "undisturbed")
+    assert {k: final[k] for k in ("images", "labelled", "miou", "per_class_iou")} == {
+        k: undisturbed[k] for k in ("images", "labelled", "miou", "per_class_iou")
+    }
