@@ -13,7 +13,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 from pydantic import ValidationError
 
-from pnp_core.config import PRESETS, TINY, EvalConfig, LabelConfig, PipelineConfig, merge, preset
+from pnp_core.config import PRESETS, TINY, EvalConfig, LabelConfig, PipelineConfig, merge
 from pnp_core.errors import PnpError, UsageError
 
 SomeConfig = TypeVar("SomeConfig", bound=PipelineConfig)
@@ -62,24 +62,16 @@ def _given(**values: Any) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value is not None}
 
 
-def _layers(
-    preset_name: str | None,
-    config: Path | None,
-    backbone: str | None,
-    checkpoint: str | None,
-    device: str | None,
-    batch_size: int | None = None,
-) -> dict[str, Any]:
-    """Preset, then the YAML file, then the options, each over the one before."""
-    from_file = _read_yaml(config) if config else {}
-    chosen = from_file.pop("preset", None) if preset_name is None else preset_name
-    from_file.pop("preset", None)
+def _values(config: Path | None, checkpoint: str | None, preset: str | None, **options: Any) -> dict[str, Any]:
+    """The YAML file, and the options over it; the configuration lays both over the preset."""
+    values = _read_yaml(config) if config else {}
     default = TINY if checkpoint in (None, TINY) else "authors"
-    options = {
-        "salience": {"backbone": _given(name=backbone, checkpoint=checkpoint)},
-        "runtime": _given(device=device, batch_size=batch_size),
+    values["preset"] = preset or values.get("preset", default)
+    parts = {
+        "salience": {"backbone": _given(name=options.pop("backbone"), checkpoint=checkpoint)},
+        "runtime": _given(device=options.pop("device"), batch_size=options.pop("batch_size", None)),
     }
-    return merge(merge(preset(chosen or default), from_file), options)
+    return merge(values, {**parts, **options})
 
 
 def _build(model: type[SomeConfig], values: dict[str, Any]) -> SomeConfig:
@@ -166,8 +158,7 @@ def demo(
 
     The run folder gets masks, scores and a contact sheet. Run it again and it resumes.
     """
-    values = {**preset(TINY), "out": out}
-    _run(lambda: _prepare_eval(values), as_json, debug)
+    _run(lambda: _prepare_eval({"out": out}), as_json, debug)
 
 
 @app.command("eval")
@@ -187,13 +178,9 @@ def evaluate(
     debug: DebugOption = False,
 ) -> None:
     """Label a dataset that has ground truth, and score it (mIoU, per-class IoU)."""
-
-    def prepare():
-        values = _layers(preset_name, config, backbone, checkpoint, device)
-        own = {"dataset": dataset, "split": split, "limit": limit, "shards": shards, "out": out, "png": png}
-        return _prepare_eval(merge(values, own))
-
-    _run(prepare, as_json, debug)
+    own = {"dataset": dataset, "split": split, "limit": limit, "shards": shards, "out": out, "png": png}
+    model = {"checkpoint": checkpoint, "backbone": backbone, "device": device}
+    _run(lambda: _prepare_eval(_values(config, preset=preset_name, **model, **own)), as_json, debug)
 
 
 @app.command()
@@ -212,14 +199,9 @@ def label(
     debug: DebugOption = False,
 ) -> None:
     """Make masks for your own pictures. Mask value 0 is background, i the i-th class."""
-
-    def prepare():
-        values = _layers(preset_name, config, backbone, checkpoint, device, batch_size)
-        names = [name.strip() for name in classes.split(",")]
-        own = {"source": source, "classes": names, "out": out, "png": png}
-        return _prepare_label(merge(merge({"salience": {"candidates": "vocabulary"}}, values), own))
-
-    _run(prepare, as_json, debug)
+    own = {"source": source, "classes": [name.strip() for name in classes.split(",")], "out": out, "png": png}
+    model = {"checkpoint": checkpoint, "backbone": backbone, "device": device, "batch_size": batch_size}
+    _run(lambda: _prepare_label(_values(config, preset=preset_name, **model, **own)), as_json, debug)
 
 
 def _print_version(wanted: bool) -> None:

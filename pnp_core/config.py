@@ -6,13 +6,13 @@ how fast but not what comes out (`RuntimeConfig`) is kept apart and enters no fi
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pnp_core.errors import UnknownNameError
 
-TINY = "tiny"
+TINY: Final = "tiny"
 
 
 class Config(BaseModel):
@@ -146,13 +146,22 @@ class RuntimeConfig(Config):
 class PipelineConfig(Config):
     """What every flow shares: the stages' parts and the run folder."""
 
+    preset: Literal["authors", "paper", "tiny"] = TINY
+    """Where the parts start from; what is given besides is laid over it."""
     out: str
     """Run folder: a local path or any fsspec URL."""
     salience: SalienceConfig = SalienceConfig()
     masks: MaskConfig = MaskConfig()
     runtime: RuntimeConfig = RuntimeConfig()
     png: bool = False
-    """Also write every mask as png/<key>.png."""
+    """Also write every mask as a PNG file."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lay_over_preset(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        return merge(preset(values.get("preset", TINY)), values)
 
 
 class EvalConfig(PipelineConfig):
@@ -176,6 +185,13 @@ class LabelConfig(PipelineConfig):
     classes: tuple[str, ...] = Field(min_length=1)
     """Class names, looked for in every picture. Mask value 0 is background, i the i-th name."""
     images_per_shard: int = Field(default=64, ge=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _ask_for_every_class(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        return merge({"salience": {"candidates": "vocabulary"}}, values)
 
 
 _AUTHORS_BACKBONE = {

@@ -12,6 +12,7 @@ from __future__ import annotations
 import colorsys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -316,7 +317,8 @@ def _random_hue(rng: np.random.Generator, class_id: int, lean: float) -> float:
     return float(rng.random())
 
 
-def _random_look(rng: np.random.Generator, class_id: int, lean: float) -> dict:
+def random_look(rng: np.random.Generator, class_id: int, lean: float) -> dict[str, Any]:
+    """Rotation, colour and texture of a `SceneObject`, as keyword arguments."""
     return {
         "angle": rng.uniform(-0.6, 0.6),
         "hue": _random_hue(rng, class_id, lean),
@@ -342,7 +344,7 @@ def sample_scene(rng: np.random.Generator, classes: Sequence[int] | None = None,
         spot = _free_spot(rng, placed, largest)
         if spot is not None:
             x, y, radius = spot
-            placed.append(SceneObject(class_id, x, y, radius, **_random_look(rng, class_id, lean)))
+            placed.append(SceneObject(class_id, x, y, radius, **random_look(rng, class_id, lean)))
     return Scene(tuple(placed), background_seed=int(rng.integers(0, 2**31)))
 
 

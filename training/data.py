@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from PIL.Image import Resampling
 
-from pnp_core.scenes import CLASS_NAMES, Scene, SceneObject, _random_look, make_scene, render
+from pnp_core.scenes import CLASS_NAMES, Scene, SceneObject, make_scene, random_look, render
 
 MODEL_SIZE = 96
 WINDOW_SIZE = 48
@@ -55,7 +55,7 @@ def _window(index: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng([WINDOW_SEED, index])
     class_id = int(rng.integers(1, len(CLASS_NAMES) + 1))
     x, y = rng.uniform(0.42, 0.58, 2)
-    obj = SceneObject(class_id, x, y, rng.uniform(0.32, 0.5), **_random_look(rng, class_id, 0.5))
+    obj = SceneObject(class_id, x, y, rng.uniform(0.32, 0.5), **random_look(rng, class_id, 0.5))
     scene = Scene((obj,), background_seed=int(rng.integers(0, 2**31)), size=MODEL_SIZE)
     return _shrink(render(scene)[0], WINDOW_SIZE), _one_hot((class_id,))
 

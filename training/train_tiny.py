@@ -2,7 +2,7 @@
 
     uv run python -m training.train_tiny --seed 0 --out /tmp/tiny-0
 
-One CPU core is enough; see docs/tiny-model.md for what was measured.
+Two CPU cores are enough; docs/tiny-model.md says what was measured.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from __future__ import annotations
 import argparse
 import math
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import nn
 from torch.nn import functional as F
+from transformers import BlipForImageTextRetrieval
 
 from pnp_core.scenes import CLASS_NAMES, CLASSES
 from training.data import MODEL_SIZE, augment, scene_bank, window_bank
@@ -23,6 +25,11 @@ from training.tiny_blip import build_model, build_tokenizer, regauge
 MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073]).view(3, 1, 1)
 STD = torch.tensor([0.26862954, 0.26130258, 0.27577711]).view(3, 1, 1)
 CAPTIONS_PER_IMAGE = 4
+CROSS_ATTENTION_DROPOUT = 0.4
+# Above 1 a class pools more than its one best patch, and whole objects become salient.
+POOLING_TEMPERATURE = 2.0
+# Whole scenes are seen through few patches, so that no single part of an object is enough.
+KEPT_PATCHES = {"windows": (0.3, 1.0), "scenes": (0.15, 0.5)}
 SAME_GROUP = torch.tensor([[a.group == b.group for b in CLASSES] for a in CLASSES])
 
 
@@ -121,7 +128,7 @@ def sample_amplitude(class_tokens, present, generator):
 def multiple_instance_logits(head: nn.Linear, tokens: torch.Tensor) -> torch.Tensor:
     """Image-level class logits (n, classes): each class pools the patches that speak for it."""
     scores = head(tokens[:, 1:])
-    return (scores.softmax(dim=1) * scores).sum(dim=1)
+    return ((scores / POOLING_TEMPERATURE).softmax(dim=1) * scores).sum(dim=1)
 
 
 class Captions:
@@ -138,59 +145,81 @@ class Captions:
         self.class_tokens = (encoded["offset_mapping"][..., 0] >= len(prefix)) & (encoded["offset_mapping"][..., 1] > 0)
 
 
-def train(seed: int, out: Path, minutes: float, scenes: int, windows: int, batch: int, rate: float) -> None:
-    """Train for a given wall time and save the model and its tokenizer."""
+@dataclass
+class Learner:
+    """The model in training and the throw-away head that speaks for single patches."""
+
+    model: BlipForImageTextRetrieval
+    instance_head: nn.Linear
+    captions: Captions
+    generator: torch.Generator
+
+    def losses(self, kind: str, pictures: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, float]:
+        """Match loss plus multiple-instance loss of a batch, and the match accuracy.
+
+        Args:
+            kind: windows or scenes, which decides how many patches are seen.
+            pictures: uint8 (n, 3, size, size).
+            labels: classes in each picture (n, classes) bool.
+        """
+        low, high = KEPT_PATCHES[kind]
+        keep = low + (high - low) * float(torch.rand(1, generator=self.generator))
+        pixels = (augment(pictures, self.generator) - MEAN) / STD
+        classes, present = choose_captions(labels, self.generator)
+        amplitude, target = sample_amplitude(self.captions.class_tokens[classes], present, self.generator)
+        ids, mask = self.captions.ids[classes], self.captions.mask[classes]
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            tokens = encode(self.model.vision_model, pixels, keep, self.generator)
+            instance = multiple_instance_logits(self.instance_head, tokens).float()
+            itm = match_logits(self.model, ids, mask, tokens, amplitude).float()
+        instance_loss = F.binary_cross_entropy_with_logits(instance, labels.float(), pos_weight=torch.tensor(4.0))
+        itm_loss = -(torch.stack([1 - target, target], dim=-1) * itm.log_softmax(-1)).sum(-1).mean()
+        right = (itm[..., 1] > itm[..., 0]) == present
+        return itm_loss + 2 * instance_loss, right[target == present].float().mean().item()
+
+
+def train(seed: int, out: Path, steps: int, scenes: int, windows: int, batch: int, rate: float) -> None:
+    """Train and save the model and its tokenizer.
+
+    Args:
+        steps: optimiser steps; the schedule (warm-up, cosine, curriculum) stretches with them.
+        scenes, windows: how many pictures of each kind are drawn beforehand.
+        batch: scenes per step; of the smaller windows twice as many.
+        rate: peak learning rate.
+    """
     generator = torch.Generator().manual_seed(seed)
     tokenizer = build_tokenizer()
-    captions = Captions(tokenizer)
     model = build_model(tokenizer, MODEL_SIZE, seed)
     for layer in model.text_encoder.encoder.layer:
-        layer.crossattention.self.dropout.p = 0.25
-    instance_head = nn.Linear(model.config.vision_config.hidden_size, len(CLASS_NAMES))
+        layer.crossattention.self.dropout.p = CROSS_ATTENTION_DROPOUT
+    head = nn.Linear(model.config.vision_config.hidden_size, len(CLASS_NAMES))
+    learner = Learner(model, head, Captions(tokenizer), generator)
+    start = time.monotonic()
     banks = {"windows": window_bank(windows), "scenes": scene_bank(scenes)}
-    print(f"rendered {windows} windows and {scenes} scenes", flush=True)
+    print(f"{(time.monotonic() - start) / 60:5.1f} min  drew {windows} windows and {scenes} scenes", flush=True)
 
-    parameters = [*model.parameters(), *instance_head.parameters()]
+    parameters = [*model.parameters(), *head.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.03, betas=(0.9, 0.98))
     model.train()
-    start, step, averages = time.monotonic(), 0, {}
-    while (progress := (time.monotonic() - start) / (60 * minutes)) < 1:
+    accuracy = {"windows": 0.5, "scenes": 0.5}
+    for step in range(steps):
+        progress = step / steps
         factor = min(1, (step + 1) / 200) * 0.5 * (1 + math.cos(math.pi * progress))
         for group in optimizer.param_groups:
             group["lr"] = rate * max(factor, 0.01)
-        # Curriculum: shapes first, on windows; then whole scenes with ever more of their patches.
-        share = max(0.1, 1 - progress / 0.35)
-        kind = "windows" if torch.rand(1, generator=generator) < share else "scenes"
-        keep = 1.0 if kind == "windows" else 0.35 + 0.5 * progress
+        # Curriculum: shapes first, on windows; then whole scenes.
+        kind = "windows" if torch.rand(1, generator=generator) < max(0.1, 1 - progress / 0.35) else "scenes"
         size = 2 * batch if kind == "windows" else batch
-        pictures, labels = banks[kind].batch(torch.randint(0, len(banks[kind]), (size,), generator=generator))
-        pixels = (augment(pictures, generator) - MEAN) / STD
-        classes, present = choose_captions(labels, generator)
-        amplitude, target = sample_amplitude(captions.class_tokens[classes], present, generator)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            tokens = encode(model.vision_model, pixels, keep, generator)
-            instance = multiple_instance_logits(instance_head, tokens).float()
-            itm = match_logits(model, captions.ids[classes], captions.mask[classes], tokens, amplitude).float()
-        instance_loss = F.binary_cross_entropy_with_logits(instance, labels.float(), pos_weight=torch.tensor(4.0))
-        soft = torch.stack([1 - target, target], dim=-1)
-        itm_loss = -(soft * itm.log_softmax(-1)).sum(-1).mean()
+        chosen = torch.randint(0, len(banks[kind]), (size,), generator=generator)
+        loss, right = learner.losses(kind, *banks[kind].batch(chosen))
         optimizer.zero_grad(set_to_none=True)
-        (itm_loss + 2 * instance_loss).backward()
+        loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
-
-        right = ((itm[..., 1] > itm[..., 0]) == present)[target.eq(present.float())].float().mean().item()
-        found = (
-            (instance.argmax(1) == labels.float().argmax(1)).float().mean()
-            if kind == "windows"
-            else labels.gather(1, instance.argmax(1, keepdim=True)).float().mean()
-        )
-        for name, value in [(f"{kind} itm", right), (f"{kind} top1", float(found)), (f"{kind} loss", itm_loss.item())]:
-            averages[name] = 0.98 * averages.get(name, value) + 0.02 * value
-        step += 1
-        if step % 100 == 0:
-            shown = "  ".join(f"{k} {v:.3f}" for k, v in sorted(averages.items()))
-            print(f"{(time.monotonic() - start) / 60:5.1f} min  step {step}  {shown}", flush=True)
+        accuracy[kind] = 0.98 * accuracy[kind] + 0.02 * right
+        if (step + 1) % 100 == 0:
+            shown = "  ".join(f"{name} {value:.3f}" for name, value in accuracy.items())
+            print(f"{(time.monotonic() - start) / 60:5.1f} min  step {step + 1}  match accuracy: {shown}", flush=True)
 
     model.eval()
     with torch.no_grad():
@@ -198,18 +227,20 @@ def train(seed: int, out: Path, minutes: float, scenes: int, windows: int, batch
         regauge(model, model.vision_model(pixel_values=pixels).last_hidden_state)
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
+    print(f"{(time.monotonic() - start) / 60:5.1f} min  saved to {out}", flush=True)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Read the arguments and train."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=50)
-    parser.add_argument("--scenes", type=int, default=20000)
-    parser.add_argument("--windows", type=int, default=20000)
+    parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--scenes", type=int, default=16000)
+    parser.add_argument("--windows", type=int, default=12000)
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--rate", type=float, default=1e-3)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rate", type=float, default=5e-4)
+    parser.add_argument("--threads", type=int, default=2)
     arguments = vars(parser.parse_args())
     torch.set_num_threads(arguments.pop("threads"))
     train(**arguments)

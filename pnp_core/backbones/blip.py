@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float, Int
 from safetensors import SafetensorError, safe_open
 from torch.nn import functional as F
 from transformers import AutoTokenizer, BlipForImageTextRetrieval, BlipTextConfig
+from transformers.utils import logging
 
 from pnp_core.backbones.base import Checkpoint, Match
 from pnp_core.config import TINY, BackboneConfig
@@ -121,6 +122,7 @@ def load(config: BackboneConfig, checkpoint: Checkpoint, device: torch.device) -
     Raises:
         CheckpointError: weights missing or of another shape than config.json says.
     """
+    logging.disable_progress_bar()  # the pipeline shows its own progress
     loaded: Any
     try:
         loaded = BlipForImageTextRetrieval.from_pretrained(

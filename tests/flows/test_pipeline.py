@@ -11,7 +11,7 @@ from PIL import Image
 
 from flows.evaluation import evaluate_dataset
 from flows.labelling import label_pictures
-from pnp_core.config import EvalConfig, LabelConfig, merge, preset
+from pnp_core.config import EvalConfig, LabelConfig
 from pnp_core.images import decode_label_map
 from pnp_core.records import RunSummary
 from pnp_core.shards import INDEX
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("prefect_server")
 
 
 def eval_config(out, **changes) -> EvalConfig:
-    return EvalConfig.model_validate(merge(preset("tiny"), {"out": str(out), "limit": 12, "shards": 3, **changes}))
+    return EvalConfig.model_validate({"out": str(out), "limit": 12, "shards": 3, **changes})
 
 
 def artifacts(out: Path) -> dict[str, bytes]:
@@ -143,8 +143,7 @@ def test_run_record_names_configuration_versions_and_weights(finished):
 
 def label_config(source, out, **changes) -> LabelConfig:
     own = {"source": str(source), "out": str(out), "classes": ["car", "hot-air balloon"], "images_per_shard": 4}
-    values = merge(preset("tiny"), {"salience": {"candidates": "vocabulary"}})
-    return LabelConfig.model_validate(merge(values, {**own, **changes}))
+    return LabelConfig.model_validate({**own, **changes})
 
 
 def save_picture(path: Path, size=(50, 30)) -> None:

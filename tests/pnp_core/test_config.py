@@ -9,12 +9,12 @@ from pnp_core.stages.salience import SalienceJob
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_are_valid_for_both_flows(name):
-    EvalConfig.model_validate({**preset(name), "out": "x"})
-    LabelConfig.model_validate({**preset(name), "out": "x", "source": "y", "classes": ["a"]})
+    EvalConfig.model_validate({"preset": name, "out": "x"})
+    LabelConfig.model_validate({"preset": name, "out": "x", "source": "y", "classes": ["a"]})
 
 
 def test_authors_preset_has_the_released_codes_numbers():
-    config = EvalConfig.model_validate({**preset("authors"), "out": "x"})
+    config = EvalConfig.model_validate({"preset": "authors", "out": "x"})
     salience, masks = config.salience, config.masks
     assert (salience.layer, salience.head, salience.backbone.image_size, salience.backbone.heads) == (7, 9, 336, 12)
     assert (salience.dropout.iterations, salience.dropout.strategy, salience.dropout.amount) == (4, "count", 10)
@@ -26,7 +26,7 @@ def test_authors_preset_has_the_released_codes_numbers():
 
 
 def test_paper_preset_keeps_half_of_the_patches_each_time():
-    dropout = EvalConfig.model_validate({**preset("paper"), "out": "x"}).salience.dropout
+    dropout = EvalConfig.model_validate({"preset": "paper", "out": "x"}).salience.dropout
     assert (dropout.strategy, dropout.amount, dropout.iterations) == ("fraction", 0.5, 4)
 
 
@@ -50,7 +50,7 @@ def test_template_needs_exactly_one_slot(template):
 
 
 def salience_job(**changes) -> SalienceJob:
-    config = EvalConfig.model_validate({**preset("tiny"), "out": "x", **changes})
+    config = EvalConfig.model_validate({"out": "x", **changes})
     return SalienceJob.create("x", config.salience, config.runtime, ("a", "b"))
 
 
@@ -66,7 +66,7 @@ def test_fingerprint_follows_layer_and_class_names():
 
 
 def test_changed_crf_keeps_the_salience_fingerprint_and_changes_the_masks():
-    config = EvalConfig.model_validate({**preset("tiny"), "out": "x"}).masks
+    config = EvalConfig.model_validate({"out": "x"}).masks
 
     def job(masks):
         return MaskJob(
@@ -75,3 +75,18 @@ def test_changed_crf_keeps_the_salience_fingerprint_and_changes_the_masks():
 
     changed = config.model_copy(update={"crf": config.crf.model_copy(update={"bilateral_srgb": 9.0})})
     assert job(config) != job(changed)
+
+
+def test_given_values_are_laid_over_the_preset_part_by_part():
+    config = EvalConfig.model_validate({"preset": "authors", "out": "x", "masks": {"crf": {"iterations": 3}}})
+    assert (config.masks.crf.iterations, config.masks.crf.bilateral_sxy, config.masks.sum) == (3, 50, "first_twice")
+
+
+def test_dumped_configuration_reads_back_as_the_same():
+    config = LabelConfig.model_validate({"preset": "paper", "out": "x", "source": "y", "classes": ["a"], "png": True})
+    assert LabelConfig.model_validate(config.model_dump(mode="json")) == config
+
+
+def test_user_pictures_are_asked_for_every_class_and_datasets_for_their_labels():
+    assert LabelConfig.model_validate({"out": "x", "source": "y", "classes": ["a"]}).salience.candidates == "vocabulary"
+    assert EvalConfig(out="x").salience.candidates == "labels"

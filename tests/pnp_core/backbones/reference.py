@@ -44,19 +44,17 @@ class FullBackward:
         return maps
 
     def class_maps(self, pixels, prompts, layer: int, head: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Class maps (C, P) and rank (P,), caption by caption."""
-        maps = torch.zeros(len(prompts.caption_of_class), 0)
-        rank = 0
-        rows = []
-        for c in range(len(prompts.caption_of_class)):
-            n = int(prompts.caption_of_class[c])
-            length = int(prompts.mask[n].sum())
-            tokens = self.salience(pixels, prompts.ids[n, :length], prompts.mask[n, :length])[layer][head]
-            own = prompts.class_tokens[c, n, :length]
-            rows.append(tokens[own].mean(0))
-            rank = rank + tokens[own].sum(0)
-        maps = torch.stack(rows)
-        return maps, rank
+        """Class maps (C, P) and rank (P,) of one picture, caption by caption."""
+        tokens = []
+        for ids, mask in zip(prompts.ids, prompts.mask, strict=True):
+            length = int(mask.sum())
+            tokens.append(self.salience(pixels, ids[:length], mask[:length])[layer][head])
+        rows, rank = [], 0
+        for c, n in enumerate(prompts.caption_of_class.tolist()):
+            own = tokens[n][prompts.class_tokens[c, n, : len(tokens[n])]]
+            rows.append(own.mean(0))
+            rank = rank + own.sum(0)
+        return torch.stack(rows), rank
 
     def dropout(self, pixels, prompts, layer: int, head: int, iterations: int, count: int, patch: int):
         """Salience DropOut with a fixed count, written out: maps (K, C, P) and dropped (K, P)."""

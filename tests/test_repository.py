@@ -1,0 +1,89 @@
+"""What holds for the repository as a whole."""
+
+import importlib
+import inspect
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+
+
+def tracked(*patterns: str) -> list[str]:
+    done = subprocess.run(["git", "ls-files", *patterns], cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip("not a git checkout")
+    return done.stdout.splitlines()
+
+
+def test_datasets_folder_holds_no_python():
+    assert not list((ROOT / "datasets").rglob("*.py"))
+
+
+def test_no_lock_file_and_no_download_address_is_tracked():
+    assert not tracked("uv.lock", "poetry.lock", "pdm.lock")
+    assert "://" not in (ROOT / "uv.toml").read_text()
+
+
+def test_every_dependency_is_pinned_by_name_and_version():
+    pinned = tomllib.loads((ROOT / "uv.toml").read_text())["constraint-dependencies"]
+    names = {re.split(r"[=<>! ;\[]", entry)[0].lower() for entry in pinned}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    wanted = [*project["project"]["dependencies"], *project["dependency-groups"]["dev"]]
+    assert {re.split(r"[=<>! ;\[]", entry)[0].lower() for entry in wanted} <= names
+    assert all("==" in entry for entry in pinned)
+
+
+def test_layers_import_downwards_only():
+    command = [Path(sys.executable).parent / "lint-imports", "--no-cache"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_deployments_fit_their_flows():
+    deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+    for deployment in deployments:
+        module, name = deployment["entrypoint"].rsplit(".", 1)
+        flow = getattr(importlib.import_module(module), name)
+        annotations = inspect.get_annotations(flow.fn, eval_str=True)
+        assert set(deployment["parameters"]) <= set(annotations)
+        annotations["config"].model_validate(deployment["parameters"]["config"])
+
+
+def test_bundled_checkpoint_is_small():
+    assert sum(f.stat().st_size for f in (ROOT / "pnp_core/_tiny").iterdir()) < 12 * 2**20
+
+
+def test_wheel_holds_cards_and_weights_and_runs_from_another_directory(tmp_path):
+    uv = Path(sys.executable).parent / "uv"
+    command = [uv if uv.exists() else "uv", "build", "--wheel", "--out-dir", tmp_path, ROOT]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("uv is not on the path")
+    assert done.returncode == 0, done.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        archive.extractall(tmp_path / "site")
+    assert {"pnp_core/_cards/scenes.yaml", "pnp_core/_tiny/model.safetensors", "flows/cli.py"} <= names
+    assert not any(name.startswith(("datasets/", "tests/", "training/")) for name in names)
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "import pnp_core\n"
+        "from pnp_core.cards import available_cards\n"
+        "from pnp_core.backbones import locate_checkpoint\n"
+        "from pnp_core.config import BackboneConfig\n"
+        "print(pnp_core.__file__, available_cards()['scenes'], locate_checkpoint(BackboneConfig()).folder)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", script, tmp_path / "site"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert all(place.startswith(str(tmp_path / "site")) for place in ran.stdout.split())
