@@ -23,6 +23,7 @@ class Sample:
         source: where the picture came from, for people.
         label_map: ground truth as PNG bytes, when there is any.
         classes: image-level labels (class ids), when known.
+        fault: why there are no image bytes; the pipeline quarantines the sample with it.
     """
 
     key: str
@@ -31,6 +32,7 @@ class Sample:
     source: str
     label_map: bytes | None = None
     classes: tuple[int, ...] | None = None
+    fault: str | None = None
 
 
 @dataclass(frozen=True)

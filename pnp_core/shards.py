@@ -38,6 +38,8 @@ def pack(samples: Iterable[Sample]) -> bytes:
             meta: dict[str, Any] = {"source": sample.source, "extension": sample.extension}
             if sample.classes is not None:
                 meta["classes"] = list(sample.classes)
+            if sample.fault is not None:
+                meta["fault"] = sample.fault
             record = {"__key__": sample.key, f"img.{sample.extension}": sample.image}
             if sample.label_map is not None:
                 record[_LABEL_MAP] = sample.label_map
@@ -63,16 +65,20 @@ def unpack(data: bytes) -> Iterator[Sample]:
             source=meta["source"],
             label_map=record.get(_LABEL_MAP),
             classes=tuple(meta["classes"]) if "classes" in meta else None,
+            fault=meta.get("fault"),
         )
 
 
-def foreign_samples(data: bytes, tar_name: str) -> Iterator[Sample]:
-    """The pictures of anybody's webdataset tar; records without a picture have empty image bytes."""
+def foreign_pictures(data: bytes) -> Iterator[tuple[str, str, bytes | None]]:
+    """Key, ending and bytes of each picture in anybody's webdataset tar; None where a record has none.
+
+    Raises:
+        tarfile.TarError: the bytes are no tar, or it is cut short.
+        ValueError: a record holds two files of the same name.
+    """
     for record in read_records(data):
-        extension = next((e for e in record if e.split(".")[-1] in IMAGE_EXTENSIONS), None)
-        source = f"{tar_name}!{record['__key__']}"
-        image = record[extension] if extension else b""
-        yield Sample(record["__key__"], image, extension.split(".")[-1] if extension else "none", source)
+        ending = next((e for e in record if e.split(".")[-1] in IMAGE_EXTENSIONS), None)
+        yield record["__key__"], (ending or "none").split(".")[-1], record[ending] if ending else None
 
 
 def read_shard(run: RunFolder, shard: ShardRef) -> Iterator[Sample]:

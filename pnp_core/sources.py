@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import os
 import re
 import tarfile
 from collections import Counter
@@ -17,7 +18,7 @@ from PIL import Image, UnidentifiedImageError
 from pnp_core.errors import SourceError
 from pnp_core.images import IMAGE_EXTENSIONS
 from pnp_core.records import Sample
-from pnp_core.shards import foreign_samples
+from pnp_core.shards import foreign_pictures
 
 _KEY_LENGTH = 100
 
@@ -44,15 +45,17 @@ class Source:
         """Changes when a file is added, removed, resized or touched."""
         digest = hashlib.sha256()
         for file in self.files:
-            status = file.stat()
+            status = file.stat() if file.exists() else file.lstat()
             digest.update(f"{file}\0{status.st_size}\0{status.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
 
     def samples(self) -> Iterator[Sample]:
-        """Every picture with a unique, path-safe key, one in memory at a time.
+        """Every picture with a unique, path-safe key; one file in memory at a time.
+
+        A picture file that cannot be read comes with its `fault` instead of bytes.
 
         Raises:
-            SourceError: a file vanished, may not be read, or is no tar.
+            SourceError: a tar cannot be read.
         """
         yield from self._from_tars() if self.tars else self._from_files()
 
@@ -63,25 +66,26 @@ class Source:
             twin = stems[i] in (stems[i - 1] if i else None, *stems[i + 1 : i + 2])
             name = str(file.relative_to(self.root))
             key = safe_key(name if twin else str(stems[i]), always_digest=twin)
-            yield Sample(key, _read(file), file.suffix.lstrip(".").lower() or "none", name)
+            ending = _safe_ending(file.suffix.lstrip(".").lower() or "none")
+            try:
+                yield Sample(key, file.read_bytes(), ending, name)
+            except OSError as error:
+                yield Sample(key, b"", ending, name, fault=f"cannot be read: {error.strerror}")
 
     def _from_tars(self) -> Iterator[Sample]:
-        several = len(self.files) > 1
         for tar in self.files:
+            # Keys are unique per record of a tar only; several tars may use the same ones.
+            folder = "" if len(self.files) == 1 else str(tar.relative_to(self.root).with_suffix("")) + "/"
+            seen: Counter[str] = Counter()
             try:
-                for sample in foreign_samples(_read(tar), tar.name):
-                    # Two tars may use the same keys; a picture is known by both names then.
-                    name = f"{tar.stem}/{sample.key}" if several else sample.key
-                    yield Sample(safe_key(name), sample.image, _safe_ending(sample.extension), sample.source)
-            except tarfile.TarError as error:
-                raise SourceError(f"'{tar}' is not a readable tar: {error}") from error
-
-
-def _read(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise SourceError(f"cannot read '{file}': {error.strerror}") from error
+                for key, ending, image in foreign_pictures(tar.read_bytes()):
+                    seen[key] += 1
+                    name = folder + key + (f"#{seen[key]}" if seen[key] > 1 else "")
+                    fault = "the tar's record holds no picture" if image is None else None
+                    source = f"{tar.relative_to(self.root)}!{key}"
+                    yield Sample(safe_key(name), image or b"", _safe_ending(ending), source, fault=fault)
+            except (tarfile.TarError, ValueError, OSError) as error:
+                raise SourceError(f"'{tar}' cannot be read as a webdataset tar: {error}") from error
 
 
 def _safe_ending(extension: str) -> str:
@@ -126,7 +130,8 @@ def _open_folder(folder: Path) -> Source:
     ignored: Counter[str] = Counter()
     files = []
     for file in folder.rglob("*"):
-        if not file.is_file() or any(part.startswith(".") for part in file.relative_to(folder).parts):
+        # A broken link is kept, to be quarantined: nothing named like a picture is lost in silence.
+        if file.is_dir() or any(part.startswith(".") for part in file.relative_to(folder).parts):
             continue
         ending = file.suffix.lower()
         if ending.lstrip(".") in IMAGE_EXTENSIONS or not ending:
@@ -149,7 +154,8 @@ def _open_tars(pattern: str) -> Source:
     for file in files:
         if not tarfile.is_tarfile(file):
             raise SourceError(f"'{file}' is not a tar")
-    return Source(pattern, files[0].parent, tuple(files), True, Counter())
+    root = Path(os.path.commonpath([f.parent for f in files]))
+    return Source(pattern, root, tuple(files), True, Counter())
 
 
 def _open_picture(file: Path) -> Source:

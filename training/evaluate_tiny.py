@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,10 +32,12 @@ from pnp_core.salience import Kind
 from pnp_core.stages.salience import model_pixels
 
 CAPTIONS = CaptionConfig(mode="per_class")
-THRESHOLDS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6)
-BLURS = (0.0, 0.01, 0.02, 0.03, 0.05)
+THRESHOLDS = (0.03, 0.06, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
+BLURS = (0.02, 0.03, 0.05)
 STEPS = (1, 2, 3, 4, 6)
-COLOUR_WIDTHS = (5.0, 10.0, 20.0)
+COLOUR_WIDTHS = (5.0, 13.0, 20.0)
+CRF_PICTURES = 60
+"""Settings that go through the CRF are compared on so many pictures."""
 BATCH = 32
 PLAIN = MaskConfig(background="always", crf=CrfConfig(name="off"), blur=0.0)
 """Threshold and argmax only."""
@@ -123,7 +126,7 @@ def miou(pictures: Pictures, maps: Sequence[SalienceMaps], config: MaskConfig) -
 
 
 def best_masks(
-    pictures: Pictures, maps: Sequence[SalienceMaps], base: MaskConfig, **grid: Sequence[float]
+    pictures: Pictures, maps: Sequence[SalienceMaps], base: MaskConfig, **grid: Sequence[Any]
 ) -> tuple[float, MaskConfig]:
     """The best value of each combination of a grid over mask settings."""
     options = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
@@ -132,34 +135,31 @@ def best_masks(
 
 
 def choose(model: Model, pictures: Pictures) -> tuple[Setting, dict[str, float]]:
-    """Layer and head, then DropOut step, then threshold and blur, then the CRF's colour width."""
-    per_head: dict[str, float] = {}
-    best: tuple[float, Setting] | None = None
+    """Layer and head without CRF; then DropOut step and threshold, then blur and colour width, with it.
+
+    Returns:
+        The setting, and the best mIoU per "layer.head" without DropOut, blur and CRF.
+    """
+    per_head: dict[str, tuple[float, Setting]] = {}
     for layer, head in product(range(model.backbone.layers), range(model.backbone.heads)):
         setting = Setting(layer, head)
-        maps = model.maps(pictures, setting)
-        value, masks = best_masks(pictures, maps, setting.masks, threshold=THRESHOLDS)
-        per_head[f"{layer}.{head}"] = value
-        if best is None or value > best[0]:
-            best = (value, replace(setting, masks=masks))
-    assert best is not None
-    chosen, top = best[1], -1.0
+        value, masks = best_masks(pictures, model.maps(pictures, setting), setting.masks, threshold=THRESHOLDS)
+        per_head[f"{layer}.{head}"] = (value, setting)
+    _, best = max(per_head.values(), key=lambda pair: pair[0])
+
+    some = Pictures(*(part[:CRF_PICTURES] for part in (pictures.scenes, pictures.pixels, pictures.truth)))
+    refined = PLAIN.model_copy(update={"blur": BLURS[1], "crf": CrfConfig(bilateral_srgb=COLOUR_WIDTHS[1])})
+    tried = []
     for step in STEPS:
-        setting = replace(best[1], step=step, iterations=4)
-        value, masks = best_masks(
-            pictures, model.maps(pictures, setting), setting.masks, threshold=THRESHOLDS, blur=BLURS
-        )
-        print(f"step {step}: {value:.3f} threshold {masks.threshold} blur {masks.blur}", flush=True)
-        if value > top:
-            top, chosen = value, replace(setting, masks=masks)
-    maps = model.maps(pictures, chosen)
-    grid = [
-        chosen.masks.model_copy(update={"threshold": t, "blur": b, "crf": CrfConfig(bilateral_srgb=w)})
-        for t in THRESHOLDS[2:7] for b in BLURS[1:4] for w in COLOUR_WIDTHS
-    ]  # fmt: skip
-    some = Pictures(pictures.scenes[:60], pictures.pixels[:60], pictures.truth[:60])
-    masks = max(grid, key=lambda config: miou(some, maps[:60], config))
-    return replace(chosen, masks=masks), per_head
+        setting = replace(best, step=step, iterations=4)
+        value, masks = best_masks(some, model.maps(some, setting), refined, threshold=THRESHOLDS[:5])
+        print(f"4 passes, step {step}: mIoU {value:.3f} at threshold {masks.threshold}", flush=True)
+        tried.append((value, replace(setting, masks=masks)))
+    _, best = max(tried, key=lambda pair: pair[0])
+    crfs = [CrfConfig(bilateral_srgb=width) for width in COLOUR_WIDTHS]
+    value, masks = best_masks(some, model.maps(some, best), best.masks, blur=BLURS, crf=crfs)
+    print(f"chosen: {value:.3f} {masks}", flush=True)
+    return replace(best, masks=masks), {name: value for name, (value, _) in per_head.items()}
 
 
 def ablation(model: Model, validation: Pictures, test: Pictures, chosen: Setting) -> dict[str, float]:

@@ -106,6 +106,8 @@ class _Input:
 
 
 def _prepare(sample: Sample, job: SalienceJob) -> _Input | Quarantined:
+    if sample.fault is not None:
+        return Quarantined(sample.key, sample.source, "shard", sample.fault)
     everything = tuple(range(1, len(job.class_names) + 1))
     classes = everything if job.config.candidates == "vocabulary" else sample.classes
     if not classes:

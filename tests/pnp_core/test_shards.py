@@ -6,7 +6,7 @@ import pytest
 
 from pnp_core.errors import CorruptRunError, OutputError, SourceError
 from pnp_core.records import Sample
-from pnp_core.shards import even_sizes, foreign_samples, pack, read_index, read_shard, unpack, write_shards
+from pnp_core.shards import even_sizes, foreign_pictures, pack, read_index, read_shard, unpack, write_shards
 from pnp_core.store import RunFolder
 
 
@@ -15,7 +15,8 @@ def sample(number: int) -> Sample:
 
 
 def test_samples_survive_the_tar_in_order():
-    samples = [sample(2), Sample("plain", b"x", "png", "s"), sample(1)]
+    faulty = Sample("gone", b"", "jpg", "gone.jpg", fault="cannot be read: Permission denied")
+    samples = [sample(2), Sample("plain", b"x", "png", "s"), faulty, sample(1)]
     assert list(unpack(pack(samples))) == samples
 
 
@@ -88,14 +89,14 @@ def test_pickles_in_foreign_tars_are_never_loaded(tmp_path):
     evil = pickle.dumps(Trap(str(tmp_path / "sprung")))
     pickle.loads(evil).close()
     (tmp_path / "sprung").unlink()  # the trap works
-    found = list(foreign_samples(tar_of(**{"a.jpg": b"img", "a.pyd": evil, "a.pickle": evil}), "t.tar"))
-    assert [(s.key, s.image) for s in found] == [("a", b"img")]
+    found = list(foreign_pictures(tar_of(**{"a.jpg": b"img", "a.pyd": evil, "a.pickle": evil})))
+    assert found == [("a", "jpg", b"img")]
     assert not (tmp_path / "sprung").exists()
 
 
 def test_foreign_record_without_picture_is_kept_to_be_quarantined():
-    found = list(foreign_samples(tar_of(**{"a.txt": b"words", "b.JPG": b"img"}), "t.tar"))
-    assert [(s.key, s.image) for s in found] == [("a", b""), ("b", b"img")]
+    found = list(foreign_pictures(tar_of(**{"a.txt": b"words", "b.left.JPG": b"img"})))
+    assert found == [("a", "none", None), ("b", "jpg", b"img")]
 
 
 @pytest.mark.parametrize(("samples", "shards"), [(1, 1), (10, 4), (3, 8), (200, 7)])

@@ -1,6 +1,7 @@
 import io
 import re
 import shutil
+import tarfile
 
 import pytest
 from hypothesis import given
@@ -62,6 +63,45 @@ def test_tars_by_glob_and_by_braces(tmp_path):
         found = keys(open_source(str(tmp_path / pattern)))
         assert len(found) == 2
         assert len(set(found)) == 2
+
+
+def test_picture_that_cannot_be_read_is_kept_with_its_fault(tmp_path):
+    (tmp_path / "good.png").write_bytes(png())
+    (tmp_path / "link.jpg").symlink_to(tmp_path / "gone.jpg")
+    source = open_source(str(tmp_path))
+    assert source.digest()
+    faults = {s.key: s.fault for s in source.samples()}
+    assert faults == {"good": None, "link": "cannot be read: No such file or directory"}
+
+
+def tar_file(path, *names: str) -> None:
+    path.parent.mkdir(exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name in names:
+            info = tarfile.TarInfo(name)
+            info.size = len(png())
+            tar.addfile(info, io.BytesIO(png()))
+
+
+def test_repeated_keys_in_tars_stay_apart(tmp_path):
+    tar_file(tmp_path / "x/0.tar", "a.png", "b.png", "a.png")
+    tar_file(tmp_path / "y/0.tar", "a.png", "notes.txt")
+    found = list(open_source(str(tmp_path / "*/0.tar")).samples())
+    assert len({s.key for s in found}) == len(found) == 5
+    assert [s.fault for s in found] == [None, None, None, None, "the tar's record holds no picture"]
+
+
+def test_two_files_of_one_name_in_a_record_are_an_error(tmp_path):
+    tar_file(tmp_path / "0.tar", "a.png", "a.png")
+    with pytest.raises(SourceError, match="cannot be read as a webdataset tar"):
+        keys(open_source(str(tmp_path / "0.tar")))
+
+
+def test_truncated_tar_is_an_error(tmp_path):
+    tar_file(tmp_path / "0.tar", "a.png", "b.png")
+    (tmp_path / "0.tar").write_bytes((tmp_path / "0.tar").read_bytes()[:900])
+    with pytest.raises(SourceError, match="cannot be read as a webdataset tar"):
+        keys(open_source(str(tmp_path / "0.tar")))
 
 
 @pytest.mark.parametrize(
