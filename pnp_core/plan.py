@@ -11,7 +11,7 @@ from pnp_core.config import TINY, EvalConfig, LabelConfig, PipelineConfig
 from pnp_core.crf import get_crf
 from pnp_core.prompts import build_prompts, clean_class_names
 from pnp_core.records import RunSummary, ShardRef
-from pnp_core.scenes import CLASS_NAMES
+from pnp_core.shapes import CLASS_NAMES
 from pnp_core.shards import even_sizes, read_index, write_shards
 from pnp_core.sources import open_source
 from pnp_core.stages.masks import MaskJob

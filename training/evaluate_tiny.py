@@ -29,6 +29,7 @@ from pnp_core.metrics import ConfusionMatrix
 from pnp_core.prompts import Prompts, build_prompts, stack_prompts
 from pnp_core.records import SalienceMaps
 from pnp_core.salience import Kind
+from pnp_core.shapes import CLASS_NAMES, CLASSES
 from pnp_core.stages.salience import model_pixels
 
 CAPTIONS = CaptionConfig(mode="per_class")
@@ -81,7 +82,7 @@ class Model:
     @lru_cache(maxsize=4096)  # noqa: B019 - one model lives as long as the script
     def prompts(self, class_ids: tuple[int, ...]) -> Prompts:
         """Captions of some classes."""
-        return build_prompts([scenes.CLASS_NAMES[c - 1] for c in class_ids], CAPTIONS, self.backbone)
+        return build_prompts([CLASS_NAMES[c - 1] for c in class_ids], CAPTIONS, self.backbone)
 
     def maps(self, pictures: Pictures, setting: Setting) -> list[SalienceMaps]:
         """Salience of every picture for the classes in it."""
@@ -106,7 +107,7 @@ class Model:
         rng = np.random.default_rng(0)
         right = total = 0
         for picture, scene in zip(pictures.pixels, pictures.scenes, strict=True):
-            absent = [c for c in range(1, len(scenes.CLASSES) + 1) if c not in scene.class_ids]
+            absent = [c for c in range(1, len(CLASSES) + 1) if c not in scene.class_ids]
             asked = (*scene.class_ids, *(int(c) for c in rng.choice(absent, len(scene.class_ids), replace=False)))
             prompts = stack_prompts([self.prompts(asked)])
             tokens = self.backbone.encode_image(model_pixels(picture, 96)[None])
@@ -119,7 +120,7 @@ class Model:
 
 def miou(pictures: Pictures, maps: Sequence[SalienceMaps], config: MaskConfig) -> float:
     """Dataset mIoU over background and the classes present."""
-    total = ConfusionMatrix.zeros(len(scenes.CLASSES) + 1)
+    total = ConfusionMatrix.zeros(len(CLASSES) + 1)
     for pixels, truth, salience in zip(pictures.pixels, pictures.truth, maps, strict=True):
         total += ConfusionMatrix.of(truth, make_label_map(salience, pixels, config).labels, 21)
     return total.mean_iou()
@@ -183,7 +184,7 @@ def ablation(model: Model, validation: Pictures, test: Pictures, chosen: Setting
 def _two_groups(rng: np.random.Generator, lean: float) -> scenes.Scene:
     """Two objects whose classes lean to different hues."""
     while True:
-        a, b = (int(c) for c in rng.integers(1, len(scenes.CLASSES) + 1, 2))
+        a, b = (int(c) for c in rng.integers(1, len(CLASSES) + 1, 2))
         if scenes.group_hue(a) != scenes.group_hue(b):
             scene = scenes.sample_scene(rng, [a, b], lean)
             if len(scene.objects) == 2:
