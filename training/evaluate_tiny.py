@@ -34,6 +34,7 @@ from pnp_core.stages.salience import model_pixels
 
 CAPTIONS = CaptionConfig(mode="per_class")
 THRESHOLDS = (0.03, 0.06, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
+CRF_THRESHOLDS = (0.06, 0.1, 0.2, 0.3, 0.4)
 BLURS = (0.02, 0.03, 0.05)
 STEPS = (1, 2, 3, 4, 6)
 COLOUR_WIDTHS = (5.0, 13.0, 20.0)
@@ -153,7 +154,7 @@ def choose(model: Model, pictures: Pictures) -> tuple[Setting, dict[str, float]]
     tried = []
     for step in STEPS:
         setting = replace(best, step=step, iterations=4)
-        value, masks = best_masks(some, model.maps(some, setting), refined, threshold=THRESHOLDS[:5])
+        value, masks = best_masks(some, model.maps(some, setting), refined, threshold=CRF_THRESHOLDS)
         print(f"4 passes, step {step}: mIoU {value:.3f} at threshold {masks.threshold}", flush=True)
         tried.append((value, replace(setting, masks=masks)))
     _, best = max(tried, key=lambda pair: pair[0])

@@ -10,7 +10,8 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -19,17 +20,41 @@ from torch.nn import functional as F
 from transformers import BlipForImageTextRetrieval
 
 from pnp_core.shapes import CLASS_NAMES, CLASSES
-from training.data import MODEL_SIZE, augment, scene_bank, window_bank
+from training.data import MODEL_SIZE, PictureBank, augment, scene_bank, window_bank
 from training.tiny_blip import build_model, build_tokenizer, regauge
 
 MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073]).view(3, 1, 1)
 STD = torch.tensor([0.26862954, 0.26130258, 0.27577711]).view(3, 1, 1)
 CAPTIONS_PER_IMAGE = 4
-CROSS_ATTENTION_DROPOUT = 0.4
-# Above 1 a class pools more than its one best patch, and whole objects become salient.
-POOLING_TEMPERATURE = 2.0
-# Whole scenes are seen through few patches, so that no single part of an object is enough.
-KEPT_PATCHES = {"windows": (0.3, 1.0), "scenes": (0.15, 0.5)}
+CROSS_ATTENTION_DROPOUT = 0.25
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One stretch of training with its own learning rate schedule (warm-up, cosine).
+
+    Attributes:
+        windows: share of steps on single-object windows, from the progress in [0, 1].
+        kept: range of the share of patches that a scene is seen through, from the progress.
+        kept_in_windows: the same for windows.
+    """
+
+    name: str
+    steps: int
+    rate: float
+    windows: Callable[[float], float]
+    kept: Callable[[float], tuple[float, float]]
+    kept_in_windows: tuple[float, float]
+
+
+PHASES = (
+    # Shapes first, on windows; then whole scenes, seen through ever more of their patches.
+    Phase(
+        "learn", 4900, 5e-4, lambda p: max(0.1, 1 - p / 0.35), lambda p: (0.35 + 0.5 * p, 0.35 + 0.5 * p), (1.0, 1.0)
+    ),
+    # Few patches at a time, so that no single part of an object is enough: widens the salience.
+    Phase("widen", 800, 4e-4, lambda _: 0.1, lambda _: (0.15, 0.5), (0.3, 1.0)),
+)
 SAME_GROUP = torch.tensor([[a.group == b.group for b in CLASSES] for a in CLASSES])
 
 
@@ -128,7 +153,7 @@ def sample_amplitude(class_tokens, present, generator):
 def multiple_instance_logits(head: nn.Linear, tokens: torch.Tensor) -> torch.Tensor:
     """Image-level class logits (n, classes): each class pools the patches that speak for it."""
     scores = head(tokens[:, 1:])
-    return ((scores / POOLING_TEMPERATURE).softmax(dim=1) * scores).sum(dim=1)
+    return (scores.softmax(dim=1) * scores).sum(dim=1)
 
 
 class Captions:
@@ -154,16 +179,14 @@ class Learner:
     captions: Captions
     generator: torch.Generator
 
-    def losses(self, kind: str, pictures: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, float]:
+    def losses(self, keep: float, pictures: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, float]:
         """Match loss plus multiple-instance loss of a batch, and the match accuracy.
 
         Args:
-            kind: windows or scenes, which decides how many patches are seen.
+            keep: share of the patches that are seen.
             pictures: uint8 (n, 3, size, size).
             labels: classes in each picture (n, classes) bool.
         """
-        low, high = KEPT_PATCHES[kind]
-        keep = low + (high - low) * float(torch.rand(1, generator=self.generator))
         pixels = (augment(pictures, self.generator) - MEAN) / STD
         classes, present = choose_captions(labels, self.generator)
         amplitude, target = sample_amplitude(self.captions.class_tokens[classes], present, self.generator)
@@ -178,40 +201,24 @@ class Learner:
         return itm_loss + 2 * instance_loss, right[target == present].float().mean().item()
 
 
-def train(seed: int, out: Path, steps: int, scenes: int, windows: int, batch: int, rate: float) -> None:
-    """Train and save the model and its tokenizer.
-
-    Args:
-        steps: optimiser steps; the schedule (warm-up, cosine, curriculum) stretches with them.
-        scenes, windows: how many pictures of each kind are drawn beforehand.
-        batch: scenes per step; of the smaller windows twice as many.
-        rate: peak learning rate.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    tokenizer = build_tokenizer()
-    model = build_model(tokenizer, MODEL_SIZE, seed)
-    for layer in model.text_encoder.encoder.layer:
-        layer.crossattention.self.dropout.p = CROSS_ATTENTION_DROPOUT
-    head = nn.Linear(model.config.vision_config.hidden_size, len(CLASS_NAMES))
-    learner = Learner(model, head, Captions(tokenizer), generator)
-    start = time.monotonic()
-    banks = {"windows": window_bank(windows), "scenes": scene_bank(scenes)}
-    print(f"{(time.monotonic() - start) / 60:5.1f} min  drew {windows} windows and {scenes} scenes", flush=True)
-
-    parameters = [*model.parameters(), *head.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.03, betas=(0.9, 0.98))
-    model.train()
+def run_phase(learner: Learner, phase: Phase, banks: dict[str, PictureBank], batch: int) -> None:
+    """Take all steps of a phase."""
+    generator = learner.generator
+    parameters = [*learner.model.parameters(), *learner.instance_head.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=phase.rate, weight_decay=0.03, betas=(0.9, 0.98))
     accuracy = {"windows": 0.5, "scenes": 0.5}
-    for step in range(steps):
-        progress = step / steps
+    start = time.monotonic()
+    for step in range(phase.steps):
+        progress = step / phase.steps
         factor = min(1, (step + 1) / 200) * 0.5 * (1 + math.cos(math.pi * progress))
         for group in optimizer.param_groups:
-            group["lr"] = rate * max(factor, 0.01)
-        # Curriculum: shapes first, on windows; then whole scenes.
-        kind = "windows" if torch.rand(1, generator=generator) < max(0.1, 1 - progress / 0.35) else "scenes"
+            group["lr"] = phase.rate * max(factor, 0.01)
+        kind = "windows" if torch.rand(1, generator=generator) < phase.windows(progress) else "scenes"
+        low, high = phase.kept_in_windows if kind == "windows" else phase.kept(progress)
+        keep = low + (high - low) * float(torch.rand(1, generator=generator))
         size = 2 * batch if kind == "windows" else batch
         chosen = torch.randint(0, len(banks[kind]), (size,), generator=generator)
-        loss, right = learner.losses(kind, *banks[kind].batch(chosen))
+        loss, right = learner.losses(keep, *banks[kind].batch(chosen))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -219,15 +226,35 @@ def train(seed: int, out: Path, steps: int, scenes: int, windows: int, batch: in
         accuracy[kind] = 0.98 * accuracy[kind] + 0.02 * right
         if (step + 1) % 100 == 0:
             shown = "  ".join(f"{name} {value:.3f}" for name, value in accuracy.items())
-            print(f"{(time.monotonic() - start) / 60:5.1f} min  step {step + 1}  match accuracy: {shown}", flush=True)
+            minutes = (time.monotonic() - start) / 60
+            print(f"{phase.name}: {minutes:5.1f} min  step {step + 1}  match accuracy: {shown}", flush=True)
 
+
+def train(seed: int, out: Path, scenes: int, windows: int, batch: int, stretch: float) -> None:
+    """Train through all phases and save the model and its tokenizer.
+
+    Args:
+        scenes, windows: how many pictures of each kind are drawn beforehand.
+        batch: scenes per step; of the smaller windows twice as many.
+        stretch: factor on the number of steps of every phase.
+    """
+    tokenizer = build_tokenizer()
+    model = build_model(tokenizer, MODEL_SIZE, seed)
+    for layer in model.text_encoder.encoder.layer:
+        layer.crossattention.self.dropout.p = CROSS_ATTENTION_DROPOUT
+    head = nn.Linear(model.config.vision_config.hidden_size, len(CLASS_NAMES))
+    learner = Learner(model, head, Captions(tokenizer), torch.Generator().manual_seed(seed))
+    banks = {"windows": window_bank(windows), "scenes": scene_bank(scenes)}
+    model.train()
+    for phase in PHASES:
+        run_phase(learner, replace(phase, steps=max(1, round(phase.steps * stretch))), banks, batch)
     model.eval()
     with torch.no_grad():
         pixels = (banks["scenes"].pictures[:256].float() / 255 - MEAN) / STD
         regauge(model, model.vision_model(pixel_values=pixels).last_hidden_state)
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
-    print(f"{(time.monotonic() - start) / 60:5.1f} min  saved to {out}", flush=True)
+    print(f"saved to {out}", flush=True)
 
 
 def main() -> None:
@@ -235,11 +262,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--stretch", type=float, default=1.0, help="factor on the number of steps")
     parser.add_argument("--scenes", type=int, default=16000)
     parser.add_argument("--windows", type=int, default=12000)
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--rate", type=float, default=5e-4)
     parser.add_argument("--threads", type=int, default=2)
     arguments = vars(parser.parse_args())
     torch.set_num_threads(arguments.pop("threads"))
