@@ -39,7 +39,7 @@ ConfigOption = Annotated[
 BackboneOption = Annotated[str | None, typer.Option(help="Vision-language model: blip.")]
 CheckpointOption = Annotated[str | None, typer.Option(help="Weights: tiny (bundled), a local folder, or a hub id.")]
 DeviceOption = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...")]
-PngOption = Annotated[bool, typer.Option("--png", help="Also write every mask as a PNG file.")]
+PngOption = Annotated[bool | None, typer.Option("--png/--no-png", help="Also write every mask as a PNG file.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line of stdout.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show tracebacks and Prefect's log.")]
 
@@ -71,7 +71,7 @@ def _values(config: Path | None, checkpoint: str | None, preset: str | None, **o
         "salience": {"backbone": _given(name=options.pop("backbone"), checkpoint=checkpoint)},
         "runtime": _given(device=options.pop("device"), batch_size=options.pop("batch_size", None)),
     }
-    return merge(values, {**parts, **options})
+    return merge(values, {**parts, **_given(**options)})
 
 
 def _build(model: type[SomeConfig], values: dict[str, Any]) -> SomeConfig:
@@ -124,6 +124,9 @@ def _run(prepare: Callable[[], tuple[Callable[[Any], Any], PipelineConfig]], as_
             print(json.dumps(summary.as_json(), ensure_ascii=False), flush=True)
     except PnpError as error:
         _fail(error, debug)
+    except Exception as error:  # whatever it is, a user gets one line; --debug shows the rest
+        message = " ".join(str(error).split())
+        _fail(PnpError(f"{type(error).__name__}: {message[:500]} (--debug shows where)"), debug)
 
 
 def _prepare_eval(values: dict[str, Any]) -> tuple[Callable[[Any], Any], PipelineConfig]:
@@ -165,15 +168,15 @@ def demo(
 def evaluate(
     dataset: Annotated[str, typer.Argument(help="Dataset card, such as scenes.")],
     out: Annotated[str, typer.Option(help="Run folder: a path or any fsspec URL.")],
-    split: Annotated[str, typer.Option(help="Split of the dataset.")] = "test",
-    limit: Annotated[int, typer.Option(help="Number of pictures, from the start of the split.")] = 200,
-    shards: Annotated[int, typer.Option(help="Number of shards.")] = 8,
+    split: Annotated[str | None, typer.Option(help="Split of the dataset; test when not given.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Pictures from the start of the split; 200 when not given.")] = None,
+    shards: Annotated[int | None, typer.Option(help="Number of shards; 8 when not given.")] = None,
     preset_name: PresetOption = None,
     config: ConfigOption = None,
     backbone: BackboneOption = None,
     checkpoint: CheckpointOption = None,
     device: DeviceOption = None,
-    png: PngOption = False,
+    png: PngOption = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -194,7 +197,7 @@ def label(
     checkpoint: CheckpointOption = None,
     device: DeviceOption = None,
     batch_size: Annotated[int | None, typer.Option(help="Pictures per forward pass.")] = None,
-    png: PngOption = False,
+    png: PngOption = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:

@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -63,12 +64,18 @@ class ProgressBars:
 
 
 def _scores_table(scores: dict[str, Any]) -> Table:
-    table = Table(title=f"mIoU {scores['miou']:.3f}   pixel accuracy {scores['pixel_accuracy']:.3f}")
+    table = Table(
+        title=f"mIoU {_shown(scores['miou'])}  pixel accuracy {_shown(scores['pixel_accuracy'])}", min_width=44
+    )
     table.add_column("class")
     table.add_column("IoU", justify="right")
     for name, iou in scores["per_class_iou"].items():
-        table.add_row(name, "-" if iou is None else f"{iou:.3f}")
+        table.add_row(escape(name), _shown(iou))
     return table
+
+
+def _shown(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def _stages_table(summary: RunSummary) -> Table:
@@ -98,8 +105,8 @@ def show_summary(summary: RunSummary, console: Console) -> None:
         f"{summary.images} pictures: {summary.labelled} labelled ({summary.resumed} of them in an earlier run), "
         f"{summary.quarantined} quarantined"
     )
-    out = summary.out.rstrip("/")
-    console.print(f"masks          {out}/masks/", soft_wrap=True)
+    out = escape(summary.out.rstrip("/"))
+    console.print(f"masks          {escape(summary.masks)}", soft_wrap=True)
     if summary.quarantined:
         console.print(f"quarantine     {out}/quarantine/ (what and why)", soft_wrap=True)
     console.print(f"contact sheet  {out}/contact_sheet.png", soft_wrap=True)

@@ -17,7 +17,7 @@ def evaluate_dataset(config: EvalConfig) -> RunSummary:
     Run again with the same configuration it resumes: finished shards are not computed again.
     """
     plan = plan_eval(config)
-    summary = RunSummary(config.out)
+    summary = RunSummary(config.out, masks=plan.masks.place)
     shards = run_shard_stage(lambda: task_shard_dataset(config), summary)
     run_stages(plan, shards, summary)
     task_contact_sheet(plan, shards)

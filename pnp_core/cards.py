@@ -15,7 +15,7 @@ from pnp_core import scenes
 from pnp_core.config import Config
 from pnp_core.errors import UnknownNameError
 from pnp_core.images import encode_label_map
-from pnp_core.records import IGNORE, Sample
+from pnp_core.records import Sample
 
 
 class DatasetCard(Config):
@@ -28,18 +28,10 @@ class DatasetCard(Config):
     """Which reader understands the files."""
     task: Literal["object", "scene"]
     """Object data always gets a background channel, scene data only with few candidates."""
-    background: bool
-    """Whether label 0 is a scored background class."""
-    ignore_label: int = IGNORE
     splits: tuple[str, ...]
-    classes: tuple[str, ...] = Field(min_length=1)
+    classes: tuple[str, ...] = Field(min_length=1, max_length=254)
     """Names in label order, from label 1."""
     terms: str
-
-    @property
-    def label_names(self) -> tuple[str, ...]:
-        """Names of the labels 0, 1, 2 ..."""
-        return ("background", *self.classes)
 
     @property
     def background_rule(self) -> Literal["always", "few"]:

@@ -78,6 +78,8 @@ class SalienceConfig(Config):
     """The salience stage: picture and class names to one map per class and drop iteration."""
 
     backbone: BackboneConfig = BackboneConfig()
+    max_pixels: int = Field(default=100_000_000, ge=1, le=178_956_970)
+    """Pictures with more pixels are quarantined."""
     candidates: Literal["labels", "vocabulary"] = "labels"
     """Classes that go into a picture's caption: its image-level labels, or every class."""
     caption: CaptionConfig = CaptionConfig()
@@ -119,6 +121,9 @@ class MaskConfig(Config):
     """Background channel: always (object data), when fewer than 3 candidates (scene data), never.
     `auto` follows the dataset card."""
     crf: CrfConfig = CrfConfig()
+    max_side: int = Field(default=2048, ge=64)
+    """Longer pictures are refined at this size (blur and CRF take memory by pixels and classes); their
+    masks are brought to the picture's own size by nearest neighbour."""
     confidence: bool = False
     """Also store the per-pixel probability of the winning class as a PNG, 0..255."""
 
@@ -139,8 +144,6 @@ class RuntimeConfig(Config):
     """`auto` (the first GPU, else the CPU), `cpu`, `cuda`, `cuda:1`, `mps` ..."""
     batch_size: int = Field(default=16, ge=1)
     """Pictures per forward pass."""
-    max_pixels: int = Field(default=178_956_970, ge=1)
-    """Pictures with more pixels are quarantined."""
 
 
 class PipelineConfig(Config):
@@ -240,8 +243,8 @@ def preset(name: str) -> dict[str, Any]:
     >>> preset("authors")["salience"]["head"]
     9
     """
-    if name not in PRESETS:
-        raise UnknownNameError("preset", name, PRESETS)
+    if not isinstance(name, str) or name not in PRESETS:
+        raise UnknownNameError("preset", str(name), PRESETS)
     return PRESETS[name]
 
 

@@ -49,6 +49,10 @@ def voc_palette() -> np.ndarray:
 
 VOC_PALETTE = voc_palette()
 
+# Pillow warns of oddities in pictures it reads all the same; the size limit is ours to keep.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
 
 def encode_label_map(labels: np.ndarray) -> bytes:
     """A label map (H, W) uint8 as palette PNG bytes with the VOC colours."""
@@ -97,13 +101,11 @@ def decode_image(data: bytes, max_pixels: int) -> np.ndarray:
     if not data:
         raise UnreadableImage("empty file (0 bytes)")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data)) as image:
-                if image.width * image.height > max_pixels:
-                    raise UnreadableImage(f"{image.width}x{image.height} pixels are over the limit of {max_pixels}")
-                image.load()  # first: after a failed look at the EXIF it would give half a picture
-                return np.array(_to_rgb(ImageOps.exif_transpose(image)))
+        with Image.open(io.BytesIO(data)) as image:
+            if image.width * image.height > max_pixels:
+                raise UnreadableImage(f"{image.width}x{image.height} pixels are over the limit of {max_pixels}")
+            image.load()  # first: after a failed look at the EXIF it would give half a picture
+            return np.array(_to_rgb(ImageOps.exif_transpose(image)))
     except UnreadableImage:
         raise
     except Exception as error:  # Pillow's decoders raise nearly any type on hostile bytes

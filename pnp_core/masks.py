@@ -13,6 +13,8 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, UInt8
+from PIL import Image
+from PIL.Image import Resampling
 
 from pnp_core.config import MaskConfig
 from pnp_core.crf import get_crf
@@ -77,7 +79,7 @@ def resize_matrix(size: int, grid: int) -> np.ndarray:
     return matrix
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=8)
 def blur_matrix(size: int, sigma: float) -> np.ndarray:
     """A Gaussian filter along one axis as a matrix (size, size), mirrored at the borders.
 
@@ -134,8 +136,23 @@ def channels(
     return min_max(stacked)
 
 
+def _shrunk(picture: np.ndarray, side: int) -> np.ndarray:
+    longest = max(picture.shape[:2])
+    if longest <= side:
+        return picture
+    height, width = (max(1, round(length * side / longest)) for length in picture.shape[:2])
+    return np.asarray(Image.fromarray(picture).resize((width, height), Resampling.BOX))
+
+
+def _nearest(size: int, source: int) -> np.ndarray:
+    """For each of `size` pixels the one of `source` that covers its centre."""
+    return ((np.arange(size) + 0.5) * source / size).astype(int)
+
+
 def make_label_map(salience: SalienceMaps, picture: UInt8[np.ndarray, "H W 3"], config: MaskConfig) -> LabelMap:
     """One picture's salience to its label map, at the picture's own size.
+
+    Pictures with a side over `config.max_side` are refined at a smaller size, so that memory has a bound.
 
     Args:
         config: with `background` other than `auto`.
@@ -145,13 +162,16 @@ def make_label_map(salience: SalienceMaps, picture: UInt8[np.ndarray, "H W 3"], 
     """
     summed = sum_iterations(salience.maps, config.sum)
     background = wants_background(config.background, len(salience.classes))
-    sigma = config.blur * max(salience.height, salience.width)
-    stacked = channels(threshold(summed, config.threshold), salience.height, salience.width, background, sigma)
+    picture = _shrunk(picture, config.max_side)
+    height, width = picture.shape[:2]
+    sigma = config.blur * max(height, width)
+    stacked = channels(threshold(summed, config.threshold), height, width, background, sigma)
     probabilities = get_crf(config.crf.name)(stacked, picture, config.crf)
     # A look-up table from channel to class id: renumbering in place collides on unsorted ids.
     ids = np.array([0] * background + list(salience.classes), dtype=np.uint8)
+    rows, columns = _nearest(salience.height, height)[:, None], _nearest(salience.width, width)
     return LabelMap(
-        labels=ids[probabilities.argmax(axis=0)],
-        confidence=probabilities.max(axis=0),
+        labels=ids[probabilities.argmax(axis=0)][rows, columns],
+        confidence=probabilities.max(axis=0)[rows, columns],
         salience=summed.mean(axis=(1, 2)).astype(np.float32),
     )

@@ -45,7 +45,7 @@ def _plan(
     masks = MaskJob(
         out=config.out,
         config=config.masks.model_copy(update={"background": rule}),
-        max_pixels=config.runtime.max_pixels,
+        max_pixels=config.salience.max_pixels,
         class_names=class_names,
         model=f"{backbone.name}:{backbone.checkpoint}@{salience.checkpoint.revision}",
         salience_fingerprint=salience.fingerprint,
@@ -101,7 +101,7 @@ def check_label(config: LabelConfig) -> list[str]:
             run folder cannot be written.
     """
     plan = plan_label(config)
-    source = open_source(config.source)
+    source = open_source(config.source, leave_out=config.out)
     RunFolder(config.out).check_writable()
     build_prompts(plan.salience.class_names, config.salience.caption, plan.salience.backbone())
     warnings = []
@@ -141,7 +141,7 @@ def shard_source(config: LabelConfig) -> list[ShardRef]:
         SourceError: no pictures there.
         OutputError: the run folder belongs to another source or cannot be written.
     """
-    source = open_source(config.source)
+    source = open_source(config.source, leave_out=config.out)
     run = RunFolder(config.out)
     digest = fingerprint(source.digest(), config.images_per_shard)
 

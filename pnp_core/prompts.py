@@ -15,6 +15,9 @@ from jaxtyping import Bool, Int
 
 from pnp_core.config import CaptionConfig
 from pnp_core.errors import CaptionTooLongError, ClassNameError
+from pnp_core.records import IGNORE
+
+MAX_CLASSES = IGNORE - 1
 
 
 @dataclass(frozen=True)
@@ -66,11 +69,13 @@ def clean_class_names(names: Sequence[str]) -> list[str]:
     """Strip class names and check them.
 
     Raises:
-        ClassNameError: no name, an empty one, or the same twice (case does not count).
+        ClassNameError: no name, an empty one, the same twice (case does not count), or over 254.
     """
     cleaned = [" ".join(name.split()) for name in names]
     if not cleaned or not all(cleaned):
         raise ClassNameError(f"class names must not be empty: {list(names)!r}")
+    if len(cleaned) > MAX_CLASSES:
+        raise ClassNameError(f"{len(cleaned)} classes are too many: masks hold labels 1 to {MAX_CLASSES}")
     seen: set[str] = set()
     for name in cleaned:
         if name.lower() in seen:

@@ -124,6 +124,7 @@ class RunSummary:
     """Everything a run has to say at its end."""
 
     out: str
+    masks: str = ""
     images: int = 0
     labelled: int = 0
     quarantined: int = 0
@@ -135,7 +136,7 @@ class RunSummary:
         """The object that `--json` prints."""
         stages = {name: {**asdict(s), "images_per_second": s.images_per_second} for name, s in self.stages.items()}
         seconds = {name: round(s.seconds, 3) for name, s in self.stages.items()}
-        head = {k: getattr(self, k) for k in ("images", "labelled", "quarantined", "resumed", "out")}
+        head = {k: getattr(self, k) for k in ("images", "labelled", "quarantined", "resumed", "out", "masks")}
         return {**head, "seconds": seconds, "stages": stages, **self.scores}
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import tarfile
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import groupby, islice
+from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
@@ -18,6 +20,7 @@ from pnp_core.records import Sample, ShardRef
 from pnp_core.store import RunFolder, discard_shards, sha256, table_bytes
 
 INDEX = "shards/index.parquet"
+_PREVIOUS = "shards/previous.parquet"
 _LABEL_MAP = "seg.png"
 _META = "json"
 _INDEX_SCHEMA = pa.schema(
@@ -49,7 +52,7 @@ def pack(samples: Iterable[Sample]) -> bytes:
 
 
 def read_records(data: bytes) -> Iterator[dict[str, Any]]:
-    """The raw files of a webdataset tar, grouped by key: ``__key__`` and extension -> bytes."""
+    """The raw files of one of our tars, grouped by key: ``__key__`` and extension -> bytes."""
     stream: Any = io.BytesIO(data)
     yield from group_by_keys({**file, "__url__": ""} for file in tar_file_iterator(stream))
 
@@ -70,15 +73,42 @@ def unpack(data: bytes) -> Iterator[Sample]:
 
 
 def foreign_pictures(data: bytes) -> Iterator[tuple[str, str, bytes | None]]:
-    """Key, ending and bytes of each picture in anybody's webdataset tar; None where a record has none.
+    """Name, ending and bytes of each picture in anybody's webdataset tar.
+
+    A record with one picture is named by its key; of several pictures in a record each is named in
+    full; a record without one comes with None. ``.seg.png`` files are label maps, not pictures.
 
     Raises:
-        tarfile.TarError: the bytes are no tar, or it is cut short.
-        ValueError: a record holds two files of the same name.
+        tarfile.TarError: the bytes are no tar, or it is damaged or cut short.
     """
-    for record in read_records(data):
-        ending = next((e for e in record if e.split(".")[-1] in IMAGE_EXTENSIONS), None)
-        yield record["__key__"], (ending or "none").split(".")[-1], record[ending] if ending else None
+    for key, members in groupby(_members(data), key=lambda member: _record_key(member[0])):
+        pictures = []
+        for name, content in members:
+            ending = PurePosixPath(name).suffix.lstrip(".").lower()
+            if (ending in IMAGE_EXTENSIONS or not ending) and not name.endswith(f".{_LABEL_MAP}"):
+                pictures.append((name, ending or "none", content))
+        if not pictures:
+            yield key, "none", None
+        for name, ending, content in pictures:
+            yield (key if len(pictures) == 1 else name.removesuffix(f".{ending}")), ending, content
+
+
+def _record_key(name: str) -> str:
+    """A member's webdataset key: its path up to the first dot of the file name."""
+    path = PurePosixPath(name)
+    return str(path.with_name(path.name.split(".")[0] or path.name))
+
+
+def _members(data: bytes) -> Iterator[tuple[str, bytes]]:
+    """Files of a tar in order; hidden ones and folders left out."""
+    with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
+        for member in tar:
+            file = tar.extractfile(member) if member.isreg() else None
+            if file is not None and not PurePosixPath(member.name).name.startswith("."):
+                yield member.name, file.read()
+        # Python's reader takes a damaged header for the end; a whole tar ends with a block of zeros.
+        if any(data[tar.offset : tar.offset + tarfile.BLOCKSIZE]) or tar.offset >= len(data):
+            raise tarfile.ReadError(f"damaged or cut short at byte {tar.offset}")
 
 
 def read_shard(run: RunFolder, shard: ShardRef) -> Iterator[Sample]:
@@ -116,16 +146,17 @@ def read_index(run: RunFolder, identity: str, digest: str) -> list[ShardRef] | N
     Raises:
         OutputError: the folder holds a run of another source.
     """
-    if not run.exists(INDEX):
+    present = next((file for file in (INDEX, _PREVIOUS) if run.exists(file)), None)
+    if present is None:
         return None
-    table = run.read_table(INDEX)
+    table = run.read_table(present)
     metadata = table.schema.metadata or {}
     found = metadata.get(b"identity", b"").decode()
     if found != identity:
         raise OutputError(
             f"'{run.url}' holds a run of {found or 'something else'}, not of {identity}; choose another --out"
         )
-    if metadata.get(b"digest", b"").decode() != digest:
+    if present == _PREVIOUS or metadata.get(b"digest", b"").decode() != digest:
         return None
     rows = table.to_pylist()
     return [ShardRef(r["shard"], r["samples"], r["bytes"], r["sha256"]) for r in rows]
@@ -144,6 +175,12 @@ def write_shards(
     Raises:
         SourceError: there was no sample at all.
     """
+    # While tars change there is no index: a run killed here starts sharding anew, whichever command
+    # comes next. The old one is kept aside to know which shards came out the same.
+    if run.exists(INDEX):
+        run.write(_PREVIOUS, run.read(INDEX))
+        run.remove(INDEX)
+    before = _digests(run, _PREVIOUS)
     remaining = iter(samples)
     shards: list[ShardRef] = []
     for size in sizes:
@@ -156,19 +193,18 @@ def write_shards(
         shards.append(ShardRef(name, len(batch), len(data), sha256(data)))
     if not shards:
         raise SourceError(f"no pictures found in {identity}")
+    discard_shards(run, keep={s.name for s in shards if before.get(s.name) == s.sha256})
+    for surplus in before.keys() - {s.name for s in shards}:
+        run.remove(shard_file(surplus))
     columns = [
         [s.name for s in shards], [s.samples for s in shards], [s.bytes for s in shards], [s.sha256 for s in shards],
     ]  # fmt: skip
-    _discard_changed(run, shards)
     schema = _INDEX_SCHEMA.with_metadata({"identity": identity, "digest": digest})
     run.write(INDEX, table_bytes(pa.table(columns, schema=schema)))
+    run.remove(_PREVIOUS)
     return shards
 
 
-def _discard_changed(run: RunFolder, shards: list[ShardRef]) -> None:
-    """Delete what an earlier state of the source left: surplus tars, and outputs of changed shards."""
-    before = {r["shard"]: r["sha256"] for r in run.read_table(INDEX).to_pylist()} if run.exists(INDEX) else {}
-    discard_shards(run, keep={s.name for s in shards if before.get(s.name) == s.sha256})
-    names = {s.name for s in shards}
-    for surplus in before.keys() - names:
-        run.remove(shard_file(surplus))
+def _digests(run: RunFolder, index: str) -> dict[str, str]:
+    """Name -> sha256 of the shards in an index; empty when there is none."""
+    return {r["shard"]: r["sha256"] for r in run.read_table(index).to_pylist()} if run.exists(index) else {}

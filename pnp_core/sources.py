@@ -42,11 +42,13 @@ class Source:
     ignored: Counter[str]
 
     def digest(self) -> str:
-        """Changes when a file is added, removed, resized or touched."""
+        """Changes when a file is added, removed, resized, touched or becomes readable."""
         digest = hashlib.sha256()
         for file in self.files:
             status = file.stat() if file.exists() else file.lstat()
-            digest.update(f"{file}\0{status.st_size}\0{status.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
+            readable = os.access(file, os.R_OK)
+            line = f"{file}\0{status.st_size}\0{status.st_mtime_ns}\0{readable}\n"
+            digest.update(line.encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
 
     def samples(self) -> Iterator[Sample]:
@@ -68,9 +70,9 @@ class Source:
             key = safe_key(name if twin else str(stems[i]), always_digest=twin)
             ending = _safe_ending(file.suffix.lstrip(".").lower() or "none")
             try:
-                yield Sample(key, file.read_bytes(), ending, name)
+                yield Sample(key, file.read_bytes(), ending, printable(name))
             except OSError as error:
-                yield Sample(key, b"", ending, name, fault=f"cannot be read: {error.strerror}")
+                yield Sample(key, b"", ending, printable(name), fault=f"cannot be read: {error.strerror}")
 
     def _from_tars(self) -> Iterator[Sample]:
         for tar in self.files:
@@ -82,10 +84,15 @@ class Source:
                     seen[key] += 1
                     name = folder + key + (f"#{seen[key]}" if seen[key] > 1 else "")
                     fault = "the tar's record holds no picture" if image is None else None
-                    source = f"{tar.relative_to(self.root)}!{key}"
+                    source = printable(f"{tar.relative_to(self.root)}!{key}")
                     yield Sample(safe_key(name), image or b"", _safe_ending(ending), source, fault=fault)
-            except (tarfile.TarError, ValueError, OSError) as error:
+            except (tarfile.TarError, OSError) as error:
                 raise SourceError(f"'{tar}' cannot be read as a webdataset tar: {error}") from error
+
+
+def printable(name: str) -> str:
+    r"""A file name as valid Unicode: bytes that are none (old encodings) as ``\xe9``."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _safe_ending(extension: str) -> str:
@@ -110,15 +117,18 @@ def safe_key(name: str, always_digest: bool = False) -> str:
     return f"{slug}-{hashlib.sha256(name.encode('utf-8', 'surrogateescape')).hexdigest()[:8]}"
 
 
-def open_source(source: str) -> Source:
+def open_source(source: str, leave_out: str | None = None) -> Source:
     """Find the pictures of a folder, a single picture, or tars (a path, a glob, or braces).
+
+    Args:
+        leave_out: a folder not to read, such as a run folder inside the source.
 
     Raises:
         SourceError: nothing there, no pictures, or a file that is no picture.
     """
     path = Path(source).expanduser()
     if path.is_dir():
-        return _open_folder(path.resolve())
+        return _open_folder(path.resolve(), leave_out and Path(leave_out).expanduser().resolve())
     if source.endswith(".tar"):
         return _open_tars(source)
     if path.is_file():
@@ -126,23 +136,38 @@ def open_source(source: str) -> Source:
     raise SourceError(f"source '{source}' does not exist; give a folder of pictures, a picture, or tars")
 
 
-def _open_folder(folder: Path) -> Source:
+def _walk(folder: Path, leave_out: Path | str | None) -> Iterator[Path]:
+    """All files below a folder, linked folders included once, hidden names left out."""
+
+    def unreadable(error: OSError) -> None:
+        raise SourceError(f"cannot read folder '{error.filename}': {error.strerror}") from error
+
+    seen = set()
+    for place, folders, names in os.walk(folder, followlinks=True, onerror=unreadable):
+        real = os.path.realpath(place)
+        if real in seen or Path(real) == leave_out:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(place) / name for name in names if not name.startswith("."))
+
+
+def _open_folder(folder: Path, leave_out: Path | str | None) -> Source:
     ignored: Counter[str] = Counter()
     files = []
-    for file in folder.rglob("*"):
-        # A broken link is kept, to be quarantined: nothing named like a picture is lost in silence.
-        if file.is_dir() or any(part.startswith(".") for part in file.relative_to(folder).parts):
-            continue
+    for file in _walk(folder, leave_out):
         ending = file.suffix.lower()
+        # A broken link is kept, to be quarantined: nothing named like a picture is lost in silence.
         if ending.lstrip(".") in IMAGE_EXTENSIONS or not ending:
             files.append(file)
         else:
-            ignored[ending] += 1
+            ignored[printable(ending)] += 1
     if not files:
         tars = f"; for webdataset tars give '{folder}/*.tar'" if ignored[".tar"] else ""
         raise SourceError(f"no pictures in '{folder}'{tars}")
     files.sort(key=lambda f: (str(f.relative_to(folder).with_suffix("")), f.suffix))
-    return Source(str(folder), folder, tuple(files), False, ignored)
+    return Source(printable(str(folder)), folder, tuple(files), False, ignored)
 
 
 def _open_tars(pattern: str) -> Source:
@@ -155,7 +180,7 @@ def _open_tars(pattern: str) -> Source:
         if not tarfile.is_tarfile(file):
             raise SourceError(f"'{file}' is not a tar")
     root = Path(os.path.commonpath([f.parent for f in files]))
-    return Source(pattern, root, tuple(files), True, Counter())
+    return Source(printable(pattern), root, tuple(files), True, Counter())
 
 
 def _open_picture(file: Path) -> Source:
@@ -166,4 +191,4 @@ def _open_picture(file: Path) -> Source:
         raise SourceError(f"'{file}' is not a picture in a known format") from error
     except Exception as error:  # Pillow raises nearly any type on hostile bytes
         raise SourceError(f"'{file}' cannot be read as a picture: {error}") from error
-    return Source(str(file), file.parent, (file,), False, Counter())
+    return Source(printable(str(file)), file.parent, (file,), False, Counter())

@@ -147,6 +147,11 @@ class RunFolder:
         if self.exists(relative):
             self.fs.rm_file(self.path(relative))
 
+    def remove_tree(self, relative: str) -> None:
+        """Delete a folder and all in it, if it is there."""
+        if self.exists(relative):
+            self.fs.rm(self.path(relative), recursive=True)
+
     def glob(self, pattern: str) -> list[str]:
         """Files that match a pattern, relative to the run folder, sorted."""
         root = PurePosixPath(self.root)
@@ -262,15 +267,14 @@ class StageFolder:
 def discard_shards(run: RunFolder, keep: set[str]) -> None:
     """Delete all stages' outputs of shards that are gone or have other pictures now.
 
-    Records go first: killed in between, a shard is incomplete, never wrong.
+    Whatever carries the shard's name goes, whether or not a record lists it: a killed stage leaves
+    files without one. PNG files carry the pictures' names, so all of them go; they are copies.
 
     Args:
         keep: names of the shards that are still the same.
     """
-    for record_file in run.glob("*/*/*.done.json"):
-        if PurePosixPath(record_file).name.split(".")[0] in keep:
-            continue
-        record = run.read_json(record_file)
-        run.remove(record_file)
-        for relative in record["outputs"] if record else ():
-            run.remove(relative)
+    for pattern in ("salience/*/*", "masks/*/*", "scores/*/*", "quarantine/*/*/*"):
+        for relative in run.glob(pattern):
+            if PurePosixPath(relative).name.lstrip(".").split(".")[0] not in keep:
+                run.remove(relative)
+    run.remove_tree("png")

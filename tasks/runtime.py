@@ -66,7 +66,8 @@ def observed_by(new: Observer) -> Iterator[None]:
 
 
 def _is_transient(_task: Any, _run: Any, state: Any) -> bool:
-    return isinstance(state.result(raise_on_failure=False), ConnectionError | TimeoutError)
+    error = state.result(raise_on_failure=False)
+    return any(isinstance(e, ConnectionError | TimeoutError) for e in (error, getattr(error, "__cause__", None)))
 
 
 def stage_task(stage: str, **options: Any) -> Callable[[Callable[..., Any]], Any]:

@@ -83,8 +83,10 @@ def _check(folder: Path, config: BackboneConfig) -> dict[str, Any]:
     """
     try:
         raw: dict[str, Any] = json.loads((folder / "config.json").read_text())
-    except (OSError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"checkpoint '{folder}' has no readable config.json") from error
+    if not isinstance(raw, dict):
+        raise CheckpointError(f"checkpoint '{folder}': config.json is not a mapping")
     if raw.get("model_type") != "blip":
         raise CheckpointError(f"checkpoint '{folder}' is a '{raw.get('model_type')}' model, not blip")
     if not (folder / _WEIGHTS).is_file():
@@ -126,7 +128,11 @@ def load(config: BackboneConfig, checkpoint: Checkpoint, device: torch.device) -
     loaded: Any
     try:
         loaded = BlipForImageTextRetrieval.from_pretrained(
-            checkpoint.folder, use_safetensors=True, local_files_only=True, output_loading_info=True
+            checkpoint.folder,
+            dtype=torch.float32,  # whatever precision the file has; the text side computes in it
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
         )
         tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, local_files_only=True, use_fast=True)
     except Exception as error:  # transformers wraps nearly anything: shapes, JSON, tokenizers

@@ -87,6 +87,11 @@ class MaskJob(Config):
         return fingerprint(STAGE, VERSION, self.config.model_dump(), self.salience_fingerprint)
 
     @property
+    def place(self) -> str:
+        """Path or URL of the folder with the Parquet files, for people and their next tool."""
+        return f"{self.out.rstrip('/')}/{STAGE}/{self.fingerprint}"
+
+    @property
     def folder(self) -> StageFolder:
         """Where the masks lie."""
         return StageFolder(RunFolder(self.out), STAGE, self.fingerprint)

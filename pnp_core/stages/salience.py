@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,9 +18,9 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from pnp_core.backbones import Backbone, Checkpoint, load_backbone, locate_checkpoint
-from pnp_core.config import CaptionConfig, Config, RuntimeConfig, SalienceConfig
+from pnp_core.config import Config, RuntimeConfig, SalienceConfig
 from pnp_core.dropout import salience_dropout
-from pnp_core.errors import UnreadableImage
+from pnp_core.errors import LayerRangeError, UnreadableImage
 from pnp_core.images import decode_image
 from pnp_core.prompts import Prompts, build_prompts, stack_prompts
 from pnp_core.records import Progress, Quarantined, SalienceMaps, Sample, ShardRef, StageResult, silent
@@ -54,10 +54,15 @@ class SalienceJob(Config):
 
         Raises:
             CheckpointError: the weights are missing or unfit.
-            LayerRangeError: the model has no such layer or head.
+            LayerRangeError: the model has no such layer or head, or its salience is zero.
         """
         checkpoint = locate_checkpoint(config.backbone)
         check_layer_head(config.layer, config.head, checkpoint.layers, checkpoint.heads)
+        if config.kind == "gradcam" and config.layer == checkpoint.layers - 1:
+            raise LayerRangeError(
+                f"layer {config.layer} is the last one: its salience is zero, because the match score reads no "
+                f"class token after it; use layers 0 to {checkpoint.layers - 2}"
+            )
         return cls(
             out=out,
             config=config,
@@ -113,23 +118,17 @@ def _prepare(sample: Sample, job: SalienceJob) -> _Input | Quarantined:
     if not classes:
         return Quarantined(sample.key, sample.source, STAGE, "no candidate classes: no image-level labels")
     try:
-        picture = decode_image(sample.image, job.runtime.max_pixels)
+        picture = decode_image(sample.image, job.config.max_pixels)
     except UnreadableImage as error:
         return Quarantined(sample.key, sample.source, STAGE, str(error))
     pixels = model_pixels(picture, job.config.backbone.image_size)
     return _Input(sample, pixels, picture.shape[0], picture.shape[1], classes)
 
 
-@lru_cache(maxsize=4096)
-def _prompts(names: tuple[str, ...], config: CaptionConfig, backbone: Backbone) -> Prompts:
-    return build_prompts(names, config, backbone)
-
-
-def _extract(batch: list[_Input], job: SalienceJob, backbone: Backbone) -> Iterator[SalienceMaps]:
-    caption: Any = job.config.caption  # frozen, hence hashable
-    prompts = stack_prompts(
-        [_prompts(tuple(job.class_names[c - 1] for c in item.classes), caption, backbone) for item in batch]
-    )
+def _extract(
+    batch: list[_Input], job: SalienceJob, backbone: Backbone, prompts_of: Callable[[tuple[int, ...]], Prompts]
+) -> Iterator[SalienceMaps]:
+    prompts = stack_prompts([prompts_of(item.classes) for item in batch])
     found = salience_dropout(
         backbone,
         torch.stack([item.pixels for item in batch]).to(backbone.device),
@@ -150,12 +149,17 @@ def _results(
     samples: Iterable[Sample], job: SalienceJob, backbone: Backbone, progress: Progress
 ) -> Iterator[tuple[Sample, SalienceMaps] | Quarantined]:
     """Process samples batch by batch; decoding runs on threads, in order."""
+
+    @lru_cache(maxsize=1024)
+    def prompts_of(classes: tuple[int, ...]) -> Prompts:
+        return build_prompts([job.class_names[c - 1] for c in classes], job.config.caption, backbone)
+
     with ThreadPoolExecutor(4, thread_name_prefix="decode") as pool:
         remaining = iter(samples)
         while group := list(islice(remaining, job.runtime.batch_size)):
             prepared = list(pool.map(lambda sample: _prepare(sample, job), group))
             ready = [p for p in prepared if isinstance(p, _Input)]
-            maps = _extract(ready, job, backbone) if ready else iter(())
+            maps = _extract(ready, job, backbone, prompts_of) if ready else iter(())
             for item in prepared:
                 yield item if isinstance(item, Quarantined) else (item.sample, next(maps))
             progress(len(group))

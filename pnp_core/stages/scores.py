@@ -62,6 +62,11 @@ def score_shard(job: ScoreJob, shard: ShardRef, masks: StageResult, progress: Pr
     return job.folder.complete(shard.name, masks.record_sha256, work)
 
 
+def _number(value: float) -> float | None:
+    """JSON has no NaN: what was not measured is null."""
+    return None if np.isnan(value) else float(value)
+
+
 def merge_scores(job: ScoreJob, shards: Iterable[ShardRef]) -> dict[str, Any]:
     """Add up all shards, write scores.json and return what it says."""
     run = RunFolder(job.out)
@@ -71,13 +76,12 @@ def merge_scores(job: ScoreJob, shards: Iterable[ShardRef]) -> dict[str, Any]:
         truth, prediction, pixels = (table[name].to_numpy() for name in ("truth", "prediction", "pixels"))
         np.add.at(counts, (truth, prediction), pixels)
     matrix = ConfusionMatrix(counts)
-    per_class = zip(job.label_names, matrix.iou(), strict=True)
     scores = {
-        "miou": matrix.mean_iou(job.config.mean),
-        "miou_present": matrix.mean_iou("present"),
-        "miou_union": matrix.mean_iou("union"),
-        "pixel_accuracy": matrix.pixel_accuracy(),
-        "per_class_iou": {name: None if np.isnan(iou) else float(iou) for name, iou in per_class},
+        "miou": _number(matrix.mean_iou(job.config.mean)),
+        "miou_present": _number(matrix.mean_iou("present")),
+        "miou_union": _number(matrix.mean_iou("union")),
+        "pixel_accuracy": _number(matrix.pixel_accuracy()),
+        "per_class_iou": dict(zip(job.label_names, map(_number, matrix.iou()), strict=True)),
     }
     run.write_json("scores.json", scores)
     return scores

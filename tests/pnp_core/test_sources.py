@@ -1,4 +1,5 @@
 import io
+import os
 import re
 import shutil
 import tarfile
@@ -91,17 +92,42 @@ def test_repeated_keys_in_tars_stay_apart(tmp_path):
     assert [s.fault for s in found] == [None, None, None, None, "the tar's record holds no picture"]
 
 
-def test_two_files_of_one_name_in_a_record_are_an_error(tmp_path):
-    tar_file(tmp_path / "0.tar", "a.png", "a.png")
-    with pytest.raises(SourceError, match="cannot be read as a webdataset tar"):
-        keys(open_source(str(tmp_path / "0.tar")))
+def test_every_picture_of_a_record_is_taken_and_label_maps_are_not(tmp_path):
+    tar_file(tmp_path / "0.tar", "a.png", "a.png", "b.left.png", "b.right.png", "c.png", "c.seg.png", "plain")
+    found = [s.source for s in open_source(str(tmp_path / "0.tar")).samples()]
+    assert found == [f"0.tar!{name}" for name in ("a", "a", "b.left", "b.right", "c", "plain")]
 
 
-def test_truncated_tar_is_an_error(tmp_path):
+@pytest.mark.parametrize("length", [900, 1024])
+def test_truncated_tar_is_an_error_even_between_two_files(tmp_path, length):
     tar_file(tmp_path / "0.tar", "a.png", "b.png")
-    (tmp_path / "0.tar").write_bytes((tmp_path / "0.tar").read_bytes()[:900])
+    (tmp_path / "0.tar").write_bytes((tmp_path / "0.tar").read_bytes()[:length])
     with pytest.raises(SourceError, match="cannot be read as a webdataset tar"):
         keys(open_source(str(tmp_path / "0.tar")))
+
+
+def test_damaged_header_inside_a_tar_is_an_error(tmp_path):
+    tar_file(tmp_path / "0.tar", "a.png", "b.png", "c.png")
+    data = bytearray((tmp_path / "0.tar").read_bytes())
+    data[1024:1100] = b"x" * 76
+    (tmp_path / "0.tar").write_bytes(bytes(data))
+    with pytest.raises(SourceError, match="damaged or cut short at byte 1024"):
+        keys(open_source(str(tmp_path / "0.tar")))
+
+
+def test_linked_folders_are_read_once_and_the_run_folder_never(tmp_path):
+    for name in ("in/a.png", "elsewhere/b.png", "in/out/contact_sheet.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(png())
+    (tmp_path / "in/link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "in/loop").symlink_to(tmp_path / "in")
+    assert keys(open_source(str(tmp_path / "in"), leave_out=str(tmp_path / "in/out"))) == ["a", "link__b"]
+
+
+def test_name_in_an_old_encoding_becomes_printable(tmp_path):
+    (tmp_path / os.fsdecode(b"caf\xe9.png")).write_bytes(png())
+    (sample,) = open_source(str(tmp_path)).samples()
+    assert sample.source == "caf\\xe9.png"
 
 
 @pytest.mark.parametrize(

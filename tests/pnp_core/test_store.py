@@ -117,7 +117,14 @@ def test_outputs_of_changed_shards_are_discarded_and_the_others_kept(run):
         folder_of(run).complete(shard, "i", lambda output=output: output)
     discard_shards(run, keep={"000000"})
     assert run.glob("masks/abc/*") == ["masks/abc/000000.done.json", "masks/abc/000000.parquet"]
-    assert run.glob("png/abc/*") == ["png/abc/000000-key.png"]
+    assert not run.glob("png/*/*")
+
+
+def test_files_a_killed_stage_left_without_a_record_are_discarded_too(run):
+    run.write("masks/abc/000003.parquet", b"1")
+    run.write("quarantine/masks/abc/000003.parquet", b"1")
+    discard_shards(run, keep={"000000"})
+    assert run.glob("masks/*/*") == run.glob("quarantine/*/*/*") == []
 
 
 def test_fingerprint_is_stable_over_key_order_and_processes():
