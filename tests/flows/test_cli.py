@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from flows.cli import app
-from pnp_core.config import PRESETS
+from flows.cli import _values, app
+from pnp_core.config import PRESETS, EvalConfig
 
 runner = CliRunner()
 
@@ -91,6 +91,40 @@ def test_checkpoint_with_other_heads_than_expected(pictures, tmp_path, random_bl
 def test_layer_or_head_out_of_range(pictures, tmp_path, values, message):
     (tmp_path / "c.yaml").write_text(f"salience: {values}")
     refused(label(pictures, tmp_path, "--config", str(tmp_path / "c.yaml")), 2, message)
+
+
+def test_last_layer_is_refused_because_its_salience_is_zero(pictures, tmp_path):
+    (tmp_path / "c.yaml").write_text("salience: {layer: 1}")
+    refused(label(pictures, tmp_path, "--config", str(tmp_path / "c.yaml")), 2, "layer 1 is the last one")
+
+
+def test_yaml_holds_where_no_option_is_given_and_options_win_over_it(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text(
+        "{preset: authors, limit: 5, shards: 2, png: true, masks: {threshold: 0.3}, runtime: {device: cpu}}"
+    )
+    none = {"preset": None, "backbone": None, "device": None, "limit": None, "shards": None, "png": None}
+    config = EvalConfig.model_validate(_values(path, None, **none, out="x"))
+    assert (config.preset, config.limit, config.shards, config.png) == ("authors", 5, 2, True)
+    assert (config.masks.threshold, config.masks.sum, config.runtime.device) == (0.3, "first_twice", "cpu")
+    options = {**none, "preset": "tiny", "limit": 7, "png": False, "device": "cuda"}
+    config = EvalConfig.model_validate(_values(path, None, **options, out="x"))
+    assert (config.preset, config.limit, config.shards, config.png) == ("tiny", 7, 2, False)
+    assert (config.masks.threshold, config.runtime.device) == (0.3, "cuda")
+
+
+def test_checkpoint_without_preset_starts_from_the_authors():
+    none = {"backbone": None, "device": None}
+    assert _values(None, "some/folder", None, **none)["preset"] == "authors"
+    assert _values(None, "tiny", None, **none)["preset"] == _values(None, None, None, **none)["preset"] == "tiny"
+
+
+def test_error_nobody_foresaw_is_one_line_too(pictures, tmp_path, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("out of\nmemory")
+
+    monkeypatch.setattr("pnp_core.plan.check_label", broken)
+    refused(label(pictures, tmp_path), 1, "RuntimeError: out of memory (--debug shows where)")
 
 
 def test_empty_folder(tmp_path):

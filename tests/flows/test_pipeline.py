@@ -1,6 +1,7 @@
 """The flows on real shards, with a real Prefect server."""
 
 import io
+import os
 import shutil
 from pathlib import Path
 
@@ -83,8 +84,14 @@ def test_same_run_again_computes_nothing_and_says_the_same(finished):
 
 def test_two_runs_are_equal_byte_for_byte_whatever_the_batch(finished, tmp_path):
     out, _ = finished
-    evaluate_dataset(eval_config(tmp_path / "other"))
+    evaluate_dataset(eval_config(tmp_path / "other", runtime={"batch_size": 3}))
     assert artifacts(tmp_path / "other") == artifacts(out)
+
+
+def test_masks_are_read_where_the_summary_says(finished):
+    out, summary = finished
+    assert Path(summary.masks).parent == out / "masks"
+    assert pq.read_table(sorted(Path(summary.masks).glob("*.parquet"))).num_rows == 12
 
 
 def test_changed_crf_reuses_the_salience(finished, tmp_path):
@@ -156,12 +163,15 @@ def test_unreadable_pictures_are_quarantined_and_the_run_goes_on(tmp_path):
     save_picture(tmp_path / "in/good.png")
     (tmp_path / "in/empty.jpg").write_bytes(b"")
     (tmp_path / "in/text.jpg").write_text("no picture")
+    (tmp_path / os.fsdecode(b"in/caf\xe9.jpg")).write_bytes(b"")
+    (tmp_path / "in/link.jpg").symlink_to("gone.jpg")
     summary = label_pictures(label_config(tmp_path / "in", tmp_path / "out"))
-    assert (summary.images, summary.labelled, summary.quarantined) == (3, 1, 2)
+    assert (summary.images, summary.labelled, summary.quarantined) == (5, 1, 4)
     (table,) = (tmp_path / "out/quarantine").rglob("*.parquet")
     reasons = {row["key"]: (row["stage"], row["reason"]) for row in pq.read_table(table).to_pylist()}
     assert reasons["empty"] == ("salience", "empty file (0 bytes)")
     assert "not a picture" in reasons["text"][1]
+    assert reasons["link"] == ("shard", "cannot be read: No such file or directory")
 
 
 def test_changed_folder_leaves_no_stale_masks_and_keeps_unchanged_shards(tmp_path):

@@ -128,6 +128,18 @@ def test_picture_without_any_salience_is_background():
     assert np.isfinite(found.confidence).all()
 
 
+def test_large_picture_is_refined_smaller_and_comes_back_at_its_own_size():
+    maps = np.zeros((1, 1, 4, 4), dtype=np.float32)
+    maps[..., :2] = 1
+    record = SalienceMaps(maps, (7,), np.zeros(1, dtype=np.float32), 90, 300)
+    picture = np.zeros((90, 300, 3), dtype=np.uint8)
+    config = MaskConfig(background="always", blur=0.0, crf=OFF, max_side=100)
+    found = make_label_map(record, picture, config)
+    full = make_label_map(record, picture, config.model_copy(update={"max_side": 300}))
+    assert found.labels.shape == found.confidence.shape == (90, 300)
+    assert (found.labels == full.labels).mean() > 0.97
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 50), (3, 400)])
 @pytest.mark.parametrize("crf", ["off", "dense"])
 def test_odd_picture_sizes_give_masks_of_that_size(size, crf):

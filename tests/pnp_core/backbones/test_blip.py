@@ -182,6 +182,16 @@ def test_blip_without_match_head_is_refused(random_blip, tmp_path):
     assert "not an image-text-matching BLIP: it lacks itm_head.weight" in refused(copy)
 
 
+def test_half_precision_checkpoint_computes_the_text_side_in_float32(random_blip, tmp_path, pixels):
+    stock = BlipForImageTextRetrieval.from_pretrained(random_blip).half()
+    copy = copy_of(random_blip, tmp_path)
+    stock.save_pretrained(copy)
+    config = BackboneConfig(checkpoint=str(copy), image_size=48)
+    half = load_backbone(config, locate_checkpoint(config), "cpu")
+    prompts = stack_prompts([build_prompts(NAMES, CaptionConfig(), half)] * 2)
+    assert salience(half, half.encode_image(pixels), prompts, 0, 0).maps.dtype == torch.float32
+
+
 def test_pickled_weights_are_refused_without_reading_them(random_blip, tmp_path):
     copy = copy_of(random_blip, tmp_path)
     (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
