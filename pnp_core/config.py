@@ -226,10 +226,10 @@ PRESETS: dict[str, dict[str, Any]] = {
             "backbone": {"checkpoint": TINY, "image_size": 96, "heads": 2},
             "caption": {"mode": "per_class"},
             "layer": 0,
-            "head": 0,
-            "dropout": {"iterations": 4, "strategy": "count", "amount": 2},
+            "head": 1,
+            "dropout": {"iterations": 4, "strategy": "count", "amount": 4},
         },
-        "masks": {"sum": "plain", "threshold": 0.15, "blur": 0.02},
+        "masks": {"sum": "plain", "threshold": 0.06, "blur": 0.02, "crf": {"bilateral_srgb": 20}},
     },
 }
 
