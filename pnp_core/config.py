@@ -1,7 +1,7 @@
 """Configuration: frozen models, one per flow and one part per stage, and the presets.
 
 Each stage gets only its own part, so a changed CRF leaves stored salience valid. What changes
-how fast but not what comes out (`RuntimeConfig`) is kept apart and enters no fingerprint.
+how fast (`RuntimeConfig`) is kept apart and enters no fingerprint.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ class ScoreConfig(Config):
 
 
 class RuntimeConfig(Config):
-    """Where and how fast. Changes no result, enters no fingerprint."""
+    """Where and how fast. Changes nothing but the rounding of sums, enters no fingerprint."""
 
     device: str = "auto"
     """`auto` (the first GPU, else the CPU), `cpu`, `cuda`, `cuda:1`, `mps` ..."""

@@ -141,7 +141,7 @@ def _shrunk(picture: np.ndarray, side: int) -> np.ndarray:
     if longest <= side:
         return picture
     height, width = (max(1, round(length * side / longest)) for length in picture.shape[:2])
-    return np.asarray(Image.fromarray(picture).resize((width, height), Resampling.BOX))
+    return np.array(Image.fromarray(picture).resize((width, height), Resampling.BOX))
 
 
 def _nearest(size: int, source: int) -> np.ndarray:

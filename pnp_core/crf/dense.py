@@ -32,7 +32,7 @@ def refine(
     crf.addPairwiseBilateral(
         sxy=config.bilateral_sxy,
         srgb=config.bilateral_srgb,
-        rgbim=np.ascontiguousarray(picture),
+        rgbim=np.array(picture, order="C"),  # pydensecrf wants a writable buffer
         compat=config.bilateral_compat,
     )
     return np.array(crf.inference(config.iterations)).reshape(number, height, width)
