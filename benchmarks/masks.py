@@ -50,7 +50,9 @@ def main() -> None:
     rng = np.random.default_rng(0)
     maps = np.where(rng.random((arguments.classes, 21, 21)) > 0.7, rng.random((arguments.classes, 21, 21)), 0)
     maps = maps.astype(np.float32)
-    picture = rng.integers(0, 255, (height, width, 3), dtype=np.uint8)
+    # As smooth as a photograph: the CRF's lattice grows with the number of colours side by side.
+    picture = gaussian_filter(rng.random((height, width, 3)), (12, 12, 0))
+    picture = (255 * (picture - picture.min()) / np.ptp(picture)).astype(np.uint8)
     sigma = 0.05 * max(height, width)
     ours = channels(maps, height, width, background=True, sigma=sigma)
     theirs = plain_channels(maps, height, width, sigma)
