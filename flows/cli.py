@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
 from pydantic import ValidationError
 
-from pnp_core.config import PRESETS, TINY, EvalConfig, LabelConfig, PipelineConfig, merge
+from pnp_core.config import PRESETS, TINY, Config, EvalConfig, LabelConfig, PipelineConfig, merge
 from pnp_core.errors import PnpError, UsageError
 
-SomeConfig = TypeVar("SomeConfig", bound=PipelineConfig)
+SomeConfig = TypeVar("SomeConfig", bound=Config)
 
 app = typer.Typer(
     name="pnp-ovss",
@@ -40,6 +41,21 @@ BackboneOption = Annotated[str | None, typer.Option(help="Vision-language model:
 CheckpointOption = Annotated[str | None, typer.Option(help="Weights: tiny (bundled), a local folder, or a hub id.")]
 DeviceOption = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...")]
 PngOption = Annotated[bool | None, typer.Option("--png/--no-png", help="Also write every mask as a PNG file.")]
+CandidatesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--candidates",
+        help="Which classes go into a picture's caption: labels, vocabulary, file, itm, clip (docs/candidates.md).",
+    ),
+]
+CandidatesFileOption = Annotated[
+    str | None,
+    typer.Option(help="JSON, JSON Lines, CSV or Parquet with classes per picture; implies --candidates file."),
+]
+MinScoreOption = Annotated[float | None, typer.Option(help="Candidates must score above this, 0..1.")]
+TopKOption = Annotated[int | None, typer.Option(help="At most so many candidates per picture, the best ones.")]
+BatchOption = Annotated[int | None, typer.Option(help="Pictures per forward pass.")]
+StrictOption = Annotated[bool, typer.Option("--strict", help="End with exit code 1 when a picture was quarantined.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line of stdout.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show tracebacks and Prefect's log.")]
 
@@ -67,9 +83,21 @@ def _values(config: Path | None, checkpoint: str | None, preset: str | None, **o
     values = _read_yaml(config) if config else {}
     default = TINY if checkpoint in (None, TINY) else "authors"
     values["preset"] = preset or values.get("preset", default)
+    candidates = _given(
+        source=options.pop("candidates", None),
+        file=options.pop("candidates_file", None),
+        min_score=options.pop("min_score", None),
+        top_k=options.pop("top_k", None),
+    )
+    if "file" in candidates:
+        candidates.setdefault("source", "file")
     parts = {
-        "salience": {"backbone": _given(name=options.pop("backbone"), checkpoint=checkpoint)},
-        "runtime": _given(device=options.pop("device"), batch_size=options.pop("batch_size", None)),
+        "salience": {
+            "backbone": _given(name=options.pop("backbone", None), checkpoint=checkpoint),
+            "candidates": candidates,
+            **_given(max_pixels=options.pop("max_pixels", None)),
+        },
+        "runtime": _given(device=options.pop("device", None), batch_size=options.pop("batch_size", None)),
     }
     return merge(values, {**parts, **_given(**options)})
 
@@ -92,7 +120,7 @@ def _quiet_prefect(debug: bool) -> None:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 
-def _fail(error: PnpError, debug: bool) -> None:
+def _fail(error: PnpError, debug: bool) -> NoReturn:
     from flows.console import errors
 
     if debug:
@@ -107,10 +135,24 @@ def _escape(text: str) -> str:
     return escape(text)
 
 
-def _run(prepare: Callable[[], tuple[Callable[[Any], Any], PipelineConfig]], as_json: bool, debug: bool) -> None:
+@contextmanager
+def _one_line_errors(debug: bool) -> Iterator[None]:
+    """Whatever goes wrong, a user gets one line; --debug shows the rest."""
+    try:
+        yield
+    except PnpError as error:
+        _fail(error, debug)
+    except Exception as error:
+        message = " ".join(str(error).split())
+        _fail(PnpError(f"{type(error).__name__}: {message[:500]} (--debug shows where)"), debug)
+
+
+def _run(
+    prepare: Callable[[], tuple[Callable[[Any], Any], PipelineConfig]], as_json: bool, debug: bool, strict: bool = False
+) -> None:
     """Check everything, run a flow under progress bars, and print what came out."""
     _quiet_prefect(debug)
-    try:
+    with _one_line_errors(debug):
         flow, config = prepare()
         from rich.console import Console
 
@@ -122,30 +164,32 @@ def _run(prepare: Callable[[], tuple[Callable[[Any], Any], PipelineConfig]], as_
         show_summary(summary, errors if as_json else Console())
         if as_json:
             print(json.dumps(summary.as_json(), ensure_ascii=False), flush=True)
-    except PnpError as error:
-        _fail(error, debug)
-    except Exception as error:  # whatever it is, a user gets one line; --debug shows the rest
-        message = " ".join(str(error).split())
-        _fail(PnpError(f"{type(error).__name__}: {message[:500]} (--debug shows where)"), debug)
+    if strict and summary.quarantined:
+        raise typer.Exit(1)
+
+
+def _warn(warnings: list[str]) -> None:
+    from flows.console import errors
+
+    for warning in warnings:
+        errors.print(f"[yellow]warning[/]: {_escape(warning)}", soft_wrap=True)
 
 
 def _prepare_eval(values: dict[str, Any]) -> tuple[Callable[[Any], Any], PipelineConfig]:
     from pnp_core.plan import check_eval
 
     config = _build(EvalConfig, values)
-    check_eval(config)
+    _warn(check_eval(config))
     from flows.evaluation import evaluate_dataset
 
     return evaluate_dataset, config
 
 
 def _prepare_label(values: dict[str, Any]) -> tuple[Callable[[Any], Any], PipelineConfig]:
-    from flows.console import errors
     from pnp_core.plan import check_label
 
     config = _build(LabelConfig, values)
-    for warning in check_label(config):
-        errors.print(f"[yellow]warning[/]: {_escape(warning)}", soft_wrap=True)
+    _warn(check_label(config))
     from flows.labelling import label_pictures
 
     return label_pictures, config
@@ -166,45 +210,160 @@ def demo(
 
 @app.command("eval")
 def evaluate(
-    dataset: Annotated[str, typer.Argument(help="Dataset card, such as scenes.")],
+    dataset: Annotated[str, typer.Argument(help="Dataset card, such as voc21 (see `datasets`); or a card file.")],
     out: Annotated[str, typer.Option(help="Run folder: a path or any fsspec URL.")],
-    split: Annotated[str | None, typer.Option(help="Split of the dataset; test when not given.")] = None,
-    limit: Annotated[int | None, typer.Option(help="Pictures from the start of the split; 200 when not given.")] = None,
-    shards: Annotated[int | None, typer.Option(help="Number of shards; 8 when not given.")] = None,
+    data: Annotated[str | None, typer.Option(help="Folder of the dataset as distributed, such as VOCdevkit.")] = None,
+    split: Annotated[str | None, typer.Option(help="Split; the card's first when not given.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Pictures from the start of the split.")] = None,
+    shards: Annotated[int | None, typer.Option(help="Number of shards; about 64 pictures each by default.")] = None,
+    only_classes: Annotated[
+        str | None, typer.Option(help='Score these classes only, separated by commas: "sofa,train".')
+    ] = None,
+    ground_truth: Annotated[
+        str | None, typer.Option(help="Which form of the ground truth, where the card has several.")
+    ] = None,
+    image_labels: Annotated[str | None, typer.Option(help="Image-level labels from masks or boxes.")] = None,
+    mean: Annotated[str | None, typer.Option(help="mIoU over present classes, or union (mmseg).")] = None,
+    void_as_background: Annotated[
+        bool | None, typer.Option("--void-as-background", help="Score void pixels as background (authors' VOC script).")
+    ] = None,
+    candidates: CandidatesOption = None,
+    candidates_file: CandidatesFileOption = None,
+    min_score: MinScoreOption = None,
+    top_k: TopKOption = None,
     preset_name: PresetOption = None,
     config: ConfigOption = None,
     backbone: BackboneOption = None,
     checkpoint: CheckpointOption = None,
     device: DeviceOption = None,
+    batch_size: BatchOption = None,
     png: PngOption = None,
+    strict: StrictOption = False,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Label a dataset that has ground truth, and score it (mIoU, per-class IoU)."""
-    own = {"dataset": dataset, "split": split, "limit": limit, "shards": shards, "out": out, "png": png}
-    model = {"checkpoint": checkpoint, "backbone": backbone, "device": device}
-    _run(lambda: _prepare_eval(_values(config, preset=preset_name, **model, **own)), as_json, debug)
+    own = {"dataset": dataset, "data": data, "split": split, "limit": limit, "shards": shards, "out": out, "png": png}
+    own |= {"ground_truth": ground_truth, "image_labels": image_labels}
+    own |= {"only_classes": None if only_classes is None else _names(only_classes)}
+    own |= {"score": _given(mean=mean, void_as_background=void_as_background) or None}
+    model = {"checkpoint": checkpoint, "backbone": backbone, "device": device, "batch_size": batch_size}
+    chosen = {"candidates": candidates, "candidates_file": candidates_file, "min_score": min_score, "top_k": top_k}
+    values = {**model, **chosen, **own}
+    _run(lambda: _prepare_eval(_values(config, preset=preset_name, **values)), as_json, debug, strict)
 
 
 @app.command()
 def label(
-    source: Annotated[str, typer.Argument(help="Folder of pictures (recursive), a picture, or tars ('x/*.tar').")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="Folder of pictures (recursive), a picture, a .txt list of paths or URLs, a .parquet with an image "
+            "column, or tars ('x/*.tar'); local or any fsspec URL."
+        ),
+    ],
     classes: Annotated[str, typer.Option(help='Class names, separated by commas: "cat,dog,traffic light".')],
     out: Annotated[str, typer.Option(help="Run folder: a path or any fsspec URL.")],
+    image_column: Annotated[
+        str | None, typer.Option(help="Column of a Parquet source that holds the pictures.")
+    ] = None,
+    max_pixels: Annotated[int | None, typer.Option(help="Quarantine pictures with more pixels; 100 million.")] = None,
+    candidates: CandidatesOption = None,
+    candidates_file: CandidatesFileOption = None,
+    min_score: MinScoreOption = None,
+    top_k: TopKOption = None,
     preset_name: PresetOption = None,
     config: ConfigOption = None,
     backbone: BackboneOption = None,
     checkpoint: CheckpointOption = None,
     device: DeviceOption = None,
-    batch_size: Annotated[int | None, typer.Option(help="Pictures per forward pass.")] = None,
+    batch_size: BatchOption = None,
     png: PngOption = None,
+    strict: StrictOption = False,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Make masks for your own pictures. Mask value 0 is background, i the i-th class."""
-    own = {"source": source, "classes": [name.strip() for name in classes.split(",")], "out": out, "png": png}
+    own = {"source": source, "classes": _names(classes), "out": out, "png": png, "image_column": image_column}
     model = {"checkpoint": checkpoint, "backbone": backbone, "device": device, "batch_size": batch_size}
-    _run(lambda: _prepare_label(_values(config, preset=preset_name, **model, **own)), as_json, debug)
+    chosen = {"candidates": candidates, "candidates_file": candidates_file, "min_score": min_score, "top_k": top_k}
+    values = {**model, **chosen, **own, "max_pixels": max_pixels}
+    _run(lambda: _prepare_label(_values(config, preset=preset_name, **values)), as_json, debug, strict)
+
+
+@app.command()
+def datasets(as_json: JsonOption = False) -> None:
+    """List the dataset cards."""
+    from rich.console import Console
+
+    from flows.console import show_cards
+    from pnp_core.cards import available_cards, load_card
+
+    cards = [load_card(name) for name in available_cards()]
+    show_cards(cards, Console(stderr=as_json))
+    if as_json:
+        print(json.dumps([card.model_dump(mode="json") for card in cards], ensure_ascii=False))
+
+
+@app.command()
+def check(
+    dataset: Annotated[str, typer.Argument(help="Dataset card, such as voc21; or a card file.")],
+    data: Annotated[str, typer.Option(help="Folder of the dataset as distributed.")],
+    split: Annotated[str | None, typer.Option(help="Split; the card's first when not given.")] = None,
+    ground_truth: Annotated[
+        str | None, typer.Option(help="Which form of the ground truth, where the card has several.")
+    ] = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Verify a dataset on disk: complete, readable, sizes equal, labels in range. Exit code 1 when not."""
+    from rich.console import Console
+
+    from flows.console import ProgressBars, errors, show_check
+    from pnp_core.check import check_dataset
+
+    with _one_line_errors(debug), ProgressBars() as bars:
+        bars.begin("check", None)
+        report = check_dataset(dataset, data, split, ground_truth, lambda n: bars.advance("check", n))
+        bars.end("check")
+    show_check(report, errors if as_json else Console())
+    if as_json:
+        print(json.dumps(report.as_json(), ensure_ascii=False))
+    raise typer.Exit(0 if report.ok else 1)
+
+
+@app.command()
+def candidates(
+    file: Annotated[str, typer.Argument(help="JSON, JSON Lines, CSV or Parquet with classes per picture.")],
+    dataset: Annotated[str, typer.Option(help="Dataset card whose classes the file names.")],
+    min_score: MinScoreOption = None,
+    top_k: TopKOption = None,
+    fallback: Annotated[
+        str, typer.Option(help="When no class scores enough: best, first (authors), background or none.")
+    ] = "best",
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Read a file of candidate classes and report what it holds and what had to be repaired."""
+    from dataclasses import asdict
+
+    from rich.console import Console
+
+    from flows.console import errors, show_candidates
+    from pnp_core.candidates.report import report_file
+    from pnp_core.cards import load_card
+    from pnp_core.config import CandidatesConfig
+
+    chosen = {"source": "file", "file": file, "fallback": fallback, "min_score": min_score, "top_k": top_k}
+    with _one_line_errors(debug):
+        report = report_file(file, load_card(dataset), _build(CandidatesConfig, _given(**chosen)))
+    show_candidates(report, errors if as_json else Console())
+    if as_json:
+        print(json.dumps(asdict(report), ensure_ascii=False))
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",")]
 
 
 def _print_version(wanted: bool) -> None:

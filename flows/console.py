@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -12,12 +13,20 @@ from rich.table import Table
 
 from pnp_core.records import RunSummary
 
+if TYPE_CHECKING:  # these import torch, which takes seconds
+    from pnp_core.candidates.report import FileReport
+    from pnp_core.cards import DatasetCard
+    from pnp_core.check import CheckReport
+
+SHOWN = 20
+"""Problems printed; --json has all."""
 STAGE_NAMES = {
     "shard": "Sharding",
     "salience": "Salience",
     "masks": "Masks",
     "png": "PNG files",
     "scores": "Scores",
+    "check": "Checking",
 }
 
 errors = Console(stderr=True, highlight=False)
@@ -64,8 +73,12 @@ class ProgressBars:
 
 
 def _scores_table(scores: dict[str, Any]) -> Table:
+    void = scores["pixels_ignored"] / max(scores["pixels"] + scores["pixels_ignored"], 1)
     table = Table(
-        title=f"mIoU {_shown(scores['miou'])}  pixel accuracy {_shown(scores['pixel_accuracy'])}", min_width=44
+        title=f"mIoU {_shown(scores['miou'])}  pixel accuracy {_shown(scores['pixel_accuracy'])}",
+        caption=f"{scores['images_scored']} pictures, {scores['classes_present']} of {scores['classes']} classes "
+        f"present, {void:.1%} of the pixels void",
+        min_width=44,
     )
     table.add_column("class")
     table.add_column("IoU", justify="right")
@@ -109,4 +122,45 @@ def show_summary(summary: RunSummary, console: Console) -> None:
     console.print(f"masks          {escape(summary.masks)}", soft_wrap=True)
     if summary.quarantined:
         console.print(f"quarantine     {out}/quarantine/ (what and why)", soft_wrap=True)
+        _show_reasons(summary, console)
     console.print(f"contact sheet  {out}/contact_sheet.png", soft_wrap=True)
+
+
+def _show_reasons(summary: RunSummary, console: Console) -> None:
+    console.print(f"[yellow]warning[/]: {summary.quarantined} pictures were quarantined:", soft_wrap=True)
+    for reason, number in summary.reasons.items():
+        console.print(f"  {number} x {escape(reason)}", soft_wrap=True)
+
+
+def show_cards(cards: Sequence[DatasetCard], console: Console) -> None:
+    """Print the dataset cards as a table."""
+    table = Table(title="Datasets", caption="the first split is the default; `check` says what --data must hold")
+    for column in ("name", "classes", "splits", "title"):
+        table.add_column(column, justify="right" if column == "classes" else "left", no_wrap=column == "name")
+    for card in cards:
+        table.add_row(card.name, str(card.number_of_classes or "yours"), " ".join(card.splits), card.title)
+    console.print(table)
+
+
+def show_check(report: CheckReport, console: Console) -> None:
+    """Print what a check of a dataset found."""
+    console.print(f"{escape(report.identity)}: {report.pictures} pictures, {report.usable} usable", soft_wrap=True)
+    for problem in report.problems[:SHOWN]:
+        console.print(f"[red]problem[/]: {escape(problem)}", soft_wrap=True)
+    if len(report.problems) > SHOWN:
+        console.print(f"... and {len(report.problems) - SHOWN} more (--json has all)")
+    if report.ok:
+        console.print("[green]all well[/]: complete, readable, sizes equal, labels in range")
+
+
+def show_candidates(report: FileReport, console: Console) -> None:
+    """Print what a file of candidate classes holds."""
+    for key, repairs in report.repairs[:SHOWN]:
+        console.print(f"[yellow]repaired[/]: {escape(key)}: {escape('; '.join(repairs))}", soft_wrap=True)
+    if len(report.repairs) > SHOWN:
+        console.print(f"... and {len(report.repairs) - SHOWN} more (--json has all)")
+    kept = "-" if report.kept is None else f"{report.kept:.2f}"
+    console.print(
+        f"{report.entries} entries, {kept} classes kept on average, {report.fallbacks} by the fallback, "
+        f"{len(report.repairs)} needed repair"
+    )

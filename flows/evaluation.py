@@ -4,13 +4,13 @@ from prefect import flow
 
 from flows.stages import run_shard_stage, run_stages
 from pnp_core.config import EvalConfig
-from pnp_core.plan import plan_eval, write_run_record
+from pnp_core.plan import finish_run, plan_eval
 from pnp_core.records import RunSummary
 from tasks.report import task_contact_sheet
 from tasks.sharding import task_shard_dataset
 
 
-@flow(name="eval", flow_run_name="{config.dataset}-{config.split}-{config.limit}", persist_result=False)
+@flow(name="eval", flow_run_name="{config.title}", persist_result=False)
 def evaluate_dataset(config: EvalConfig) -> RunSummary:
     """Shard a dataset split, extract salience, make masks, score them.
 
@@ -21,5 +21,5 @@ def evaluate_dataset(config: EvalConfig) -> RunSummary:
     shards = run_shard_stage(lambda: task_shard_dataset(config), summary)
     run_stages(plan, shards, summary)
     task_contact_sheet(plan, shards)
-    write_run_record(config, plan, summary)
+    finish_run(config, plan, shards, summary)
     return summary

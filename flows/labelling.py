@@ -4,7 +4,7 @@ from prefect import flow
 
 from flows.stages import run_shard_stage, run_stages
 from pnp_core.config import LabelConfig
-from pnp_core.plan import plan_label, write_run_record
+from pnp_core.plan import finish_run, plan_label
 from pnp_core.records import RunSummary
 from tasks.report import task_contact_sheet
 from tasks.sharding import task_shard_source
@@ -21,5 +21,5 @@ def label_pictures(config: LabelConfig) -> RunSummary:
     shards = run_shard_stage(lambda: task_shard_source(config), summary)
     run_stages(plan, shards, summary)
     task_contact_sheet(plan, shards)
-    write_run_record(config, plan, summary)
+    finish_run(config, plan, shards, summary)
     return summary

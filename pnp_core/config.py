@@ -74,14 +74,48 @@ class DropoutConfig(Config):
         return self
 
 
+class ClipConfig(Config):
+    """A CLIP model of open_clip."""
+
+    model: str = "ViT-B-16"
+    """Model name, or `local-dir:PATH` of a folder with open_clip_config.json and weights."""
+    pretrained: str | None = "openai"
+    """Pretrained tag or weights file; ignored for `local-dir:`."""
+    template: str = "a photo of a {}"
+    """The caption; `{}` stands for the class name."""
+
+
+class CandidatesConfig(Config):
+    """Which classes go into a picture's caption (ALGORITHM section 5)."""
+
+    source: str = "labels"
+    """`labels` (image-level labels of the dataset), `vocabulary` (every class), `file` (a table or answers
+    per picture), `itm` (the backbone's own match score), `clip` (zero-shot CLIP)."""
+    file: str | None = None
+    """For `file`: JSON, JSON Lines, CSV or Parquet, a path or any fsspec URL."""
+    min_score: float | None = Field(default=None, ge=0, lt=1)
+    """Classes must score above this; each source has a default of its own."""
+    top_k: int | None = Field(default=None, ge=1)
+    """At most this many classes, the best ones."""
+    fallback: Literal["best", "first", "background", "none"] = "best"
+    """When no class scores enough: the best one, the first class of the vocabulary (authors), a mask of
+    background alone, or quarantine the picture."""
+    clip: ClipConfig = ClipConfig()
+
+    @model_validator(mode="after")
+    def _file_fits_source(self) -> CandidatesConfig:
+        if (self.source == "file") != (self.file is not None):
+            raise ValueError("candidates.file and candidates.source=file go together")
+        return self
+
+
 class SalienceConfig(Config):
     """The salience stage: picture and class names to one map per class and drop iteration."""
 
     backbone: BackboneConfig = BackboneConfig()
     max_pixels: int = Field(default=100_000_000, ge=1, le=178_956_970)
     """Pictures with more pixels are quarantined."""
-    candidates: Literal["labels", "vocabulary"] = "labels"
-    """Classes that go into a picture's caption: its image-level labels, or every class."""
+    candidates: CandidatesConfig = CandidatesConfig()
     caption: CaptionConfig = CaptionConfig()
     dropout: DropoutConfig = DropoutConfig()
     layer: int = Field(default=0, ge=0)
@@ -171,30 +205,49 @@ class EvalConfig(PipelineConfig):
     """The `eval` flow: label a dataset that has ground truth, and score it."""
 
     dataset: str = "scenes"
-    """Dataset card, see `datasets/`."""
-    split: str = "test"
-    limit: int = Field(default=200, ge=1)
-    """Number of pictures, from the start of the split."""
-    shards: int = Field(default=8, ge=1)
-    """Number of shards the pictures are spread over."""
+    """Dataset card, see `datasets/`; or the path of a card of your own."""
+    data: str | None = None
+    """Folder of the dataset as distributed: an absolute path or any fsspec URL."""
+    split: str | None = None
+    """The card's first split when empty."""
+    ground_truth: str | None = None
+    """Which of the card's forms of ground truth; the first on disk when empty."""
+    image_labels: Literal["masks", "boxes"] = "masks"
+    """Where `candidates: labels` takes the classes of a picture from."""
+    only_classes: tuple[str, ...] = ()
+    """Evaluate these classes only, on the pictures that have one of them. Pixels of other classes count
+    as background, or are not scored where the card has no background."""
+    limit: int | None = Field(default=None, ge=1)
+    """Number of pictures, from the start of the split; all of it when empty."""
+    shards: int | None = Field(default=None, ge=1)
+    """Number of shards the pictures are spread over; one per 64 pictures, at least 8, when empty."""
     score: ScoreConfig = ScoreConfig()
+
+    @property
+    def title(self) -> str:
+        """Name of a run, for people."""
+        return "-".join(str(part) for part in (self.dataset, self.split, self.limit) if part is not None)
 
 
 class LabelConfig(PipelineConfig):
     """The `label` flow: masks for a user's own pictures."""
 
     source: str
-    """A folder of pictures (recursive), one picture, or webdataset tars."""
+    """A folder of pictures (recursive), one picture, a text file of paths or URLs, a Parquet file with an
+    image column, or webdataset tars; local or any fsspec URL."""
+    image_column: str | None = None
+    """Column of a Parquet source; found by itself when there is only one that fits."""
     classes: tuple[str, ...] = Field(min_length=1)
-    """Class names, looked for in every picture. Mask value 0 is background, i the i-th name."""
+    """Class names. Mask value 0 is background, i the i-th name."""
     images_per_shard: int = Field(default=64, ge=1)
 
     @model_validator(mode="before")
     @classmethod
-    def _ask_for_every_class(cls, values: Any) -> Any:
+    def _ask_for_classes_that_match(cls, values: Any) -> Any:
+        """A corpus has no image-level labels, and a class that is absent would claim pixels all the same."""
         if not isinstance(values, dict):
             return values
-        return merge({"salience": {"candidates": "vocabulary"}}, values)
+        return merge({"salience": {"candidates": {"source": "itm", "fallback": "background"}}}, values)
 
 
 _AUTHORS_BACKBONE = {
@@ -209,6 +262,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "layer": 7,
             "head": 9,
             "dropout": {"iterations": 4, "strategy": "count", "amount": 10},
+            "candidates": {"fallback": "first"},
         },
         "masks": {"sum": "first_twice", "threshold": 0.15, "blur": 0.05},
     },

@@ -87,6 +87,7 @@ def salience_dropout(
     layer: int,
     head: int,
     kind: Kind = "gradcam",
+    image_tokens: Float[torch.Tensor, "B P1 D"] | None = None,
 ) -> DropoutSalience:
     """Run K passes; after each but the last hide its most salient patches.
 
@@ -95,6 +96,7 @@ def salience_dropout(
 
     Args:
         pixels: normalised model pixels on the backbone's device.
+        image_tokens: of those pixels, where they are known already.
 
     Raises:
         LayerRangeError: no such layer or head.
@@ -105,8 +107,9 @@ def salience_dropout(
     maps, hidden = [], []
     first: ClassSalience | None = None
     for iteration in range(config.iterations):
-        seen = hide_patches(pixels, dropped, backbone.patch_size) if iteration else pixels
-        current = salience(backbone, backbone.encode_image(seen), prompts, layer, head, kind)
+        if iteration or image_tokens is None:
+            image_tokens = backbone.encode_image(hide_patches(pixels, dropped, backbone.patch_size))
+        current = salience(backbone, image_tokens, prompts, layer, head, kind)
         first = first or current
         maps.append(current.maps.masked_fill(dropped[:, None], 0))
         hidden.append(dropped)

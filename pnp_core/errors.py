@@ -48,6 +48,14 @@ class SourceError(UsageError):
     """The pictures to label are missing, empty, or no pictures."""
 
 
+class DatasetError(UsageError):
+    """A dataset on disk is missing files, or they are not what its card says."""
+
+
+class CandidatesFileError(UsageError):
+    """A file of candidate classes is missing, or not of a form that is read."""
+
+
 class OutputError(PnpError):
     """The run folder cannot be written, or belongs to another source."""
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from threading import Lock
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -49,15 +53,31 @@ def voc_palette() -> np.ndarray:
 
 VOC_PALETTE = voc_palette()
 
+
+def palette_of(colours: Sequence[str]) -> np.ndarray:
+    """A palette (256, 3) uint8 from #rrggbb of the labels 0, 1 ...; the others keep their VOC colours.
+
+    >>> palette_of(["#102030"])[[0, 1]].tolist()
+    [[16, 32, 48], [128, 0, 0]]
+    """
+    palette = VOC_PALETTE.copy()
+    palette[: len(colours)] = [list(bytes.fromhex(colour.removeprefix("#"))) for colour in colours]
+    return palette
+
+
 # Pillow warns of oddities in pictures it reads all the same; the size limit is ours to keep.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
-def encode_label_map(labels: np.ndarray) -> bytes:
-    """A label map (H, W) uint8 as palette PNG bytes with the VOC colours."""
+def encode_label_map(labels: np.ndarray, palette: np.ndarray = VOC_PALETTE) -> bytes:
+    """A label map (H, W) uint8 as palette PNG bytes.
+
+    Args:
+        palette: (256, 3) uint8 colours of the labels.
+    """
     image = Image.fromarray(np.ascontiguousarray(labels, dtype=np.uint8), mode="P")
-    image.putpalette(VOC_PALETTE.tobytes())
+    image.putpalette(palette.tobytes())
     buffer = io.BytesIO()
     image.save(buffer, format="PNG")
     return buffer.getvalue()
@@ -82,7 +102,29 @@ def encode_grey(values: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def decode_image(data: bytes, max_pixels: int) -> np.ndarray:
+@dataclass(frozen=True)
+class Picture:
+    """A decoded picture.
+
+    Attributes:
+        pixels: (H, W, 3) uint8 RGB, image pixels, upright.
+        notes: what was done to it beyond decoding, for people.
+    """
+
+    pixels: np.ndarray
+    notes: tuple[str, ...] = ()
+
+
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "TIFF", "BMP", "DIB", "PPM", "JPEG2000")
+"""Whatever a file is called, nothing else is tried: Pillow would hand EPS to Ghostscript, for one."""
+# Pictures are decoded on several threads; of large ones, which take gigabytes on the way, one at a time.
+_LARGE_PIXELS = 16_000_000
+_ONE_LARGE = Lock()
+_APPLE_DOUBLE = b"\x00\x05\x16\x07"
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
+
+
+def decode_image(data: bytes, max_pixels: int) -> Picture:
     """Decode a picture as a viewer shows it.
 
     EXIF rotation is applied, 16-bit grey is scaled (not saturated), transparency is laid on
@@ -92,39 +134,86 @@ def decode_image(data: bytes, max_pixels: int) -> np.ndarray:
         data: encoded picture.
         max_pixels: refuse pictures with more pixels.
 
-    Returns:
-        (H, W, 3) uint8 RGB, image pixels.
-
     Raises:
         UnreadableImage: with the reason in one line.
     """
     if not data:
         raise UnreadableImage("empty file (0 bytes)")
+    if data.startswith(_APPLE_DOUBLE):
+        raise UnreadableImage("macOS side-car file (AppleDouble), not a picture")
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if image.width * image.height > max_pixels:
                 raise UnreadableImage(f"{image.width}x{image.height} pixels are over the limit of {max_pixels}")
-            image.load()  # first: after a failed look at the EXIF it would give half a picture
-            return np.array(_to_rgb(ImageOps.exif_transpose(image)))
+            with _ONE_LARGE if image.width * image.height > _LARGE_PIXELS else nullcontext():
+                image.load()  # first: after a failed look at the EXIF it would give half a picture
+                return _upright_rgb(image)
     except UnreadableImage:
         raise
     except Exception as error:  # Pillow's decoders raise nearly any type on hostile bytes
+        if data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS:
+            raise UnreadableImage("HEIF/HEIC is not supported; convert it to JPEG or PNG") from error
         raise UnreadableImage(_one_line(error)) from error
 
 
 def _one_line(error: Exception) -> str:
+    if isinstance(error, Image.DecompressionBombError):
+        return f"over {2 * (Image.MAX_IMAGE_PIXELS or 0)} pixels (decompression bomb)"
     message = " ".join(str(error).split())
     if "cannot identify image file" in message:
-        message = "not a picture in a known format"
-    return f"{type(error).__name__}: {message}"[:300]
+        return "not a picture in a known format"
+    return f"cannot be decoded: {message} ({type(error).__name__})"[:300]
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16") or image.mode == "I":
-        values = np.asarray(image).astype(np.int64)
-        image = Image.fromarray((np.clip(values, 0, 65535) >> 8).astype(np.uint8))
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        layered = image.convert("RGBA")
-        white = Image.new("RGBA", layered.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, layered).convert("RGB")
-    return image.convert("RGB")
+def _upright_rgb(image: Image.Image) -> Picture:
+    notes = []
+    if _several(image):
+        several = "several pictures in the file" if image.format in ("MPO", "TIFF") else "animation"
+        notes.append(f"{several}: only the first is used")
+    mode, size = image.mode, image.size
+    upright = ImageOps.exif_transpose(image)
+    if upright.size != size or (upright is not image and _turned(image)):
+        notes.append("EXIF orientation applied")
+    if mode.startswith("I;16") or mode in ("I", "F"):
+        values, clear = np.asarray(upright), upright.info.get("transparency")
+        eight = _to_8_bits(values)
+        notes.append("brightness scaled to 8 bits")
+        if clear is not None and (values == clear).any():
+            eight[values == clear] = 255
+            notes.append("transparency laid on white")
+        upright = Image.fromarray(eight)
+    elif upright.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in upright.info:
+        layered = upright.convert("RGBA")
+        if np.asarray(layered.getchannel("A")).min() < 255:
+            notes.append("transparency laid on white")
+        upright = Image.new("RGB", layered.size, (255, 255, 255))
+        upright.paste(layered, mask=layered.getchannel("A"))
+    return Picture(np.array(upright.convert("RGB")), tuple(notes))
+
+
+def _several(image: Image.Image) -> bool:
+    """Whether there are more pictures in the file; they are not counted."""
+    try:
+        return getattr(image, "is_animated", False)
+    except Exception:  # a damaged second one; the first has been read
+        return True
+
+
+def _turned(image: Image.Image) -> bool:
+    return image.getexif().get(0x0112, 1) != 1
+
+
+def _to_8_bits(values: np.ndarray) -> np.ndarray:
+    """Grey values of 16 or 32 bits or floats to uint8; the range must be one that can be told.
+
+    Raises:
+        UnreadableImage: values of no known range.
+    """
+    low, high = float(values.min()), float(values.max())
+    if not np.isfinite(values).all() or low < 0 or high > 65535:
+        raise UnreadableImage(f"grey values from {low:g} to {high:g}: convert the picture to 8 or 16 bits")
+    if values.dtype == np.uint16:
+        return (values >> 8).astype(np.uint8)
+    # Wider values say nothing of their range: the narrowest usual one that holds them.
+    whole = next(top for top in ((1, 255, 65535) if values.dtype.kind == "f" else (255, 65535)) if high <= top)
+    return np.rint(values * (255 / whole)).astype(np.uint8)

@@ -152,7 +152,8 @@ def _nearest(size: int, source: int) -> np.ndarray:
 def make_label_map(salience: SalienceMaps, picture: UInt8[np.ndarray, "H W 3"], config: MaskConfig) -> LabelMap:
     """One picture's salience to its label map, at the picture's own size.
 
-    Pictures with a side over `config.max_side` are refined at a smaller size, so that memory has a bound.
+    Without candidate classes it is all background. Pictures with a side over `config.max_side` are
+    refined at a smaller size, so that memory has a bound.
 
     Args:
         config: with `background` other than `auto`.
@@ -160,6 +161,9 @@ def make_label_map(salience: SalienceMaps, picture: UInt8[np.ndarray, "H W 3"], 
     Raises:
         UnknownNameError: no such CRF.
     """
+    if not salience.classes:
+        size = (salience.height, salience.width)
+        return LabelMap(np.zeros(size, np.uint8), np.ones(size, np.float32), np.zeros(0, np.float32))
     summed = sum_iterations(salience.maps, config.sum)
     background = wants_background(config.background, len(salience.classes))
     picture = _shrunk(picture, config.max_side)

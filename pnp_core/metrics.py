@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -71,13 +72,22 @@ class ConfusionMatrix:
         union = self.union()
         return np.divide(self.intersection(), union, out=np.full(len(union), np.nan), where=union > 0, dtype=np.float64)
 
-    def averaged(self, convention: Literal["present", "union"]) -> Bool[np.ndarray, " N"]:
-        """Classes that enter the mean: those in the ground truth, or all with a union (mmseg)."""
-        return self.counts.sum(axis=1) > 0 if convention == "present" else self.union() > 0
+    def averaged(
+        self, convention: Literal["present", "union"], scored: Sequence[int] | None = None
+    ) -> Bool[np.ndarray, " N"]:
+        """Classes that enter the mean: those in the ground truth, or all with a union (mmseg).
 
-    def mean_iou(self, convention: Literal["present", "union"] = "present") -> float:
+        Args:
+            scored: labels that may enter it; all when None.
+        """
+        chosen = self.counts.sum(axis=1) > 0 if convention == "present" else self.union() > 0
+        return chosen if scored is None else chosen & np.isin(np.arange(len(chosen)), scored)
+
+    def mean_iou(
+        self, convention: Literal["present", "union"] = "present", scored: Sequence[int] | None = None
+    ) -> float:
         """Mean of the per-class IoUs; NaN when nothing was counted."""
-        chosen = self.averaged(convention)
+        chosen = self.averaged(convention, scored)
         return float(self.iou()[chosen].mean()) if chosen.any() else float("nan")
 
     def pixel_accuracy(self) -> float:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Literal
+from typing import Any
 
-from pnp_core.cards import DatasetCard, check_split, load_card, read_samples
+from pnp_core.cards import DatasetCard, load_card
 from pnp_core.config import TINY, EvalConfig, LabelConfig, PipelineConfig
 from pnp_core.crf import get_crf
+from pnp_core.errors import UsageError
 from pnp_core.prompts import build_prompts, clean_class_names
+from pnp_core.readers import Dataset, open_dataset, resolve_card
 from pnp_core.records import RunSummary, ShardRef
 from pnp_core.shapes import CLASS_NAMES
 from pnp_core.shards import even_sizes, read_index, write_shards
@@ -19,7 +22,23 @@ from pnp_core.stages.salience import SalienceJob
 from pnp_core.stages.scores import ScoreJob
 from pnp_core.store import RunFolder, fingerprint
 
-_PACKAGES = ("pnp-ovss", "torch", "transformers", "pydensecrf2", "prefect", "numpy", "pillow", "pyarrow", "webdataset")
+PER_SHARD = 64
+"""Pictures in a shard when nothing else is asked for."""
+FEWEST_SHARDS = 8
+REASONS = 20
+"""Reasons for quarantine in a run's summary; the tables have all."""
+_PACKAGES = (
+    "pnp-ovss",
+    "torch",
+    "transformers",
+    "pydensecrf2",
+    "prefect",
+    "numpy",
+    "pillow",
+    "pyarrow",
+    "webdataset",
+    "open-clip-torch",
+)
 
 
 @dataclass(frozen=True)
@@ -32,41 +51,57 @@ class Plan:
     png: bool
 
 
-def _plan(
-    config: PipelineConfig,
-    class_names: tuple[str, ...],
-    background: Literal["always", "few"],
-    score: EvalConfig | None,
-) -> Plan:
+def _plan(config: PipelineConfig, card: DatasetCard, only: tuple[int, ...] | None) -> Plan:
     get_crf(config.masks.crf.name)
-    salience = SalienceJob.create(config.out, config.salience, config.runtime, class_names)
-    rule = background if config.masks.background == "auto" else config.masks.background
+    vocabulary = only and tuple(label for label in only if label)
+    salience = SalienceJob.create(config.out, config.salience, config.runtime, card, vocabulary)
+    rule = card.background_rule if config.masks.background == "auto" else config.masks.background
     backbone = config.salience.backbone
     masks = MaskJob(
         out=config.out,
         config=config.masks.model_copy(update={"background": rule}),
         max_pixels=config.salience.max_pixels,
-        class_names=class_names,
+        class_names=card.names,
+        palette=None if card.palette == "voc" else card.palette,
         model=f"{backbone.name}:{backbone.checkpoint}@{salience.checkpoint.revision}",
         salience_fingerprint=salience.fingerprint,
     )
-    score_job = score and ScoreJob(
-        out=config.out,
-        config=score.score,
-        label_names=("background", *class_names),
-        masks_fingerprint=masks.fingerprint,
-    )
-    return Plan(salience, masks, score_job, config.png)
+    return Plan(salience, masks, None, config.png)
+
+
+def _only(config: EvalConfig, card: DatasetCard) -> tuple[int, ...] | None:
+    """Labels of the class subset, None without one.
+
+    Raises:
+        UsageError: it holds nothing but background.
+    """
+    if not config.only_classes:
+        return None
+    labels = card.labels(config.only_classes)
+    if labels == (0,):
+        raise UsageError("only_classes names background alone; name at least one class")
+    return labels
 
 
 def plan_eval(config: EvalConfig) -> Plan:
     """The jobs of an `eval` run.
 
     Raises:
-        PnpError: the dataset, backbone, checkpoint, layer, head or CRF does not exist or fit.
+        PnpError: the dataset, a class, backbone, checkpoint, layer, head or CRF does not exist or fit.
     """
-    card = load_card(config.dataset)
-    return _plan(config, card.classes, card.background_rule, config)
+    card = resolve_card(load_card(config.dataset), config.data)
+    if config.score.void_as_background and not card.background:
+        raise UsageError(f"void_as_background makes no sense for {card.name}, where background is not scored")
+    only = _only(config, card)
+    plan = _plan(config, card, only)
+    score = ScoreJob(
+        out=config.out,
+        config=config.score,
+        label_names=("background", *card.names),
+        scored=only or tuple(range(0 if card.background else 1, len(card.classes) + 1)),
+        masks_fingerprint=plan.masks.fingerprint,
+    )
+    return replace(plan, score=score)
 
 
 def plan_label(config: LabelConfig) -> Plan:
@@ -75,19 +110,45 @@ def plan_label(config: LabelConfig) -> Plan:
     Raises:
         PnpError: a class name, backbone, checkpoint, layer, head or CRF does not exist or fit.
     """
-    return _plan(config, tuple(clean_class_names(config.classes)), "always", None)
+    if config.salience.candidates.source == "labels":
+        raise UsageError("a corpus has no image-level labels; use --candidates itm, vocabulary, clip or file")
+    card = load_card("folder").with_classes(tuple(clean_class_names(config.classes)))
+    return _plan(config, card, None)
 
 
-def check_eval(config: EvalConfig) -> None:
+def _open_dataset(config: EvalConfig) -> Dataset:
+    card = resolve_card(load_card(config.dataset), config.data)
+    return open_dataset(card, config.data, config.split, config.ground_truth, config.image_labels, _only(config, card))
+
+
+def _foreign_to_tiny(plan: Plan) -> list[str]:
+    """Class names the bundled model was not trained on, when that is the one in use."""
+    if plan.salience.config.backbone.checkpoint != TINY:
+        return []
+    return [name for name in plan.salience.card.names if name.lower() not in CLASS_NAMES]
+
+
+_OTHER_MODEL = "For photographs use --checkpoint with a BLIP-ITM model, such as Salesforce/blip-itm-large-flickr"
+
+
+def check_eval(config: EvalConfig) -> list[str]:
     """Find what is wrong with a run before anything is started.
 
+    Returns:
+        Warnings for the user.
+
     Raises:
-        PnpError: as `plan_eval`; or no such split, or the run folder cannot be written.
+        PnpError: as `plan_eval`; or no such split, files are missing, or the run folder cannot be written.
     """
-    plan_eval(config)
-    card = load_card(config.dataset)
-    check_split(card, config.split)
+    plan = plan_eval(config)
+    _open_dataset(config)
     RunFolder(config.out).check_writable()
+    if not _foreign_to_tiny(plan):
+        return []
+    return [
+        f"the bundled tiny model knows only its {len(CLASS_NAMES)} drawn classes: these scores say nothing of the "
+        f"method. {_OTHER_MODEL}"
+    ]
 
 
 def check_label(config: LabelConfig) -> list[str]:
@@ -101,16 +162,14 @@ def check_label(config: LabelConfig) -> list[str]:
             run folder cannot be written.
     """
     plan = plan_label(config)
-    source = open_source(config.source, leave_out=config.out)
+    source = open_source(config.source, leave_out=config.out, image_column=config.image_column)
     RunFolder(config.out).check_writable()
-    build_prompts(plan.salience.class_names, config.salience.caption, plan.salience.backbone())
+    build_prompts(plan.salience.card.captions, config.salience.caption, plan.salience.backbone())
     warnings = []
-    foreign = [name for name in plan.salience.class_names if name.lower() not in CLASS_NAMES]
-    if config.salience.backbone.checkpoint == TINY and foreign:
+    if foreign := _foreign_to_tiny(plan):
         warnings.append(
             f"the bundled tiny model knows only its {len(CLASS_NAMES)} drawn classes, not {', '.join(foreign)}: "
-            f"these masks mean nothing. For photographs use --checkpoint with a BLIP-ITM model, such as "
-            f"Salesforce/blip-itm-large-flickr"
+            f"these masks mean nothing. {_OTHER_MODEL}"
         )
     if source.ignored:
         counts = ", ".join(f"{ending} x{number}" for ending, number in source.ignored.most_common(5))
@@ -124,14 +183,15 @@ def shard_dataset(config: EvalConfig) -> list[ShardRef]:
     Raises:
         OutputError: the run folder belongs to another dataset or cannot be written.
     """
-    card: DatasetCard = load_card(config.dataset)
+    dataset = _open_dataset(config)
     run = RunFolder(config.out)
-    identity = f"dataset {card.name}, split {config.split}"
-    samples = read_samples(card, config.split)
-    digest = fingerprint(card.model_dump(), config.split, config.limit, config.shards)
-    known = read_index(run, identity, digest)
-    sizes = even_sizes(config.limit, config.shards)
-    return known or write_shards(run, samples, sizes, identity, digest)
+    # A drawn dataset has no end: a limit may go beyond what is usual.
+    pictures = min(config.limit or len(dataset), len(dataset)) if config.data else config.limit or len(dataset)
+    shards = config.shards or max(FEWEST_SHARDS, -(-pictures // PER_SHARD))
+    digest = fingerprint(dataset.digest(config.limit), config.image_labels, shards)
+    known = read_index(run, dataset.identity, digest)
+    sizes = even_sizes(pictures, shards)
+    return known or write_shards(run, dataset.samples(), sizes, dataset.identity, digest)
 
 
 def shard_source(config: LabelConfig) -> list[ShardRef]:
@@ -141,7 +201,7 @@ def shard_source(config: LabelConfig) -> list[ShardRef]:
         SourceError: no pictures there.
         OutputError: the run folder belongs to another source or cannot be written.
     """
-    source = open_source(config.source, leave_out=config.out)
+    source = open_source(config.source, leave_out=config.out, image_column=config.image_column)
     run = RunFolder(config.out)
     digest = fingerprint(source.digest(), config.images_per_shard)
 
@@ -163,14 +223,26 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def write_run_record(config: PipelineConfig, plan: Plan, summary: RunSummary) -> None:
-    """Write run.json: configuration, versions, weights, fingerprints, counts and timings."""
+def _quarantine_reasons(plan: Plan, shards: list[ShardRef]) -> dict[str, int]:
+    """The most frequent reasons of this run's shards."""
+    folder = plan.salience.folder
+    reasons: Counter[str] = Counter()
+    for file in (folder.quarantine_file(shard.name) for shard in shards):
+        if folder.run.exists(file):
+            reasons.update(folder.run.read_table(file)["reason"].to_pylist())
+    return dict(reasons.most_common(REASONS))
+
+
+def finish_run(config: PipelineConfig, plan: Plan, shards: list[ShardRef], summary: RunSummary) -> None:
+    """Sum up the quarantine, and write run.json: configuration, versions, weights, fingerprints, counts, timings."""
+    summary.reasons = _quarantine_reasons(plan, shards) if summary.quarantined else {}
     card = load_card(config.dataset) if isinstance(config, EvalConfig) else None
     record: dict[str, Any] = {
         "config": config.model_dump(mode="json"),
         "versions": _versions(),
         "weights_revision": plan.salience.checkpoint.revision,
         "card": {"name": card.name, "version": card.version} if card else None,
+        "classes": list(plan.masks.class_names),
         "fingerprints": {
             "salience": plan.salience.fingerprint,
             "masks": plan.masks.fingerprint,

@@ -24,6 +24,7 @@ class Sample:
         label_map: ground truth as PNG bytes, when there is any.
         classes: image-level labels (class ids), when known.
         fault: why there are no image bytes; the pipeline quarantines the sample with it.
+        name: the picture's own name, to look it up in tables; empty when `source` is that.
     """
 
     key: str
@@ -33,6 +34,7 @@ class Sample:
     label_map: bytes | None = None
     classes: tuple[int, ...] | None = None
     fault: str | None = None
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,9 @@ class SalienceMaps:
         classes: the C candidate class ids.
         itm: (C,) float32, match probability in [0, 1] of the caption that names the class.
         height, width: of the picture in image pixels, after EXIF rotation.
+        scores: of each candidate in [0, 1], None where its source gives none; empty when unknown.
+        chosen: how the candidates were chosen, for people.
+        notes: what was done to the picture to read it, for people.
     """
 
     maps: np.ndarray
@@ -61,6 +66,9 @@ class SalienceMaps:
     itm: np.ndarray
     height: int
     width: int
+    scores: tuple[float | None, ...] = ()
+    chosen: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -131,13 +139,15 @@ class RunSummary:
     resumed: int = 0
     stages: dict[str, StageSummary] = field(default_factory=dict)
     scores: dict[str, Any] = field(default_factory=dict)
+    reasons: dict[str, int] = field(default_factory=dict)
+    """Why pictures were quarantined, most frequent first."""
 
     def as_json(self) -> dict[str, Any]:
         """The object that `--json` prints."""
         stages = {name: {**asdict(s), "images_per_second": s.images_per_second} for name, s in self.stages.items()}
         seconds = {name: round(s.seconds, 3) for name, s in self.stages.items()}
         head = {k: getattr(self, k) for k in ("images", "labelled", "quarantined", "resumed", "out", "masks")}
-        return {**head, "seconds": seconds, "stages": stages, **self.scores}
+        return {**head, "seconds": seconds, "stages": stages, "reasons": self.reasons, **self.scores}
 
 
 Progress = Callable[[int], None]

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-import tarfile
 from collections.abc import Iterable, Iterator
-from itertools import groupby, islice
-from pathlib import PurePosixPath
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -15,11 +13,12 @@ from webdataset.tariterators import group_by_keys, tar_file_iterator
 from webdataset.writer import TarWriter
 
 from pnp_core.errors import CorruptRunError, OutputError, SourceError
-from pnp_core.images import IMAGE_EXTENSIONS
 from pnp_core.records import Sample, ShardRef
 from pnp_core.store import RunFolder, discard_shards, sha256, table_bytes
 
 INDEX = "shards/index.parquet"
+MAX_SHARD_BYTES = 256 * 2**20
+"""A shard is closed when its pictures have more bytes, however few they are: it is held in memory whole."""
 _PREVIOUS = "shards/previous.parquet"
 _LABEL_MAP = "seg.png"
 _META = "json"
@@ -43,6 +42,8 @@ def pack(samples: Iterable[Sample]) -> bytes:
                 meta["classes"] = list(sample.classes)
             if sample.fault is not None:
                 meta["fault"] = sample.fault
+            if sample.name:
+                meta["name"] = sample.name
             record = {"__key__": sample.key, f"img.{sample.extension}": sample.image}
             if sample.label_map is not None:
                 record[_LABEL_MAP] = sample.label_map
@@ -69,46 +70,8 @@ def unpack(data: bytes) -> Iterator[Sample]:
             label_map=record.get(_LABEL_MAP),
             classes=tuple(meta["classes"]) if "classes" in meta else None,
             fault=meta.get("fault"),
+            name=meta.get("name", ""),
         )
-
-
-def foreign_pictures(data: bytes) -> Iterator[tuple[str, str, bytes | None]]:
-    """Name, ending and bytes of each picture in anybody's webdataset tar.
-
-    A record with one picture is named by its key; of several pictures in a record each is named in
-    full; a record without one comes with None. ``.seg.png`` files are label maps, not pictures.
-
-    Raises:
-        tarfile.TarError: the bytes are no tar, or it is damaged or cut short.
-    """
-    for key, members in groupby(_members(data), key=lambda member: _record_key(member[0])):
-        pictures = []
-        for name, content in members:
-            ending = PurePosixPath(name).suffix.lstrip(".").lower()
-            if (ending in IMAGE_EXTENSIONS or not ending) and not name.endswith(f".{_LABEL_MAP}"):
-                pictures.append((name, ending or "none", content))
-        if not pictures:
-            yield key, "none", None
-        for name, ending, content in pictures:
-            yield (key if len(pictures) == 1 else name.removesuffix(f".{ending}")), ending, content
-
-
-def _record_key(name: str) -> str:
-    """A member's webdataset key: its path up to the first dot of the file name."""
-    path = PurePosixPath(name)
-    return str(path.with_name(path.name.split(".")[0] or path.name))
-
-
-def _members(data: bytes) -> Iterator[tuple[str, bytes]]:
-    """Files of a tar in order; hidden ones and folders left out."""
-    with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
-        for member in tar:
-            file = tar.extractfile(member) if member.isreg() else None
-            if file is not None and not PurePosixPath(member.name).name.startswith("."):
-                yield member.name, file.read()
-        # Python's reader takes a damaged header for the end; a whole tar ends with a block of zeros.
-        if any(data[tar.offset : tar.offset + tarfile.BLOCKSIZE]) or tar.offset >= len(data):
-            raise tarfile.ReadError(f"damaged or cut short at byte {tar.offset}")
 
 
 def read_shard(run: RunFolder, shard: ShardRef) -> Iterator[Sample]:
@@ -167,7 +130,7 @@ def write_shards(
 ) -> list[ShardRef]:
     """Write samples as numbered tars, then the index, which makes them count.
 
-    Memory is bounded by one shard.
+    Memory is bounded by one shard, which is closed early when its pictures exceed `MAX_SHARD_BYTES`.
 
     Args:
         sizes: number of samples per shard; may be endless.
@@ -181,12 +144,8 @@ def write_shards(
         run.write(_PREVIOUS, run.read(INDEX))
         run.remove(INDEX)
     before = _digests(run, _PREVIOUS)
-    remaining = iter(samples)
     shards: list[ShardRef] = []
-    for size in sizes:
-        batch = list(islice(remaining, size))
-        if not batch:
-            break
+    for batch in _batches(samples, sizes):
         data = pack(batch)
         name = f"{len(shards):06d}"
         run.write(shard_file(name), data)
@@ -203,6 +162,24 @@ def write_shards(
     run.write(INDEX, table_bytes(pa.table(columns, schema=schema)))
     run.remove(_PREVIOUS)
     return shards
+
+
+def _batches(samples: Iterable[Sample], sizes: Iterable[int]) -> Iterator[list[Sample]]:
+    """Samples of one shard after the other."""
+    remaining = iter(samples)
+    for size in sizes:
+        batch: list[Sample] = []
+        taken = held = 0
+        for sample in islice(remaining, size):
+            batch.append(sample)
+            taken, held = taken + 1, held + len(sample.image)
+            if held > MAX_SHARD_BYTES:
+                yield batch
+                batch, held = [], 0
+        if batch:
+            yield batch
+        if taken < size:
+            return
 
 
 def _digests(run: RunFolder, index: str) -> dict[str, str]:

@@ -63,6 +63,7 @@ class Backbone(TextEncoder, Protocol):
         """Match N captions with each picture; the graph begins at the lowest wanted layer.
 
         Below that layer nothing is recorded. Its probabilities are the leaf of the graph; those
-        of higher wanted layers depend on it, so `torch.autograd.grad` gives total derivatives.
+        of higher wanted layers depend on it, so `torch.autograd.grad` gives total derivatives. With no
+        layer wanted only the scores are computed.
         """
         ...

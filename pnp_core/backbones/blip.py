@@ -205,9 +205,9 @@ class Blip:
         mask: Bool[torch.Tensor, "B N T"],
         layers: Sequence[int],
     ) -> Match:
-        """Match N captions with each picture, recording the graph from the lowest wanted layer on."""
+        """Match N captions with each picture, recording the graph from the lowest wanted layer on, see `Backbone`."""
         batch, captions, tokens = ids.shape
-        lowest = min(layers)
+        lowest = min(layers, default=self.layers)
         hidden = self._text.embeddings(ids.flatten(0, 1))
         hidden_bias = torch.zeros(mask.shape, device=mask.device).masked_fill(~mask, -torch.inf)
         hidden_bias = hidden_bias.flatten(0, 1)[:, None, None, :]

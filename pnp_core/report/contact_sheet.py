@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from PIL.Image import Resampling
 
-from pnp_core.images import VOC_PALETTE, decode_image, decode_label_map
+from pnp_core.images import decode_image, decode_label_map
 from pnp_core.plan import Plan
 from pnp_core.records import IGNORE, SalienceMaps, Sample, ShardRef
 from pnp_core.shards import read_shard
@@ -46,7 +46,7 @@ def _rows(plan: Plan, shards: Sequence[ShardRef], number: int) -> Iterator[_Row]
         for sample in read_shard(run, shard):
             if sample.key in wanted:
                 truth = decode_label_map(sample.label_map) if sample.label_map else None
-                picture = decode_image(sample.image, plan.masks.max_pixels)
+                picture = decode_image(sample.image, plan.masks.max_pixels).pixels
                 labels = decode_label_map(wanted[sample.key])
                 yield _Row(sample, picture, stored[sample.key], labels, truth)
         left -= len(wanted)
@@ -65,34 +65,38 @@ def _tile(pixels: np.ndarray) -> Image.Image:
     return tile
 
 
-def _overlay(picture: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def _overlay(picture: np.ndarray, labels: np.ndarray, palette: np.ndarray) -> np.ndarray:
     """Class colours over a pale grey picture; void pixels white."""
     grey = picture.mean(axis=2, keepdims=True) * 0.35 + 140
-    colours = VOC_PALETTE[labels].astype(np.float32)
+    colours = palette[labels].astype(np.float32)
     shown = np.where((labels > 0)[..., None], 0.75 * colours + 0.25 * grey, grey)
     shown[labels == IGNORE] = 255
     return np.clip(shown, 0, 255).astype(np.uint8)
 
 
-def _heat(row: _Row, iteration: int) -> np.ndarray:
-    """Salience in class colours over a dark picture; each class scaled by its peak over all iterations."""
+def _heat(row: _Row, iteration: int, palette: np.ndarray) -> np.ndarray:
+    """Salience over a dark picture: each pixel in the colour of its strongest class, each class scaled by its
+    peak over all iterations.
+    """
     height, width = row.picture.shape[:2]
-    shown = row.picture.mean(axis=2, keepdims=True) * 0.3 * np.ones(3)
+    dark = row.picture.mean(axis=2, keepdims=True) * 0.3 * np.ones(3)
+    strongest, light = np.zeros((height, width, 1)), np.zeros((height, width, 3))
     peaks = np.maximum(row.salience.maps.max(axis=(0, 2, 3)), 1e-12)
     for c, class_id in enumerate(row.salience.classes):
-        strength = Image.fromarray((row.salience.maps[iteration, c] / peaks[c]).astype(np.float32))
-        strength = np.asarray(strength.resize((width, height), Resampling.BILINEAR))[..., None]
-        shown = shown + strength * (VOC_PALETTE[class_id].astype(np.float32) * 0.8 + 50)
-    return np.clip(shown, 0, 255).astype(np.uint8)
+        scaled = Image.fromarray((row.salience.maps[iteration, c] / peaks[c]).astype(np.float32))
+        strength = np.asarray(scaled.resize((width, height), Resampling.BILINEAR))[..., None]
+        light = np.where(strength > strongest, strength * (palette[class_id].astype(np.float32) * 0.8 + 50), light)
+        strongest = np.maximum(strongest, strength)
+    return np.clip(dark + light, 0, 255).astype(np.uint8)
 
 
-def _draw_legend(draw: ImageDraw.ImageDraw, row: _Row, names: Sequence[str], y: int) -> None:
+def _draw_legend(draw: ImageDraw.ImageDraw, row: _Row, names: Sequence[str], palette: np.ndarray, y: int) -> None:
     x = GAP
     font = ImageFont.load_default(12)
     draw.text((x, y + 3), row.sample.key[:40], fill=_INK, font=font)
     x += draw.textlength(row.sample.key[:40], font=font) + 14
     for class_id in row.salience.classes:
-        draw.rectangle([x, y + 5, x + 10, y + 15], fill=tuple(VOC_PALETTE[class_id].tolist()), outline=_INK)
+        draw.rectangle([x, y + 5, x + 10, y + 15], fill=tuple(palette[class_id].tolist()), outline=_INK)
         draw.text((x + 14, y + 3), names[class_id - 1], fill=_INK, font=font)
         x += 14 + draw.textlength(names[class_id - 1], font=font) + 14
 
@@ -105,6 +109,7 @@ def contact_sheet(plan: Plan, shards: Sequence[ShardRef], pictures: int = 10) ->
         pictures: how many, spread over the shards.
     """
     rows = list(_rows(plan, shards, pictures))
+    palette = plan.masks.colours
     truths = any(row.truth is not None for row in rows)
     iterations = plan.salience.config.dropout.iterations
     titles = ["picture", *(["ground truth"] if truths else []), "prediction"]
@@ -118,12 +123,12 @@ def contact_sheet(plan: Plan, shards: Sequence[ShardRef], pictures: int = 10) ->
         y = HEADER + number * (TILE + LEGEND)
         tiles = [row.picture]
         if truths:
-            tiles.append(_overlay(row.picture, row.truth) if row.truth is not None else row.picture)
-        tiles.append(_overlay(row.picture, row.labels))
-        tiles += [_heat(row, k) for k in range(iterations)]
+            tiles.append(_overlay(row.picture, row.truth, palette) if row.truth is not None else row.picture)
+        tiles.append(_overlay(row.picture, row.labels, palette))
+        tiles += [_heat(row, k, palette) for k in range(iterations)]
         for column, pixels in enumerate(tiles):
             sheet.paste(_tile(pixels), (GAP + column * (TILE + GAP), y))
-        _draw_legend(draw, row, plan.masks.class_names, y + TILE)
+        _draw_legend(draw, row, plan.masks.class_names, palette, y + TILE)
     buffer = io.BytesIO()
     sheet.save(buffer, format="PNG")
     return buffer.getvalue()

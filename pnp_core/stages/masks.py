@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from pnp_core.config import Config, MaskConfig
-from pnp_core.images import decode_image, encode_grey, encode_label_map
+from pnp_core.images import VOC_PALETTE, decode_image, encode_grey, encode_label_map, palette_of
 from pnp_core.masks import LabelMap, make_label_map
 from pnp_core.records import Progress, SalienceMaps, Sample, ShardRef, StageResult, silent
 from pnp_core.shards import read_shard
@@ -19,7 +19,7 @@ from pnp_core.store import RunFolder, StageFolder, StageOutput, fingerprint, tab
 
 STAGE = "masks"
 PNG = "png"
-VERSION = 1
+VERSION = 2
 
 _CLASS = pa.struct(
     [
@@ -28,6 +28,7 @@ _CLASS = pa.struct(
         ("pixels", pa.int64()),
         ("salience", pa.float32()),
         ("itm", pa.float32()),
+        ("score", pa.float32()),
     ]
 )
 # How Hugging Face `datasets` stores pictures; with the feature metadata below it shows them.
@@ -46,8 +47,11 @@ _FEATURES = {
             "pixels": {"dtype": "int64", "_type": "Value"},
             "salience": {"dtype": "float32", "_type": "Value"},
             "itm": {"dtype": "float32", "_type": "Value"},
+            "score": {"dtype": "float32", "_type": "Value"},
         },
     },
+    "chosen": {"dtype": "string", "_type": "Value"},
+    "notes": {"_type": "List", "feature": {"dtype": "string", "_type": "Value"}},
     "confidence": {"_type": "Image"},
     "model": {"dtype": "string", "_type": "Value"},
     "fingerprint": {"dtype": "string", "_type": "Value"},
@@ -60,13 +64,17 @@ MASK_SCHEMA = pa.schema(
         ("width", pa.int32()),
         ("mask", _IMAGE),
         ("classes", pa.list_(_CLASS)),
+        ("chosen", pa.string()),
+        ("notes", pa.list_(pa.string())),
         ("confidence", _IMAGE),
         ("model", pa.string()),
         ("fingerprint", pa.string()),
     ],
     metadata={"huggingface": json.dumps({"info": {"features": _FEATURES}})},
 )
-"""One row per picture: `mask.bytes` is a palette PNG, `confidence.bytes` a grey PNG or null."""
+"""One row per picture: `mask.bytes` is a palette PNG, `confidence.bytes` a grey PNG or null. `chosen` says how
+the candidate classes were chosen, `classes.score` what their source gave them; `notes` what was done to the
+picture to read it."""
 
 
 class MaskJob(Config):
@@ -77,6 +85,9 @@ class MaskJob(Config):
     """With `background` resolved."""
     max_pixels: int
     class_names: tuple[str, ...]
+    """Names of the labels 1, 2 ..."""
+    palette: tuple[str, ...] | None = None
+    """Colours #rrggbb of the labels 0, 1 ...; the Pascal VOC colour map when None."""
     model: str
     """The weights, for people who read the rows."""
     salience_fingerprint: str
@@ -84,7 +95,13 @@ class MaskJob(Config):
     @property
     def fingerprint(self) -> str:
         """Names the configuration and the salience it starts from."""
-        return fingerprint(STAGE, VERSION, self.config.model_dump(), self.salience_fingerprint)
+        rows = [self.class_names, self.palette]
+        return fingerprint(STAGE, VERSION, self.config.model_dump(), rows, self.salience_fingerprint)
+
+    @property
+    def colours(self) -> np.ndarray:
+        """The palette, (256, 3) uint8."""
+        return VOC_PALETTE if self.palette is None else palette_of(self.palette)
 
     @property
     def place(self) -> str:
@@ -108,7 +125,7 @@ def _row(sample: Sample, maps: SalienceMaps, label_map: LabelMap, job: MaskJob) 
         "source": sample.source,
         "height": maps.height,
         "width": maps.width,
-        "mask": {"bytes": encode_label_map(label_map.labels), "path": f"{sample.key}.png"},
+        "mask": {"bytes": encode_label_map(label_map.labels, job.colours), "path": f"{sample.key}.png"},
         "classes": [
             {
                 "id": class_id,
@@ -116,9 +133,12 @@ def _row(sample: Sample, maps: SalienceMaps, label_map: LabelMap, job: MaskJob) 
                 "pixels": int(pixels[class_id]),
                 "salience": float(label_map.salience[i]),
                 "itm": float(maps.itm[i]),
+                "score": maps.scores[i] if maps.scores else None,
             }
             for i, class_id in enumerate(maps.classes)
         ],
+        "chosen": maps.chosen,
+        "notes": list(maps.notes),
         "confidence": _confidence(label_map) if job.config.confidence else None,
         "model": job.model,
         "fingerprint": job.fingerprint,
@@ -139,7 +159,7 @@ def mask_shard(job: MaskJob, shard: ShardRef, salience: StageResult, progress: P
         for sample in read_shard(run, shard):
             # Pictures without salience were quarantined by the salience stage.
             if maps := stored.get(sample.key):
-                picture = decode_image(sample.image, job.max_pixels)
+                picture = decode_image(sample.image, job.max_pixels).pixels
                 rows.append(_row(sample, maps, make_label_map(maps, picture, job.config), job))
             progress(1)
         return StageOutput({"parquet": table_bytes(pa.Table.from_pylist(rows, schema=MASK_SCHEMA))}, len(rows))

@@ -18,6 +18,8 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from pnp_core.backbones import Backbone, Checkpoint, load_backbone, locate_checkpoint
+from pnp_core.candidates import CandidateSource, Choice, candidates_revision, choose, open_candidates
+from pnp_core.cards import DatasetCard
 from pnp_core.config import Config, RuntimeConfig, SalienceConfig
 from pnp_core.dropout import salience_dropout
 from pnp_core.errors import LayerRangeError, UnreadableImage
@@ -29,7 +31,7 @@ from pnp_core.shards import read_shard
 from pnp_core.store import RunFolder, StageFolder, StageOutput, fingerprint, table_bytes
 
 STAGE = "salience"
-VERSION = 1
+VERSION = 2
 # CLIP's normalisation, which BLIP was trained with.
 _MEAN = np.array([0.48145466, 0.4578275, 0.40821073], dtype=np.float32)
 _STD = np.array([0.26862954, 0.26130258, 0.27577711], dtype=np.float32)
@@ -41,21 +43,35 @@ class SalienceJob(Config):
     out: str
     config: SalienceConfig
     runtime: RuntimeConfig
-    class_names: tuple[str, ...]
-    """Names of the class ids 1, 2 ..."""
+    card: DatasetCard
+    """The classes, and how captions say them."""
+    vocabulary: tuple[int, ...]
+    """Labels that may be candidates."""
     checkpoint: Checkpoint
     """The weights, pinned."""
+    candidates: str | None = None
+    """Revision of the candidate source's own file or weights."""
 
     @classmethod
     def create(
-        cls, out: str, config: SalienceConfig, runtime: RuntimeConfig, class_names: tuple[str, ...]
+        cls,
+        out: str,
+        config: SalienceConfig,
+        runtime: RuntimeConfig,
+        card: DatasetCard,
+        vocabulary: tuple[int, ...] | None = None,
     ) -> SalienceJob:
-        """Pin the weights.
+        """Pin the weights and the candidates' file.
+
+        Args:
+            vocabulary: labels that may be candidates; all of the card when None.
 
         Raises:
             CheckpointError: the weights are missing or unfit.
             LayerRangeError: the model has no such layer or head, or its salience is zero.
+            UsageError: there is no such source of candidates, or its file is missing.
         """
+        revision = candidates_revision(config)
         checkpoint = locate_checkpoint(config.backbone)
         check_layer_head(config.layer, config.head, checkpoint.layers, checkpoint.heads)
         if config.kind == "gradcam" and config.layer == checkpoint.layers - 1:
@@ -67,15 +83,23 @@ class SalienceJob(Config):
             out=out,
             config=config,
             runtime=runtime,
-            class_names=class_names,
+            card=card,
+            vocabulary=vocabulary or tuple(range(1, len(card.classes) + 1)),
             checkpoint=checkpoint,
+            candidates=revision,
         )
 
     @property
     def fingerprint(self) -> str:
         """Names the configuration and the weights, not where they lie nor what runs them."""
-        config = self.config.model_dump(exclude={"backbone": {"checkpoint", "revision", "heads"}})
-        return fingerprint(STAGE, VERSION, config, self.class_names, self.checkpoint.revision)
+        # Revisions name weights and files; of CLIP only what is in use counts.
+        clip: Any = {"model", "pretrained"} if self.config.candidates.source == "clip" else True
+        exclude: Any = {"backbone": {"checkpoint", "revision", "heads"}, "candidates": {"file": True, "clip": clip}}
+        config = self.config.model_dump(exclude=exclude)
+        classes = [self.card.captions, self.vocabulary, self.candidates]
+        # A file of candidates may use any spelling or number of a class.
+        classes += [c.model_dump() for c in self.card.classes] if self.config.candidates.source == "file" else []
+        return fingerprint(STAGE, VERSION, config, classes, self.checkpoint.revision)
 
     @property
     def folder(self) -> StageFolder:
@@ -107,61 +131,109 @@ class _Input:
     pixels: torch.Tensor
     height: int
     width: int
-    classes: tuple[int, ...]
+    notes: tuple[str, ...]
+    for_candidates: Any
 
 
-def _prepare(sample: Sample, job: SalienceJob) -> _Input | Quarantined:
+def _prepare(sample: Sample, job: SalienceJob, source: CandidateSource) -> _Input | Quarantined:
     if sample.fault is not None:
         return Quarantined(sample.key, sample.source, "shard", sample.fault)
-    everything = tuple(range(1, len(job.class_names) + 1))
-    classes = everything if job.config.candidates == "vocabulary" else sample.classes
-    if not classes:
-        return Quarantined(sample.key, sample.source, STAGE, "no candidate classes: no image-level labels")
     try:
         picture = decode_image(sample.image, job.config.max_pixels)
     except UnreadableImage as error:
         return Quarantined(sample.key, sample.source, STAGE, str(error))
-    pixels = model_pixels(picture, job.config.backbone.image_size)
-    return _Input(sample, pixels, picture.shape[0], picture.shape[1], classes)
+    pixels = model_pixels(picture.pixels, job.config.backbone.image_size)
+    height, width = picture.pixels.shape[:2]
+    return _Input(sample, pixels, height, width, picture.notes, source.preprocess(picture.pixels))
 
 
-def _extract(
-    batch: list[_Input], job: SalienceJob, backbone: Backbone, prompts_of: Callable[[tuple[int, ...]], Prompts]
-) -> Iterator[SalienceMaps]:
-    prompts = stack_prompts([prompts_of(item.classes) for item in batch])
-    found = salience_dropout(
-        backbone,
-        torch.stack([item.pixels for item in batch]).to(backbone.device),
-        prompts.to(backbone.device),
-        job.config.dropout,
-        job.config.layer,
-        job.config.head,
-        job.config.kind,
-    )
-    maps = found.maps.unflatten(-1, backbone.grid).cpu().numpy()
-    itm = found.itm.cpu().numpy()
-    for i, item in enumerate(batch):
-        number = len(item.classes)
-        yield SalienceMaps(maps[i, :, :number], item.classes, itm[i, :number], item.height, item.width)
+@dataclass(frozen=True)
+class _Extractor:
+    """What all batches of a shard share."""
+
+    job: SalienceJob
+    backbone: Backbone
+    source: CandidateSource
+    prompts_of: Callable[[tuple[int, ...]], Prompts]
+
+    @classmethod
+    def create(cls, job: SalienceJob) -> _Extractor:
+        backbone = job.backbone()
+        config: Any = job.config  # frozen, hence hashable, which type checkers do not see
+        source = open_candidates(config, job.card, job.vocabulary, backbone, job.candidates)
+
+        @lru_cache(maxsize=1024)
+        def prompts_of(classes: tuple[int, ...]) -> Prompts:
+            return build_prompts([job.card.captions[c - 1] for c in classes], job.config.caption, backbone)
+
+        return cls(job, backbone, source, prompts_of)
+
+    def results(self, batch: list[_Input]) -> Iterator[SalienceMaps | Quarantined]:
+        """Choose the candidates of a batch, and run the drop iterations for the pictures that have some."""
+        pixels = torch.stack([item.pixels for item in batch]).to(self.backbone.device)
+        tokens = self.backbone.encode_image(pixels)
+        proposals = self.source.propose([i.sample for i in batch], [i.for_candidates for i in batch], tokens)
+        config, least = self.job.config.candidates, self.source.default_min_score
+        choices = [choose(proposal, config, least, self.job.vocabulary) for proposal in proposals]
+        ready = [i for i, choice in enumerate(choices) if choice.classes]
+        maps = iter(self._maps([batch[i] for i in ready], [choices[i] for i in ready], pixels[ready], tokens[ready]))
+        for item, choice in zip(batch, choices, strict=True):
+            if choice.classes:
+                yield next(maps)
+            elif choice.usable:
+                yield self._nothing(item, choice)
+            else:
+                yield Quarantined(item.sample.key, item.sample.source, STAGE, choice.how)
+
+    def _nothing(self, item: _Input, choice: Choice) -> SalienceMaps:
+        """Salience of a picture that holds none of the classes."""
+        maps = np.zeros((self.job.config.dropout.iterations, 0, *self.backbone.grid), dtype=np.float32)
+        itm = np.zeros(0, dtype=np.float32)
+        return SalienceMaps(maps, (), itm, item.height, item.width, (), choice.how, item.notes)
+
+    def _maps(
+        self, batch: list[_Input], choices: list[Choice], pixels: torch.Tensor, tokens: torch.Tensor
+    ) -> Iterator[SalienceMaps]:
+        if not batch:
+            return
+        config = self.job.config
+        prompts = stack_prompts([self.prompts_of(choice.classes) for choice in choices]).to(self.backbone.device)
+        found = salience_dropout(
+            self.backbone, pixels, prompts, config.dropout, config.layer, config.head, config.kind, tokens
+        )
+        maps = found.maps.unflatten(-1, self.backbone.grid).cpu().numpy()
+        itm = found.itm.cpu().numpy()
+        for i, (item, choice) in enumerate(zip(batch, choices, strict=True)):
+            number = len(choice.classes)
+            yield SalienceMaps(
+                maps=maps[i, :, :number],
+                classes=choice.classes,
+                itm=itm[i, :number],
+                height=item.height,
+                width=item.width,
+                scores=choice.scores,
+                chosen=choice.how,
+                notes=item.notes,
+            )
 
 
 def _results(
-    samples: Iterable[Sample], job: SalienceJob, backbone: Backbone, progress: Progress
+    samples: Iterable[Sample], extractor: _Extractor, progress: Progress
 ) -> Iterator[tuple[Sample, SalienceMaps] | Quarantined]:
     """Process samples batch by batch; decoding runs on threads, in order."""
-
-    @lru_cache(maxsize=1024)
-    def prompts_of(classes: tuple[int, ...]) -> Prompts:
-        return build_prompts([job.class_names[c - 1] for c in classes], job.config.caption, backbone)
-
+    job = extractor.job
     with ThreadPoolExecutor(4, thread_name_prefix="decode") as pool:
         remaining = iter(samples)
         while group := list(islice(remaining, job.runtime.batch_size)):
-            prepared = list(pool.map(lambda sample: _prepare(sample, job), group))
+            prepared = list(pool.map(lambda sample: _prepare(sample, job, extractor.source), group))
             ready = [p for p in prepared if isinstance(p, _Input)]
-            maps = _extract(ready, job, backbone, prompts_of) if ready else iter(())
+            results = extractor.results(ready) if ready else iter(())
             for item in prepared:
-                yield item if isinstance(item, Quarantined) else (item.sample, next(maps))
+                if isinstance(item, Quarantined):
+                    yield item
+                    continue
+                result = next(results)
+                yield result if isinstance(result, Quarantined) else (item.sample, result)
             progress(len(group))
 
 
@@ -176,7 +248,7 @@ def extract_shard(job: SalienceJob, shard: ShardRef, progress: Progress = silent
     def work() -> StageOutput:
         tensors: dict[str, np.ndarray] = {}
         rows, quarantined = [], []
-        for result in _results(read_shard(run, shard), job, job.backbone(), progress):
+        for result in _results(read_shard(run, shard), _Extractor.create(job), progress):
             if isinstance(result, Quarantined):
                 quarantined.append(result)
                 continue
@@ -190,6 +262,9 @@ def extract_shard(job: SalienceJob, shard: ShardRef, progress: Progress = silent
                     "width": maps.width,
                     "classes": list(maps.classes),
                     "itm": maps.itm.tolist(),
+                    "scores": list(maps.scores),
+                    "chosen": maps.chosen,
+                    "notes": list(maps.notes),
                 }
             )
         table = pa.Table.from_pylist(rows, schema=_SCHEMA)
@@ -207,6 +282,9 @@ _SCHEMA = pa.schema(
         ("width", pa.int32()),
         ("classes", pa.list_(pa.int32())),
         ("itm", pa.list_(pa.float32())),
+        ("scores", pa.list_(pa.float32())),
+        ("chosen", pa.string()),
+        ("notes", pa.list_(pa.string())),
     ]
 )
 
@@ -222,6 +300,9 @@ def read_salience(folder: StageFolder, shard: str) -> dict[str, SalienceMaps]:
             itm=np.array(row["itm"], dtype=np.float32),
             height=row["height"],
             width=row["width"],
+            scores=tuple(row["scores"]),
+            chosen=row["chosen"],
+            notes=tuple(row["notes"]),
         )
         for row in rows
     }

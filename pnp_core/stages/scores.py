@@ -11,14 +11,14 @@ import pyarrow as pa
 from pnp_core.config import Config, ScoreConfig
 from pnp_core.images import decode_label_map
 from pnp_core.metrics import ConfusionMatrix
-from pnp_core.records import Progress, ShardRef, StageResult, silent
+from pnp_core.records import IGNORE, Progress, ShardRef, StageResult, silent
 from pnp_core.shards import read_shard
 from pnp_core.stages.masks import STAGE as MASKS
 from pnp_core.stages.masks import read_masks
 from pnp_core.store import RunFolder, StageFolder, StageOutput, fingerprint, table_bytes
 
 STAGE = "scores"
-VERSION = 1
+VERSION = 2
 
 
 class ScoreJob(Config):
@@ -28,6 +28,8 @@ class ScoreJob(Config):
     config: ScoreConfig
     label_names: tuple[str, ...]
     """Names of the labels 0, 1, 2 ..."""
+    scored: tuple[int, ...]
+    """Labels that enter the mean: without 0 where background is not scored, or a class subset."""
     masks_fingerprint: str
 
     @property
@@ -48,16 +50,18 @@ def score_shard(job: ScoreJob, shard: ShardRef, masks: StageResult, progress: Pr
 
     def work() -> StageOutput:
         predictions = read_masks(StageFolder(run, MASKS, job.masks_fingerprint), shard.name)
-        total, scored = ConfusionMatrix.zeros(names), 0
+        total, ignored, scored = ConfusionMatrix.zeros(names), 0, 0
         for sample in read_shard(run, shard):
             if sample.label_map is not None and sample.key in predictions:
                 truth, prediction = decode_label_map(sample.label_map), decode_label_map(predictions[sample.key])
                 total += ConfusionMatrix.of(truth, prediction, names, job.config.void_as_background)
+                ignored += 0 if job.config.void_as_background else int((truth == IGNORE).sum())
                 scored += 1
             progress(1)
         rows, columns = np.nonzero(total.counts)
-        counts = pa.table({"truth": rows, "prediction": columns, "pixels": total.counts[rows, columns]})
-        return StageOutput({"parquet": table_bytes(counts)}, scored)
+        counts = {"truth": rows, "prediction": columns, "pixels": total.counts[rows, columns]}
+        table = pa.table(counts).replace_schema_metadata({"images": str(scored), "ignored": str(ignored)})
+        return StageOutput({"parquet": table_bytes(table)}, scored)
 
     return job.folder.complete(shard.name, masks.record_sha256, work)
 
@@ -68,20 +72,33 @@ def _number(value: float) -> float | None:
 
 
 def merge_scores(job: ScoreJob, shards: Iterable[ShardRef]) -> dict[str, Any]:
-    """Add up all shards, write scores.json and return what it says."""
+    """Add up all shards, write scores.json and return what it says.
+
+    `classes` is how many are scored, `classes_present` how many of them occur in the ground truth,
+    `images_scored`, `pixels` and `pixels_ignored` what was counted and what was void.
+    """
     run = RunFolder(job.out)
     counts = np.zeros((len(job.label_names),) * 2, dtype=np.int64)
+    images = ignored = 0
     for shard in shards:
         table = run.read_table(job.folder.file(shard.name, "parquet"))
         truth, prediction, pixels = (table[name].to_numpy() for name in ("truth", "prediction", "pixels"))
         np.add.at(counts, (truth, prediction), pixels)
+        images += int(table.schema.metadata[b"images"])
+        ignored += int(table.schema.metadata[b"ignored"])
     matrix = ConfusionMatrix(counts)
+    iou = matrix.iou()
     scores = {
-        "miou": _number(matrix.mean_iou(job.config.mean)),
-        "miou_present": _number(matrix.mean_iou("present")),
-        "miou_union": _number(matrix.mean_iou("union")),
+        "miou": _number(matrix.mean_iou(job.config.mean, job.scored)),
+        "miou_present": _number(matrix.mean_iou("present", job.scored)),
+        "miou_union": _number(matrix.mean_iou("union", job.scored)),
         "pixel_accuracy": _number(matrix.pixel_accuracy()),
-        "per_class_iou": dict(zip(job.label_names, map(_number, matrix.iou()), strict=True)),
+        "images_scored": images,
+        "classes": len(job.scored),
+        "classes_present": int(matrix.averaged("present", job.scored).sum()),
+        "pixels": int(counts.sum()),
+        "pixels_ignored": ignored,
+        "per_class_iou": {job.label_names[label]: _number(iou[label]) for label in job.scored},
     }
     run.write_json("scores.json", scores)
     return scores

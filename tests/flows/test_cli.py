@@ -41,7 +41,7 @@ def label(pictures: str, tmp_path: Path, *options: str, classes: str = "car,key"
 
 
 def test_unknown_dataset(tmp_path):
-    refused(["eval", "vok", "--out", str(tmp_path / "o")], 2, "unknown dataset 'vok'; available: scenes")
+    refused(["eval", "vok", "--out", str(tmp_path / "o")], 2, "unknown dataset 'vok'; available: ade20k, coco-object")
 
 
 def test_unknown_split(tmp_path):
@@ -138,7 +138,7 @@ def test_missing_source(tmp_path):
 
 def test_file_that_is_no_image(tmp_path):
     (tmp_path / "notes.jpg").write_text("not a picture")
-    refused(label(str(tmp_path / "notes.jpg"), tmp_path), 2, "is not a picture in a known format")
+    refused(label(str(tmp_path / "notes.jpg"), tmp_path), 2, "not a picture in a known format")
 
 
 def test_output_that_cannot_be_written(pictures, tmp_path):
@@ -209,7 +209,8 @@ def test_label_from_another_directory_prints_one_json_object(pictures, tmp_path,
         assert mask.size == (32, 24)
 
 
-def test_error_inside_the_flow_is_one_line_too(pictures, tmp_path, environment):
+def test_error_inside_the_flow_is_one_line_too(pictures, tmp_path, environment, prefect_server):
+    environment = {**environment, "PREFECT_API_URL": prefect_server}
     assert command(label(pictures, tmp_path), environment, tmp_path).returncode == 0
     shard = tmp_path / "out/shards/000000.tar"
     shard.write_bytes(shard.read_bytes() + b"tampered")

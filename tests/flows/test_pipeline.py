@@ -151,7 +151,7 @@ def test_run_record_names_configuration_versions_and_weights(finished):
     assert record["config"]["limit"] == 12
     assert record["versions"]["torch"]
     assert record["weights_revision"]
-    assert record["card"] == {"name": "scenes", "version": 1}
+    assert record["card"] == {"name": "scenes", "version": 2}
     assert record["summary"]["seconds"]["salience"] > 0
 
 

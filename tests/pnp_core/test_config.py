@@ -1,6 +1,7 @@
 import pytest
 from pydantic import ValidationError
 
+from pnp_core.cards import load_card
 from pnp_core.config import PRESETS, CaptionConfig, EvalConfig, LabelConfig, RuntimeConfig, preset
 from pnp_core.errors import UnknownNameError
 from pnp_core.stages.masks import MaskJob
@@ -51,7 +52,7 @@ def test_template_needs_exactly_one_slot(template):
 
 def salience_job(**changes) -> SalienceJob:
     config = EvalConfig.model_validate({"out": "x", **changes})
-    return SalienceJob.create("x", config.salience, config.runtime, ("a", "b"))
+    return SalienceJob.create("x", config.salience, config.runtime, load_card("folder").with_classes(("a", "b")))
 
 
 def test_fingerprint_ignores_device_and_batch_size():
@@ -61,8 +62,47 @@ def test_fingerprint_ignores_device_and_batch_size():
 def test_fingerprint_follows_layer_and_class_names():
     job = salience_job()
     other_layer = job.model_copy(update={"config": job.config.model_copy(update={"layer": 1})})
-    other_names = job.model_copy(update={"class_names": ("a", "c")})
-    assert len({job.fingerprint, other_layer.fingerprint, other_names.fingerprint}) == 3
+    other_names = job.model_copy(update={"card": load_card("folder").with_classes(("a", "c"))})
+    fewer = job.model_copy(update={"vocabulary": (2,)})
+    other_file = job.model_copy(update={"candidates": "revision"})
+    jobs = [job, other_layer, other_names, fewer, other_file]
+    assert len({j.fingerprint for j in jobs}) == len(jobs)
+
+
+def test_fingerprint_follows_what_the_candidates_file_says_not_where_it_lies(tmp_path):
+    def job(name: str, text: str) -> str:
+        (tmp_path / name).write_text(text)
+        return salience_job(salience={"candidates": {"source": "file", "file": str(tmp_path / name)}}).fingerprint
+
+    assert job("a.json", "{}") == job("b.json", "{}") != job("b.json", '{"k": []}')
+
+
+def test_fingerprints_of_masks_follow_names_and_colours():
+    def fingerprint(**changes):
+        values = {"out": "x", "config": EvalConfig(out="x").masks, "max_pixels": 1, "class_names": ("a",), "model": "m"}
+        return MaskJob.model_validate({**values, "salience_fingerprint": "s", **changes}).fingerprint
+
+    assert len({fingerprint(), fingerprint(class_names=("b",)), fingerprint(palette=("#102030",))}) == 3
+
+
+def test_fingerprint_follows_spellings_only_where_a_file_may_use_them(tmp_path):
+    (tmp_path / "c.json").write_text("{}")
+    file = {"source": "file", "file": str(tmp_path / "c.json")}
+
+    def fingerprints(candidates):
+        config = EvalConfig.model_validate({"out": "x", "salience": {"candidates": candidates}})
+        card = load_card("folder").with_classes(("a", "b"))
+        spelled = tuple(entry.model_copy(update={"synonyms": ("z",)}) for entry in card.classes)
+        other = card.model_copy(update={"classes": spelled})
+        return {SalienceJob.create("x", config.salience, config.runtime, c).fingerprint for c in (card, other)}
+
+    assert len(fingerprints(file)) == 2
+    assert len(fingerprints({"source": "labels"})) == 1
+
+
+def test_fingerprint_ignores_the_clip_that_is_not_in_use():
+    other = {"candidates": {"clip": {"template": "art of a {}"}}}
+    assert salience_job().fingerprint == salience_job(salience=other).fingerprint
 
 
 def test_changed_crf_keeps_the_salience_fingerprint_and_changes_the_masks():
@@ -87,6 +127,7 @@ def test_dumped_configuration_reads_back_as_the_same():
     assert LabelConfig.model_validate(config.model_dump(mode="json")) == config
 
 
-def test_user_pictures_are_asked_for_every_class_and_datasets_for_their_labels():
-    assert LabelConfig.model_validate({"out": "x", "source": "y", "classes": ["a"]}).salience.candidates == "vocabulary"
-    assert EvalConfig(out="x").salience.candidates == "labels"
+def test_user_pictures_are_asked_for_classes_that_match_and_datasets_for_their_labels():
+    label = LabelConfig.model_validate({"out": "x", "source": "y", "classes": ["a"]})
+    assert (label.salience.candidates.source, label.salience.candidates.fallback) == ("itm", "background")
+    assert EvalConfig(out="x").salience.candidates.source == "labels"

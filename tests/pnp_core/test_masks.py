@@ -28,6 +28,11 @@ def salience(maps, classes, size=4) -> SalienceMaps:
     return SalienceMaps(maps, tuple(classes), np.zeros(len(classes), dtype=np.float32), size, size)
 
 
+def test_picture_without_candidates_is_all_background():
+    found = make_label_map(salience(np.zeros((2, 0, 3, 3)), ()), BLACK, MaskConfig(background="always"))
+    assert (found.labels.tolist(), found.confidence.tolist()) == ([[0] * 4] * 4, [[1.0] * 4] * 4)
+
+
 def test_authors_sum_counts_the_first_map_twice():
     maps = np.array([[[[1.0]]], [[[10.0]]], [[[100.0]]]])
     assert sum_iterations(maps, "plain").item() == 111

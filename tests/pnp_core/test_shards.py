@@ -1,12 +1,11 @@
 import io
-import pickle
 import tarfile
 
 import pytest
 
 from pnp_core.errors import CorruptRunError, OutputError, SourceError
 from pnp_core.records import Sample
-from pnp_core.shards import even_sizes, foreign_pictures, pack, read_index, read_shard, unpack, write_shards
+from pnp_core.shards import even_sizes, pack, read_index, read_shard, unpack, write_shards
 from pnp_core.store import RunFolder
 
 
@@ -75,33 +74,16 @@ def tar_of(**files: bytes) -> bytes:
     return buffer.getvalue()
 
 
-class Trap:
-    """Unpickling it creates a file."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-
-    def __reduce__(self):
-        return (open, (self.path, "w"))
-
-
-def test_pickles_in_foreign_tars_are_never_loaded(tmp_path):
-    evil = pickle.dumps(Trap(str(tmp_path / "sprung")))
-    pickle.loads(evil).close()
-    (tmp_path / "sprung").unlink()  # the trap works
-    found = list(foreign_pictures(tar_of(**{"a.jpg": b"img", "a.pyd": evil, "a.pickle": evil})))
-    assert found == [("a", "jpg", b"img")]
-    assert not (tmp_path / "sprung").exists()
-
-
-def test_foreign_record_without_picture_is_kept_to_be_quarantined():
-    found = list(foreign_pictures(tar_of(**{"a.txt": b"words", "b.left.JPG": b"img"})))
-    assert found == [("a", "none", None), ("b", "jpg", b"img")]
-
-
 @pytest.mark.parametrize(("samples", "shards"), [(1, 1), (10, 4), (3, 8), (200, 7)])
 def test_sizes_add_up_and_differ_by_at_most_one(samples, shards):
     sizes = even_sizes(samples, shards)
     assert sum(sizes) == samples
     assert max(sizes) - min(sizes) <= 1
     assert len(sizes) == min(samples, shards)
+
+
+def test_shard_is_closed_early_when_its_pictures_are_large(tmp_path, monkeypatch):
+    monkeypatch.setattr("pnp_core.shards.MAX_SHARD_BYTES", 10)
+    samples = [Sample(f"k{i}", b"x" * size, "png", "s") for i, size in enumerate((4, 4, 4, 20, 1, 1))]
+    shards = write_shards(RunFolder(str(tmp_path)), samples, [5, 5], "me", "d")
+    assert [s.samples for s in shards] == [3, 1, 1, 1]

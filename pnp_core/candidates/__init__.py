@@ -1,0 +1,71 @@
+"""Which classes go into the caption (ALGORITHM section 5); sources by name."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+from pnp_core.backbones.base import Backbone
+from pnp_core.candidates.base import CandidateSource, Choice, Proposal, choose
+from pnp_core.candidates.file import FileSource, file_revision
+from pnp_core.candidates.itm import ItmSource
+from pnp_core.candidates.labels import LabelSource, VocabularySource
+from pnp_core.cards import DatasetCard
+from pnp_core.config import SalienceConfig
+from pnp_core.errors import UnknownNameError
+
+__all__ = ["CandidateSource", "Choice", "Proposal", "candidates_revision", "choose", "open_candidates"]
+
+SOURCES = ("labels", "vocabulary", "file", "itm", "clip")
+
+
+def candidates_revision(config: SalienceConfig) -> str | None:
+    """What names the source's own data in fingerprints; found before anything is started.
+
+    Raises:
+        UnknownNameError: no such source.
+        PnpError: its file or weights are missing.
+    """
+    candidates = config.candidates
+    if candidates.source not in SOURCES:
+        raise UnknownNameError("source of candidate classes", candidates.source, SOURCES)
+    if candidates.source == "file":
+        return file_revision(candidates.file or "")
+    if candidates.source == "clip":
+        from pnp_core.clip_model import clip_revision  # open_clip takes seconds to import
+
+        return clip_revision(candidates.clip)
+    return None
+
+
+@lru_cache(maxsize=1)
+def open_candidates(
+    config: SalienceConfig, card: DatasetCard, allowed: tuple[int, ...], backbone: Backbone, revision: str | None
+) -> CandidateSource:
+    """A source, with its model or file loaded; a process keeps the last one for the next shard.
+
+    Args:
+        revision: from `candidates_revision`; a changed file is read again.
+
+    Raises:
+        PnpError: the file or the weights cannot be read.
+    """
+    candidates = config.candidates
+    match candidates.source:
+        case "labels":
+            return LabelSource()
+        case "vocabulary":
+            return VocabularySource(allowed)
+        case "file":
+            return FileSource(candidates.file or "", card)
+        case "itm":
+            return ItmSource(backbone, card.captions, allowed, config.caption)
+        case "clip":
+            from pnp_core.candidates.clip import ClipSource
+            from pnp_core.clip_model import load_clip
+
+            clip: Any = candidates.clip  # frozen, hence hashable, which type checkers do not see
+            model = load_clip(clip, str(backbone.device))
+            return ClipSource(model, card.captions, allowed, candidates.clip.template)
+        case name:
+            raise UnknownNameError("source of candidate classes", name, SOURCES)

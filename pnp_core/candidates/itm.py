@@ -1,0 +1,51 @@
+"""The backbone's own match score as a filter: one caption per class, no gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from pnp_core.backbones.base import Backbone
+from pnp_core.candidates.base import Proposal
+from pnp_core.config import CaptionConfig
+from pnp_core.prompts import build_prompts
+from pnp_core.records import Sample
+
+CAPTIONS_AT_ONCE = 32
+"""Captions matched in one pass, which bounds memory whatever the size of the vocabulary."""
+
+
+class ItmSource:
+    """Classes by the probability that their caption matches the picture; see `CandidateSource`."""
+
+    default_min_score = 0.5
+
+    def __init__(
+        self, backbone: Backbone, captions: Sequence[str], allowed: tuple[int, ...], caption: CaptionConfig
+    ) -> None:
+        names = [captions[c - 1] for c in allowed]
+        self._prompts = build_prompts(names, caption.model_copy(update={"mode": "per_class"}), backbone)
+        self._backbone = backbone
+        self._allowed = allowed
+
+    def preprocess(self, picture: np.ndarray) -> None:
+        """Nothing is needed: the image tokens are the backbone's."""
+
+    @torch.no_grad()
+    def _match(self, image_tokens: Float[torch.Tensor, "B P1 D"]) -> Float[torch.Tensor, "B C"]:
+        found = []
+        for start in range(0, len(self._prompts.ids), CAPTIONS_AT_ONCE):
+            part = slice(start, start + CAPTIONS_AT_ONCE)
+            ids, mask = (t[part].to(self._backbone.device) for t in (self._prompts.ids, self._prompts.mask))
+            batch = len(image_tokens)
+            match = self._backbone.match(image_tokens, ids.expand(batch, -1, -1), mask.expand(batch, -1, -1), layers=())
+            found.append(match.itm)
+        return torch.cat(found, dim=1)
+
+    def propose(self, samples: Sequence[Sample], prepared: Sequence[Any], image_tokens: torch.Tensor) -> list[Proposal]:
+        """Every class with its match probability."""
+        return [Proposal(self._allowed, tuple(row)) for row in self._match(image_tokens).tolist()]

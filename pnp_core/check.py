@@ -1,0 +1,78 @@
+"""Verify a copy of a dataset on disk against its card."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pnp_core.cards import DrawnScenes, load_card
+from pnp_core.config import SalienceConfig
+from pnp_core.errors import UnreadableImage, UsageError
+from pnp_core.images import decode_image
+from pnp_core.ordered import map_ahead
+from pnp_core.readers import get_split, open_dataset, resolve_card
+from pnp_core.records import Progress, Sample, silent
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What a check found.
+
+    Attributes:
+        identity: what was checked.
+        pictures: listed in the split.
+        usable: of them, with readable picture and ground truth that fits.
+        problems: one line each, in plain words.
+    """
+
+    identity: str
+    pictures: int
+    usable: int
+    problems: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether the copy is whole."""
+        return not self.problems
+
+    def as_json(self) -> dict[str, Any]:
+        """The object that `--json` prints."""
+        return {**asdict(self), "ok": self.ok}
+
+
+def _problem(sample: Sample) -> str | None:
+    """What is wrong with one picture or its ground truth."""
+    if sample.fault is not None:
+        return f"{sample.source}: {sample.fault}"
+    try:
+        decode_image(sample.image, SalienceConfig().max_pixels)
+    except UnreadableImage as error:
+        return f"{sample.source}: {error}"
+    return None
+
+
+def check_dataset(
+    dataset: str, data: str, split: str | None, ground_truth: str | None, progress: Progress = silent
+) -> CheckReport:
+    """Read every picture and mask of a split.
+
+    Raises:
+        PnpError: no such dataset, split or form of ground truth, or whole folders are missing.
+    """
+    card = load_card(dataset)
+    if isinstance(card.ground_truth[0], DrawnScenes):
+        raise UsageError(f"dataset {card.name} is drawn, not read: there is nothing to check")
+    card = resolve_card(card, data)
+    name, part = get_split(card, split)
+    opened = open_dataset(card, data, name, ground_truth)
+    problems = []
+    if part.images is not None and len(opened) != part.images:
+        source = f"; get the whole from {card.homepage}" if card.homepage else ""
+        problems.append(f"split {name} lists {len(opened)} pictures, officially it has {part.images}{source}")
+    wrong = 0
+    for problem in map_ahead(_problem, opened.samples()):
+        progress(1)
+        if problem is not None:
+            wrong += 1
+            problems.append(problem)
+    return CheckReport(opened.identity, len(opened), len(opened) - wrong, tuple(problems))

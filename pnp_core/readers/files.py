@@ -1,0 +1,145 @@
+"""Datasets that lie on disk: pictures and ground truth by path templates."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import PurePosixPath
+
+import numpy as np
+from PIL import Image
+
+from pnp_core.cards import DatasetCard
+from pnp_core.errors import DatasetError
+from pnp_core.images import FORMATS, IMAGE_EXTENSIONS
+from pnp_core.ordered import map_ahead
+from pnp_core.readers.base import GroundTruthError, Truth, labelled_sample
+from pnp_core.readers.boxes import Boxes
+from pnp_core.readers.folder import DataFolder
+from pnp_core.records import IGNORE, Sample
+from pnp_core.sources import printable, safe_key
+from pnp_core.sources.base import NotReadError
+from pnp_core.store import fingerprint
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """The picture file of each id."""
+
+    folder: DataFolder
+    template: str
+
+    @classmethod
+    def find(cls, folder: DataFolder, card: DatasetCard, split: str) -> ImageFiles:
+        """The first of the card's places that exists.
+
+        Raises:
+            DatasetError: none does.
+        """
+        templates = [template.replace("{split}", split) for template in card.images]
+        for template in templates:
+            if folder.exists(str(PurePosixPath(template).parent)):
+                return cls(folder, template)
+        places = " or ".join(f"'{folder.path(str(PurePosixPath(t).parent))}'" for t in templates)
+        raise DatasetError(f"the pictures of {card.name} are missing: no folder {places}{folder.advice()}")
+
+    @cached_property
+    def _by_stem(self) -> dict[str, str]:
+        """For templates that leave the ending open: stem -> path."""
+        place = PurePosixPath(self.template).parent
+        names = [PurePosixPath(name) for name in self.folder.names(str(place))]
+        return {n.stem: str(place / n) for n in names if n.suffix.lstrip(".").lower() in IMAGE_EXTENSIONS}
+
+    def path(self, picture_id: str) -> str:
+        """Path of a picture, relative to the data folder, whether or not it is there."""
+        if self.template.endswith("{id}.*"):
+            return self._by_stem.get(picture_id, self.template.replace("{id}", picture_id))
+        return self.template.replace("{id}", picture_id)
+
+
+def _look(image: bytes) -> tuple[tuple[int, int] | None, int]:
+    """Height and width as stored, and EXIF orientation; no size when that is for the decoder to refuse."""
+    try:
+        with Image.open(io.BytesIO(image), formats=FORMATS) as opened:
+            return (opened.height, opened.width), opened.getexif().get(0x0112, 1)
+    except Exception:  # Pillow raises nearly any type on hostile bytes
+        return None, 1
+
+
+def check_truth(labels: np.ndarray, image: bytes) -> None:
+    """Refuse ground truth that does not fit the picture or has nothing to score.
+
+    Raises:
+        GroundTruthError: with the reason.
+    """
+    height, width = labels.shape
+    size, orientation = _look(image)
+    if orientation != 1:
+        raise GroundTruthError(
+            f"the picture is to be turned (EXIF orientation {orientation}), and nobody knows whether its ground "
+            f"truth is; store it upright, without that tag"
+        )
+    if size is not None and size != (height, width):
+        raise GroundTruthError(
+            f"ground truth is {width}x{height} pixels, the picture {size[1]}x{size[0]}: they must be equal"
+        )
+    if (labels == IGNORE).all():
+        raise GroundTruthError("ground truth has no labelled pixel: every one is void")
+
+
+@dataclass(frozen=True)
+class FileDataset:
+    """A split of a dataset on disk; a `Dataset`."""
+
+    card: DatasetCard
+    folder: DataFolder
+    split: str
+    truth: Truth
+    boxes: Boxes | None
+    images: ImageFiles
+    ids: tuple[str, ...]
+    only: tuple[int, ...] | None = field(default=None)
+
+    @property
+    def identity(self) -> str:
+        """What the pictures are."""
+        return f"dataset {self.card.name}, split {self.split}, ground truth {self.truth.name}"
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def digest(self, limit: int | None) -> str:
+        """From the card, the subset, and size and time of each file."""
+        digest = hashlib.sha256()
+        # Where a class subset leaves pictures out, the limit does not say how far is read.
+        for picture_id in self.ids if self.only is not None else self.ids[:limit]:
+            stamps = [self.folder.file(self.images.path(picture_id)).stamp(), self.truth.stamp(picture_id)]
+            stamps += [self.boxes.stamp(picture_id)] if self.boxes else []
+            digest.update("\0".join([picture_id, *stamps]).encode() + b"\n")
+        return fingerprint(self.card.model_dump(), self.split, self.truth.name, limit, self.only, digest.hexdigest())
+
+    def samples(self) -> Iterator[Sample]:
+        """The pictures in order, read a few ahead on threads."""
+        return (sample for sample in map_ahead(self.read, self.ids) if sample is not None)
+
+    def read(self, picture_id: str) -> Sample | None:
+        """One picture; None when a class subset has nothing in it."""
+        path = self.images.path(picture_id)
+        extension = PurePosixPath(path).suffix.lstrip(".").lower()
+        ending = extension if extension.isalnum() else "bin"
+        empty = Sample(safe_key(picture_id), b"", ending, printable(path), name=printable(picture_id))
+        try:
+            image = self.folder.file(path).read()
+        except NotReadError as error:
+            return replace(empty, fault=f"picture '{path}' {error}")
+        try:
+            labels = self.truth.labels(picture_id)
+            check_truth(labels, image)
+            classes = self.boxes.classes(picture_id) if self.boxes else None
+        except GroundTruthError as error:
+            return replace(empty, fault=str(error))
+        sample = replace(empty, image=image, classes=classes)
+        return labelled_sample(sample, labels, self.only, self.card.background)

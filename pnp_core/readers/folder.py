@@ -1,0 +1,80 @@
+"""The folder of a dataset: reads only, local or on any fsspec file system."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+
+import fsspec
+
+from pnp_core.cards import DatasetCard
+from pnp_core.errors import DatasetError
+from pnp_core.sources.base import FileRef, reason
+
+
+class DataFolder:
+    """Reads below the folder of a dataset, a local path or any fsspec URL."""
+
+    def __init__(self, url: str, card: DatasetCard) -> None:
+        """Open the folder.
+
+        Raises:
+            DatasetError: it does not exist, or its file system is unknown.
+        """
+        self.url = url
+        self._card = card
+        try:
+            self.fs, self.root = fsspec.core.url_to_fs(str(Path(url).expanduser()) if url.startswith("~") else url)
+        except (ValueError, ImportError) as error:
+            raise DatasetError(f"cannot open data folder '{url}': {error}") from error
+        if not self.fs.isdir(self.root):
+            raise DatasetError(f"data folder '{url}' does not exist; {card.name} needs {card.root}{self.source()}")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, DataFolder) and (self.url, self._card) == (other.url, other._card)
+
+    def __hash__(self) -> int:
+        return hash(self.url)
+
+    def source(self) -> str:
+        """Where the dataset can be had, as the end of a sentence."""
+        return f"; get it from {self._card.homepage}" if self._card.homepage else ""
+
+    def advice(self) -> str:
+        """What to do about a missing file, as the end of a sentence."""
+        return f"; --data must be {self._card.root}{self.source()}"
+
+    def path(self, relative: str) -> str:
+        """Full path of a file."""
+        return f"{self.root.rstrip('/')}/{relative}"
+
+    def file(self, relative: str) -> FileRef:
+        """A file; reading and looking at it never raises but what `FileRef` says."""
+        return FileRef(self.fs, self.path(relative))
+
+    def exists(self, relative: str) -> bool:
+        """Whether a file or folder is there."""
+        return self.fs.exists(self.path(relative))
+
+    def read_text(self, relative: str) -> str:
+        """Content of a text file.
+
+        Raises:
+            DatasetError: missing, or no text.
+        """
+        try:
+            return self.fs.cat_file(self.path(relative)).decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise DatasetError(f"'{self.path(relative)}' is not a text file: {error}") from error
+        except Exception as error:  # file systems raise types of their own
+            raise DatasetError(f"'{self.path(relative)}' {_why(error)}{self.advice()}") from error
+
+    def names(self, relative: str) -> list[str]:
+        """Sorted names of the files in a folder; empty when there is none."""
+        try:
+            return sorted(PurePosixPath(entry).name for entry in self.fs.ls(self.path(relative), detail=False))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+
+def _why(error: Exception) -> str:
+    return "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read: {reason(error)}"

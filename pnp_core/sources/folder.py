@@ -1,0 +1,172 @@
+"""A folder tree of pictures, local or on any fsspec file system; or a single picture."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from pnp_core.errors import SourceError, UnreadableImage
+from pnp_core.images import IMAGE_EXTENSIONS, decode_image
+from pnp_core.records import Sample
+from pnp_core.sources.base import FileRef, NotReadError, digest_of, file_sample, marks, reason
+from pnp_core.sources.keys import printable, safe_key, split_ending
+
+HIDDEN = "hidden folder"
+_NO_LIMIT = 178_956_970
+
+
+@dataclass(frozen=True)
+class FolderSource:
+    """Picture files of a folder; a `Source`.
+
+    Attributes:
+        root: the folder.
+        names: of the pictures, relative to it, in the order they are processed.
+        listing: digest of what the file system told when it listed them; None when it must be asked again.
+    """
+
+    identity: str
+    root: FileRef
+    names: tuple[str, ...]
+    ignored: Counter[str] = field(default_factory=Counter)
+    listing: str | None = None
+
+    def file(self, name: str) -> FileRef:
+        """One of the files."""
+        return FileRef(self.root.fs, f"{self.root.path.rstrip('/')}/{name}")
+
+    def digest(self) -> str:
+        """From the names and each file's size and time of change."""
+        if self.listing is not None:
+            return self.listing
+        return digest_of(f"{self.root.path}/{name}\0{self.file(name).stamp()}" for name in self.names)
+
+    def samples(self) -> Iterator[Sample]:
+        """The pictures in order."""
+        stems = [split_ending(name)[0] for name in self.names]
+        for i, name in enumerate(self.names):
+            # Sorted by stem, so pictures that differ in the ending only are neighbours.
+            twin = stems[i] in (stems[i - 1] if i else None, *stems[i + 1 : i + 2])
+            key = safe_key(name if twin else stems[i], always_digest=twin)
+            yield file_sample(self.file(name), name, key)
+
+
+def _local_names(folder: str, leave_out: str | None, ignored: Counter[str]) -> Iterator[str]:
+    """All files below a local folder, linked folders once, hidden folders passed over.
+
+    A folder inside that may not be read is named like a file, to be quarantined.
+    """
+    locked: list[str] = []
+
+    def unreadable(error: OSError) -> None:
+        if error.filename == folder:
+            raise SourceError(f"cannot read folder '{printable(folder)}': {error.strerror}") from error
+        locked.append(error.filename)
+
+    seen = set()
+    for place, folders, names in os.walk(folder, followlinks=True, onerror=unreadable):
+        real = os.path.realpath(place)
+        if real in seen or real == leave_out:
+            folders.clear()
+            continue
+        seen.add(real)
+        ignored[HIDDEN] += sum(name.startswith(".") for name in folders)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (os.path.relpath(os.path.join(place, name), folder) for name in names)  # noqa: PTH118 - surrogates
+    yield from (os.path.relpath(place, folder) for place in locked)
+
+
+def _remote_names(root: FileRef, leave_out: FileRef | None, ignored: Counter[str]) -> Iterator[tuple[str, str]]:
+    """All files below a folder of another file system, and what it tells of each.
+
+    Raises:
+        SourceError: it cannot be listed.
+    """
+    try:
+        root.fs.invalidate_cache()
+        listed = root.fs.find(root.path, detail=True)
+    except Exception as error:  # packages raise types of their own
+        raise SourceError(f"cannot list '{root.path}': {reason(error)}") from error
+    hidden = set()
+    excluded = leave_out.path.rstrip("/") + "/" if leave_out and type(leave_out.fs) is type(root.fs) else None
+    for path, info in listed.items():
+        name = path.removeprefix(root.path.rstrip("/")).lstrip("/")
+        parts = name.split("/")
+        depth = next((i for i, part in enumerate(parts[:-1]) if part.startswith(".")), None)
+        if depth is not None:
+            hidden.add(tuple(parts[: depth + 1]))
+        elif excluded is None or not path.startswith(excluded):
+            yield name, marks(info)
+    ignored[HIDDEN] += len(hidden)
+
+
+def _pick(name: str, ignored: Counter[str]) -> bool:
+    """Whether a file is taken for a picture: by its ending, or for want of one."""
+    ending = split_ending(name)[1]
+    if ending in IMAGE_EXTENSIONS or not ending:
+        return True
+    ignored[printable(f".{ending}")] += 1
+    return False
+
+
+def _order(name: str) -> tuple[str, str]:
+    return split_ending(name)[0], name
+
+
+def _place(url: str | None) -> FileRef | None:
+    try:
+        return None if url is None else FileRef.of(url)
+    except SourceError:  # of another file system, hence not inside; whoever writes there will complain
+        return None
+
+
+def open_folder(folder: FileRef, leave_out: str | None) -> FolderSource:
+    """List the pictures of a folder.
+
+    Args:
+        leave_out: path or URL of a folder not to read, such as a run folder inside the source.
+
+    Raises:
+        SourceError: no pictures there, or it cannot be read.
+    """
+    ignored: Counter[str] = Counter()
+    excluded = _place(leave_out)
+    listing = None
+    # A broken link is kept, to be quarantined: nothing named like a picture is lost in silence.
+    if folder.local:
+        folder = FileRef(folder.fs, os.path.realpath(folder.path))
+        skip = os.path.realpath(excluded.path) if excluded and excluded.local else None
+        names = sorted((n for n in _local_names(folder.path, skip, ignored) if _pick(n, ignored)), key=_order)
+    else:
+        told = dict(pair for pair in _remote_names(folder, excluded, ignored) if _pick(pair[0], ignored))
+        names = sorted(told, key=_order)
+        listing = digest_of(f"{folder.path}/{name}\0{told[name]}" for name in names)
+    ignored += Counter()  # drops zeros
+    if not names:
+        raise SourceError(f"no pictures in '{printable(folder.path)}'{_hint(folder.path, ignored)}")
+    return FolderSource(printable(folder.path), folder, tuple(names), ignored, listing)
+
+
+def _hint(path: str, ignored: Counter[str]) -> str:
+    """What the user may have meant by a folder without pictures."""
+    kinds = {".tar": "webdataset tars", ".parquet": "Parquet files"}
+    found = next((ending for ending in kinds if ignored[ending]), None)
+    return f"; for {kinds[found]} give '{path}/*{found}'" if found else "" if ignored else ": it is empty"
+
+
+def open_picture(file: FileRef) -> FolderSource:
+    """A single picture.
+
+    Raises:
+        SourceError: it is not one.
+    """
+    try:
+        decode_image(file.read(), _NO_LIMIT)
+    except NotReadError as error:
+        raise SourceError(f"'{file.path}' {error}") from error
+    except UnreadableImage as error:
+        raise SourceError(f"'{file.path}' cannot be read as a picture: {error}") from error
+    name = file.path.rsplit("/", 1)[-1]
+    return FolderSource(printable(file.path), FileRef(file.fs, file.folder.path or "/"), (name,))

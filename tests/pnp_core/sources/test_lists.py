@@ -1,0 +1,68 @@
+"""Text files of paths and URLs."""
+
+import io
+
+import fsspec
+import pytest
+from PIL import Image
+
+from pnp_core.errors import SourceError
+from pnp_core.sources import open_source
+
+
+def png() -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def test_every_line_is_one_picture_wherever_it_lies(tmp_path):
+    for name in ("a.png", "-dash.png", "# b c.png", "sub/d.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(png())
+    fsspec.filesystem("memory").pipe_file("/bucket/e.png", png())
+    lines = ["a.png", "", "-dash.png\r", "# b c.png", f"{tmp_path}/sub/d.png", "memory://bucket/e.png"]
+    lines += ["a.png", "gone.png", "gopher://host/f.png", "猫.png"]
+    (tmp_path / "list.txt").write_text("\n".join(lines), encoding="utf-8")
+    samples = list(open_source(str(tmp_path / "list.txt")).samples())
+    assert [s.source for s in samples] == [line.strip() for line in lines if line.strip()]
+    assert len({s.key for s in samples}) == len(samples) == 9
+    assert [s.fault is None for s in samples] == [True] * 6 + [False] * 3
+    assert all(s.image == png() for s in samples[:6])
+    assert "No such file" in (samples[6].fault or "")
+    assert "cannot open 'gopher://host/f.png'" in (samples[7].fault or "")
+
+
+def test_list_on_another_file_system_has_its_pictures_beside_it():
+    fs = fsspec.filesystem("memory")
+    fs.pipe_file("/lists/all.lst", b"x/a.png\nmemory://lists/x/a.png\n")
+    fs.pipe_file("/lists/x/a.png", png())
+    samples = list(open_source("memory://lists/all.lst").samples())
+    assert [s.fault for s in samples] == [None, None]
+    assert samples[0].key != samples[1].key
+
+
+def test_digest_follows_the_pictures(tmp_path):
+    (tmp_path / "a.png").write_bytes(png())
+    (tmp_path / "list.txt").write_text("a.png\n")
+    first = open_source(str(tmp_path / "list.txt")).digest()
+    (tmp_path / "a.png").write_bytes(png() + b"x")
+    assert open_source(str(tmp_path / "list.txt")).digest() != first
+
+
+@pytest.mark.parametrize(("content", "message"), [(b"\n \n", "is empty"), (b"caf\xe9.png", "is not UTF-8 text")])
+def test_list_that_is_none_is_refused(tmp_path, content, message):
+    (tmp_path / "list.txt").write_bytes(content)
+    with pytest.raises(SourceError, match=message):
+        open_source(str(tmp_path / "list.txt"))
+
+
+def test_one_bad_line_never_stops_the_others(tmp_path):
+    for name in ("~odd.png", "a::b.png"):
+        (tmp_path / name).write_bytes(png())
+    bad = ["zip://x.png::/nowhere.zip", "simplecache::nope://x", "http://[bad/x.png", "a\0b.png", "."]
+    lines = ["~odd.png", *bad, f"{tmp_path}/a::b.png"]
+    (tmp_path / "list.txt").write_text("\n".join(lines), encoding="utf-8")
+    source = open_source(str(tmp_path / "list.txt"))
+    assert source.digest()
+    assert [s.fault is None for s in source.samples()] == [True, *[False] * len(bad), True]
