@@ -166,29 +166,30 @@ def _one_line(error: Exception) -> str:
 
 
 def _upright_rgb(image: Image.Image) -> Picture:
+    """Turn, flatten and convert; in place where it can be, for a copy of 100 million pixels is 400 MB."""
     notes = []
     if _several(image):
         several = "several pictures in the file" if image.format in ("MPO", "TIFF") else "animation"
         notes.append(f"{several}: only the first is used")
-    mode, size = image.mode, image.size
-    upright = ImageOps.exif_transpose(image)
-    if upright.size != size or (upright is not image and _turned(image)):
+    if _turned(image):
         notes.append("EXIF orientation applied")
-    if mode.startswith("I;16") or mode in ("I", "F"):
-        values, clear = np.asarray(upright), upright.info.get("transparency")
+        ImageOps.exif_transpose(image, in_place=True)
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        values, clear = np.asarray(image), image.info.get("transparency")
         eight = _to_8_bits(values)
         notes.append("brightness scaled to 8 bits")
         if clear is not None and (values == clear).any():
             eight[values == clear] = 255
             notes.append("transparency laid on white")
-        upright = Image.fromarray(eight)
-    elif upright.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in upright.info:
-        layered = upright.convert("RGBA")
-        if np.asarray(layered.getchannel("A")).min() < 255:
+        return Picture(np.repeat(eight[..., None], 3, axis=2), tuple(notes))
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        layered = image if image.mode == "RGBA" else image.convert("RGBA")
+        alpha = layered.getchannel("A")
+        if alpha.getextrema() != (255, 255):
             notes.append("transparency laid on white")
-        upright = Image.new("RGB", layered.size, (255, 255, 255))
-        upright.paste(layered, mask=layered.getchannel("A"))
-    return Picture(np.array(upright.convert("RGB")), tuple(notes))
+        image = Image.new("RGB", layered.size, (255, 255, 255))
+        image.paste(layered, mask=alpha)
+    return Picture(np.asarray(image if image.mode == "RGB" else image.convert("RGB")), tuple(notes))
 
 
 def _several(image: Image.Image) -> bool:
@@ -200,7 +201,8 @@ def _several(image: Image.Image) -> bool:
 
 
 def _turned(image: Image.Image) -> bool:
-    return image.getexif().get(0x0112, 1) != 1
+    """Whether a viewer turns or mirrors it; an XMP packet may say so where EXIF does not."""
+    return image.getexif().get(0x0112, 1) in range(2, 9)
 
 
 def _to_8_bits(values: np.ndarray) -> np.ndarray:
