@@ -164,6 +164,8 @@ def _run(
         show_summary(summary, errors if as_json else Console())
         if as_json:
             print(json.dumps(summary.as_json(), ensure_ascii=False), flush=True)
+    if not summary.labelled:
+        _fail(PnpError("nothing was labelled: every picture was quarantined, see the reasons above"), False)
     if strict and summary.quarantined:
         raise typer.Exit(1)
 
@@ -267,7 +269,9 @@ def label(
     image_column: Annotated[
         str | None, typer.Option(help="Column of a Parquet source that holds the pictures.")
     ] = None,
-    max_pixels: Annotated[int | None, typer.Option(help="Quarantine pictures with more pixels; 100 million.")] = None,
+    max_pixels: Annotated[
+        int | None, typer.Option(help="Quarantine larger pictures; 100 million, at most 178956970.")
+    ] = None,
     candidates: CandidatesOption = None,
     candidates_file: CandidatesFileOption = None,
     min_score: MinScoreOption = None,

@@ -68,14 +68,15 @@ class ProgressBars:
         """Fill a bar: pictures set aside are done too."""
         task = self._tasks[stage]
         total = self._bars.tasks[task].total
-        done = total if total is not None else 1
+        done = total if total is not None else max(self._bars.tasks[task].completed, 1)
         self._bars.update(task, total=done, completed=done)
 
 
 def _scores_table(scores: dict[str, Any]) -> Table:
     void = scores["pixels_ignored"] / max(scores["pixels"] + scores["pixels_ignored"], 1)
     table = Table(
-        title=f"mIoU {_shown(scores['miou'])}  pixel accuracy {_shown(scores['pixel_accuracy'])}",
+        title=f"mIoU {_shown(scores['miou_present'])} over present classes ({_shown(scores['miou_union'])} over all "
+        f"with a union), pixel accuracy {_shown(scores['pixel_accuracy'])}",
         caption=f"{scores['images_scored']} pictures, {scores['classes_present']} of {scores['classes']} classes "
         f"present, {void:.1%} of the pixels void",
         min_width=44,
@@ -83,7 +84,8 @@ def _scores_table(scores: dict[str, Any]) -> Table:
     table.add_column("class")
     table.add_column("IoU", justify="right")
     for name, iou in scores["per_class_iou"].items():
-        table.add_row(escape(name), _shown(iou))
+        if iou is not None:
+            table.add_row(escape(name), _shown(iou))
     return table
 
 
@@ -127,7 +129,7 @@ def show_summary(summary: RunSummary, console: Console) -> None:
 
 
 def _show_reasons(summary: RunSummary, console: Console) -> None:
-    console.print(f"[yellow]warning[/]: {summary.quarantined} pictures were quarantined:", soft_wrap=True)
+    console.print("[yellow]warning[/]: quarantined pictures, by reason:", soft_wrap=True)
     for reason, number in summary.reasons.items():
         console.print(f"  {number} x {escape(reason)}", soft_wrap=True)
 

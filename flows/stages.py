@@ -23,6 +23,7 @@ def run_shard_stage(write: Callable[[], list[ShardRef]], summary: RunSummary) ->
     summary.images = sum(shard.samples for shard in shards)
     seconds = monotonic() - start
     summary.stages["shard"] = StageSummary(len(shards), images=summary.images, seconds=seconds)
+    observer().advance("shard", summary.images)
     observer().end("shard")
     return shards
 

@@ -102,7 +102,7 @@ class DatasetCard(Config):
     background: bool
     """Whether label 0 is a scored class. Without it pixels of no class are not scored."""
     number_of_classes: int | None = None
-    """Classes that are scored, background counted when it is one."""
+    """Classes that are scored, background counted when it is one; a check against slips in the list."""
     splits: dict[str, Split] = Field(min_length=1)
     """The first is the default."""
     images: tuple[Annotated[str, Field(pattern=r"\{id\}[^/]*$")], ...] = ()
@@ -140,7 +140,7 @@ class DatasetCard(Config):
             raise ValueError("either every class has an id or none")
         if self.background and "background" in (c.name.lower() for c in self.classes):
             raise ValueError("background is label 0 already; leave it out of the classes")
-        if self.classes and self.number_of_classes != len(self.classes) + self.background:
+        if self.number_of_classes is not None and self.number_of_classes != len(self.classes) + self.background:
             raise ValueError(
                 f"number_of_classes is {self.number_of_classes}, but there are {len(self.classes)} classes"
                 f"{' and background' if self.background else ''}"

@@ -11,6 +11,7 @@ from pnp_core.errors import UnreadableImage, UsageError
 from pnp_core.images import decode_image
 from pnp_core.ordered import map_ahead
 from pnp_core.readers import get_split, open_dataset, resolve_card
+from pnp_core.readers.files import FileDataset
 from pnp_core.records import Progress, Sample, silent
 
 
@@ -69,6 +70,10 @@ def check_dataset(
     if part.images is not None and len(opened) != part.images:
         source = f"; get the whole from {card.homepage}" if card.homepage else ""
         problems.append(f"split {name} lists {len(opened)} pictures, officially it has {part.images}{source}")
+    if part.list is None and isinstance(opened, FileDataset):
+        without = sorted(opened.images.ids() - set(opened.ids))
+        if without:
+            problems.append(f"pictures without ground truth: {len(without)}, such as {', '.join(without[:3])}")
     wrong = 0
     for problem in map_ahead(_problem, opened.samples()):
         progress(1)

@@ -105,7 +105,7 @@ class CandidatesConfig(Config):
     @model_validator(mode="after")
     def _file_fits_source(self) -> CandidatesConfig:
         if (self.source == "file") != (self.file is not None):
-            raise ValueError("candidates.file and candidates.source=file go together")
+            raise ValueError("candidates from a file need both source 'file' and the file (--candidates-file FILE)")
         return self
 
 

@@ -158,7 +158,7 @@ def decode_image(data: bytes, max_pixels: int) -> Picture:
 
 def _one_line(error: Exception) -> str:
     if isinstance(error, Image.DecompressionBombError):
-        return f"over {2 * (Image.MAX_IMAGE_PIXELS or 0)} pixels (decompression bomb)"
+        return f"over any limit: more than {2 * (Image.MAX_IMAGE_PIXELS or 0)} pixels (decompression bomb)"
     message = " ".join(str(error).split())
     if "cannot identify image file" in message:
         return "not a picture in a known format"

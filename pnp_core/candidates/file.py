@@ -53,8 +53,8 @@ def _answer(classes: Sequence[Any], scores: Sequence[Any] | None) -> Answer:
     if scores is not None and len(scores) != len(classes):
         raise ValueError(f"{len(classes)} classes but {len(scores)} scores")
     graded = tuple(None if s is None else float(s) for s in (scores or [None] * len(classes)))
-    if any(s is not None and not 0 <= s <= 1 for s in graded):
-        raise ValueError(f"scores must lie in 0..1, not {graded}")
+    if wrong := [s for s in graded if s is not None and not 0 <= s <= 1]:
+        raise ValueError(f"score {wrong[0]:g} does not lie in 0..1")
     items = tuple((int(c), None) if _is_number(c) else (None, str(c).strip()) for c in classes)
     return Answer(items, graded)
 

@@ -53,6 +53,14 @@ class ImageFiles:
         names = [PurePosixPath(name) for name in self.folder.names(str(place))]
         return {n.stem: str(place / n) for n in names if n.suffix.lstrip(".").lower() in IMAGE_EXTENSIONS}
 
+    def ids(self) -> set[str]:
+        """Ids of all pictures that are there."""
+        names = (PurePosixPath(name) for name in self.folder.names(str(PurePosixPath(self.template).parent)))
+        before, after = PurePosixPath(self.template).name.split("{id}")
+        ending = after.removesuffix("*")
+        stems = (n.stem for n in names if n.suffix.lstrip(".").lower() in IMAGE_EXTENSIONS and ending in n.name)
+        return {stem.removeprefix(before) for stem in stems}
+
     def path(self, picture_id: str) -> str:
         """Path of a picture, relative to the data folder, whether or not it is there."""
         if self.template.endswith("{id}.*"):

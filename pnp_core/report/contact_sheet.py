@@ -90,12 +90,19 @@ def _heat(row: _Row, iteration: int, palette: np.ndarray) -> np.ndarray:
     return np.clip(dark + light, 0, 255).astype(np.uint8)
 
 
-def _draw_legend(draw: ImageDraw.ImageDraw, row: _Row, names: Sequence[str], palette: np.ndarray, y: int) -> None:
+def _draw_legend(
+    draw: ImageDraw.ImageDraw, row: _Row, names: Sequence[str], palette: np.ndarray, y: int, width: int
+) -> None:
     x = GAP
     font = ImageFont.load_default(12)
     draw.text((x, y + 3), row.sample.key[:40], fill=_INK, font=font)
     x += draw.textlength(row.sample.key[:40], font=font) + 14
-    for class_id in row.salience.classes:
+    if not row.salience.classes:
+        draw.text((x, y + 3), row.salience.chosen, fill=_INK, font=font)
+    for number, class_id in enumerate(row.salience.classes):
+        if x + 34 + draw.textlength(names[class_id - 1], font=font) > width:
+            draw.text((x, y + 3), f"+ {len(row.salience.classes) - number} more", fill=_INK, font=font)
+            return
         draw.rectangle([x, y + 5, x + 10, y + 15], fill=tuple(palette[class_id].tolist()), outline=_INK)
         draw.text((x + 14, y + 3), names[class_id - 1], fill=_INK, font=font)
         x += 14 + draw.textlength(names[class_id - 1], font=font) + 14
@@ -128,7 +135,7 @@ def contact_sheet(plan: Plan, shards: Sequence[ShardRef], pictures: int = 10) ->
         tiles += [_heat(row, k, palette) for k in range(iterations)]
         for column, pixels in enumerate(tiles):
             sheet.paste(_tile(pixels), (GAP + column * (TILE + GAP), y))
-        _draw_legend(draw, row, plan.masks.class_names, palette, y + TILE)
+        _draw_legend(draw, row, plan.masks.class_names, palette, y + TILE, width - 40)
     buffer = io.BytesIO()
     sheet.save(buffer, format="PNG")
     return buffer.getvalue()

@@ -225,6 +225,10 @@ def test_check_of_a_whole_copy_is_well(tmp_path):
     Image.fromarray(np.ones((64, 64), dtype=np.uint8)).save(tmp_path / "masks/a.png")
     report = run("check", "folder", "--data", str(tmp_path))
     assert (report["pictures"], report["usable"], report["ok"]) == (1, 1, True)
+    Image.new("RGB", (4, 4)).save(tmp_path / "images/alone.jpg")
+    alone = run("check", "folder", "--data", str(tmp_path), code=1)
+    assert alone["problems"] == ["pictures without ground truth: 1, such as alone"]
+    (tmp_path / "images/alone.jpg").unlink()
     (tmp_path / "images/a.png").write_bytes((tmp_path / "images/a.png").read_bytes()[:5000])
     report = run("check", "folder", "--data", str(tmp_path), code=1)
     assert "images/a.png" in report["problems"][0]
@@ -268,7 +272,7 @@ def test_candidates_reports_entries_means_and_repairs(shared_data):
         (["eval", "scenes", "--only-classes", "background", "--out", "{t}/o"], "name at least one class"),
         (["eval", "scenes", "--mean", "median", "--out", "{t}/o"], "score.mean"),
         (["eval", "scenes", "--candidates", "itn", "--out", "{t}/o"], "unknown source of candidate classes 'itn'"),
-        (["eval", "scenes", "--candidates", "file", "--out", "{t}/o"], "go together"),
+        (["eval", "scenes", "--candidates", "file", "--out", "{t}/o"], "need both source 'file' and the file"),
         (["eval", "scenes", "--candidates-file", "{t}/x.json", "--out", "{t}/o"], "cannot read candidates file"),
         (["check", "voc21", "--data", "{t}/none"], "does not exist"),
         (["check", "scenes", "--data", "{t}"], "there is nothing to check"),
