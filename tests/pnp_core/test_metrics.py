@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy.sparse import coo_array
 
 from pnp_core.metrics import ConfusionMatrix
 
@@ -67,3 +68,20 @@ def test_sizes_that_differ_are_refused():
 def test_label_out_of_range_is_refused():
     with pytest.raises(ValueError, match="prediction has label 3"):
         ConfusionMatrix.of(np.zeros((2, 3), np.uint8), PREDICTION, 3)
+
+
+@given(LABELS, CLASSES, st.booleans())
+def test_every_count_equals_that_of_an_independent_implementation(truth, prediction, void_as_background):
+    """Sparse accumulation by scipy, pixel by pixel pairs; void left out or counted as background."""
+    pairs = [(int(t), int(p)) for t, p in zip(truth.ravel(), prediction.ravel(), strict=True)]
+    kept = [(0 if t == 255 else t, p) for t, p in pairs if t != 255 or void_as_background]
+    rows, columns = [t for t, _ in kept], [p for _, p in kept]
+    expected = coo_array((np.ones(len(kept), dtype=np.int64), (rows, columns)), shape=(5, 5)).toarray()
+    assert np.array_equal(ConfusionMatrix.of(truth, prediction, 5, void_as_background).counts, expected)
+
+
+def test_mean_over_a_subset_leaves_the_other_classes_out():
+    matrix = ConfusionMatrix.of(TRUTH, PREDICTION, 4)
+    assert matrix.mean_iou("present", [1, 2]) == pytest.approx((2 / 3 + 0) / 2)
+    assert matrix.mean_iou("present", [0]) == pytest.approx(1 / 3)
+    assert matrix.averaged("union", [1, 3]).tolist() == [False, True, False, False]
