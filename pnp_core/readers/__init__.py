@@ -57,9 +57,9 @@ def resolve_card(card: DatasetCard, data: str | None) -> DatasetCard:
 
 def _open_truth(folder: DataFolder, card: DatasetCard, form: GroundTruth, split: str) -> Truth:
     if isinstance(form, InstanceFile):
-        return InstanceTruth(folder, card, form, split)
+        return InstanceTruth(folder, card, split, form)
     assert isinstance(form, LabelMapFiles)
-    return LabelMapTruth(folder, card, form, split)
+    return LabelMapTruth(folder, card, split, form)
 
 
 def _choose_truth(folder: DataFolder, card: DatasetCard, split: str, wanted: str | None) -> Truth:

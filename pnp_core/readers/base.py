@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
 
+from pnp_core.cards import DatasetCard, InstanceFile, LabelMapFiles
 from pnp_core.errors import PnpError
 from pnp_core.images import encode_label_map
+from pnp_core.readers.folder import DataFolder
 from pnp_core.records import IGNORE, Sample
 
 
@@ -77,6 +79,26 @@ class Truth(Protocol):
     def stamp(self, picture_id: str) -> str:
         """Changes when the picture's ground truth changes on disk."""
         ...
+
+
+@dataclass(frozen=True)
+class TruthFiles:
+    """What the forms of ground truth on disk share."""
+
+    folder: DataFolder
+    card: DatasetCard
+    split: str
+    form: LabelMapFiles | InstanceFile
+
+    @property
+    def name(self) -> str:
+        """The form's name on the card."""
+        return self.form.name
+
+    @property
+    def place(self) -> str:
+        """Its file, or the template of its files, in this split."""
+        return self.form.path.replace("{split}", self.split)
 
 
 def restrict(labels: UInt8[np.ndarray, "H W"], only: Sequence[int], background: bool) -> UInt8[np.ndarray, "H W"]:

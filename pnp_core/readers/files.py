@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -14,7 +15,7 @@ from PIL import Image
 
 from pnp_core.cards import DatasetCard
 from pnp_core.errors import DatasetError
-from pnp_core.images import FORMATS, IMAGE_EXTENSIONS
+from pnp_core.images import FORMATS
 from pnp_core.ordered import map_ahead
 from pnp_core.readers.base import GroundTruthError, Truth, labelled_sample
 from pnp_core.readers.boxes import Boxes
@@ -47,25 +48,17 @@ class ImageFiles:
         raise DatasetError(f"the pictures of {card.name} are missing: no folder {places}{folder.advice()}")
 
     @cached_property
-    def _by_stem(self) -> dict[str, str]:
-        """For templates that leave the ending open: stem -> path."""
-        place = PurePosixPath(self.template).parent
-        names = [PurePosixPath(name) for name in self.folder.names(str(place))]
-        return {n.stem: str(place / n) for n in names if n.suffix.lstrip(".").lower() in IMAGE_EXTENSIONS}
+    def _there(self) -> dict[str, str]:
+        return self.folder.matching(self.template)
 
     def ids(self) -> set[str]:
         """Ids of all pictures that are there."""
-        names = (PurePosixPath(name) for name in self.folder.names(str(PurePosixPath(self.template).parent)))
-        before, after = PurePosixPath(self.template).name.split("{id}")
-        ending = after.removesuffix("*")
-        stems = (n.stem for n in names if n.suffix.lstrip(".").lower() in IMAGE_EXTENSIONS and ending in n.name)
-        return {stem.removeprefix(before) for stem in stems}
+        return set(self._there)
 
     def path(self, picture_id: str) -> str:
         """Path of a picture, relative to the data folder, whether or not it is there."""
-        if self.template.endswith("{id}.*"):
-            return self._by_stem.get(picture_id, self.template.replace("{id}", picture_id))
-        return self.template.replace("{id}", picture_id)
+        named = self.template.replace("{id}", picture_id)
+        return self._there.get(picture_id, named) if self.template.endswith("*") else named
 
 
 def _look(image: bytes) -> tuple[tuple[int, int] | None, int]:
@@ -139,6 +132,8 @@ class FileDataset:
         extension = PurePosixPath(path).suffix.lstrip(".").lower()
         ending = extension if extension.isalnum() else "bin"
         empty = Sample(safe_key(picture_id), b"", ending, printable(path), name=printable(picture_id))
+        if picture_id.startswith("/") or ".." in re.split(r"[/\\]", picture_id):
+            return replace(empty, fault=f"refused: the id '{printable(picture_id)}' leaves the data folder")
         try:
             image = self.folder.file(path).read()
         except NotReadError as error:

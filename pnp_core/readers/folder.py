@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path, PurePosixPath
-
-import fsspec
+from pathlib import PurePosixPath
 
 from pnp_core.cards import DatasetCard
-from pnp_core.errors import DatasetError
+from pnp_core.errors import DatasetError, SourceError
+from pnp_core.images import IMAGE_EXTENSIONS
 from pnp_core.sources.base import FileRef, reason
+from pnp_core.sources.keys import split_ending
 
 
 class DataFolder:
@@ -23,9 +23,10 @@ class DataFolder:
         self.url = url
         self._card = card
         try:
-            self.fs, self.root = fsspec.core.url_to_fs(str(Path(url).expanduser()) if url.startswith("~") else url)
-        except (ValueError, ImportError) as error:
-            raise DatasetError(f"cannot open data folder '{url}': {error}") from error
+            opened = FileRef.of(url)
+        except SourceError as error:
+            raise DatasetError(str(error)) from error
+        self.fs, self.root = opened.fs, opened.path
         if not self.fs.isdir(self.root):
             raise DatasetError(f"data folder '{url}' does not exist; {card.name} needs {card.root}{self.source()}")
 
@@ -74,6 +75,18 @@ class DataFolder:
             return sorted(PurePosixPath(entry).name for entry in self.fs.ls(self.path(relative), detail=False))
         except (FileNotFoundError, NotADirectoryError):
             return []
+
+    def matching(self, template: str) -> dict[str, str]:
+        """Id -> path of the files that fit a template; an ending `*` stands for any picture's, in order of names."""
+        place, pattern = PurePosixPath(template).parent, PurePosixPath(template).name
+        before, after = pattern.split("{id}")
+        found = {}
+        for name in self.names(str(place)):
+            ending = split_ending(name)[1]
+            tail = name[-len(ending) - 1 :] if after == ".*" and ending in IMAGE_EXTENSIONS else after
+            if name.startswith(before) and name.endswith(tail) and len(name) > len(before) + len(tail):
+                found[name[len(before) : len(name) - len(tail)]] = str(place / name)
+        return found
 
 
 def _why(error: Exception) -> str:

@@ -16,9 +16,9 @@ from jaxtyping import UInt8
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from pnp_core.cards import DatasetCard, InstanceFile
+from pnp_core.cards import InstanceFile
 from pnp_core.errors import DatasetError
-from pnp_core.readers.base import GroundTruthError
+from pnp_core.readers.base import GroundTruthError, TruthFiles
 from pnp_core.readers.folder import DataFolder
 
 
@@ -97,23 +97,10 @@ def paint(
 
 
 @dataclass(frozen=True)
-class InstanceTruth:
+class InstanceTruth(TruthFiles):
     """Ground truth from one COCO annotation file; a `Truth`."""
 
-    folder: DataFolder
-    card: DatasetCard
     form: InstanceFile
-    split: str
-
-    @property
-    def name(self) -> str:
-        """The form's name on the card."""
-        return self.form.name
-
-    @property
-    def place(self) -> str:
-        """The annotation file."""
-        return self.form.path.replace("{split}", self.split)
 
     @cached_property
     def _coco(self) -> COCO:

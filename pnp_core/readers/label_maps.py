@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import PurePosixPath
 
 import numpy as np
 from jaxtyping import Int, UInt8
@@ -13,8 +12,7 @@ from PIL import Image
 
 from pnp_core.cards import DatasetCard, LabelMapFiles
 from pnp_core.images import FORMATS
-from pnp_core.readers.base import GroundTruthError
-from pnp_core.readers.folder import DataFolder
+from pnp_core.readers.base import GroundTruthError, TruthFiles
 from pnp_core.records import IGNORE
 from pnp_core.sources.base import NotReadError
 
@@ -53,23 +51,10 @@ def _read_values(data: bytes, path: str) -> UInt8[np.ndarray, "H W"]:
 
 
 @dataclass(frozen=True)
-class LabelMapTruth:
+class LabelMapTruth(TruthFiles):
     """One PNG per picture; a `Truth`."""
 
-    folder: DataFolder
-    card: DatasetCard
     form: LabelMapFiles
-    split: str
-
-    @property
-    def name(self) -> str:
-        """The form's name on the card."""
-        return self.form.name
-
-    @property
-    def place(self) -> str:
-        """The files' template in this split."""
-        return self.form.path.replace("{split}", self.split)
 
     @cached_property
     def _table(self) -> np.ndarray:
@@ -89,13 +74,9 @@ class LabelMapTruth:
 
     @cached_property
     def _ids(self) -> list[str]:
-        pattern = PurePosixPath(self.place)
-        before, after = pattern.name.split("{id}")
-        names = self.folder.names(str(pattern.parent))
-        found = [n[len(before) : -len(after) or None] for n in names if n.startswith(before) and n.endswith(after)]
         # "{id}.png" would take "1_labelTrainIds.png" for a picture of its own.
         derived = ("_labelTrainIds", "_instanceTrainIds")
-        return [i for i in found if i and not i.endswith(derived)]
+        return [i for i in self.folder.matching(self.place) if not i.endswith(derived)]
 
     def labels(self, picture_id: str) -> UInt8[np.ndarray, "H W"]:
         """Labels of one picture, see `Truth`."""
@@ -103,7 +84,7 @@ class LabelMapTruth:
         try:
             data = self.folder.file(path).read()
         except NotReadError as error:
-            raise GroundTruthError(f"ground truth '{path}' is missing or cannot be read") from error
+            raise GroundTruthError(f"ground truth '{path}' {error}") from error
         values = _read_values(data, path)
         labels = self._table[values]
         if (labels == _NO_LABEL).any():

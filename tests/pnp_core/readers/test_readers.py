@@ -222,15 +222,25 @@ def test_ground_truth_of_a_picture_that_is_to_be_turned_is_not_trusted(tmp_path,
     assert f"EXIF orientation {orientation}" in (sample.fault or "")
 
 
-@pytest.mark.parametrize("picture_id", ["a\0b", "x" * 400, "../../etc/passwd"])
-def test_hostile_ids_in_a_split_list_cost_one_picture(shared_data, tmp_path, picture_id):
-    root = plain_voc(tmp_path, VOC_XML)
+@pytest.mark.parametrize(
+    ("picture_id", "reason"),
+    [
+        ("a\0b", "cannot be read"),
+        ("x" * 400, "cannot be read"),
+        # A real picture, but not one of the data folder.
+        ("../../../outside", "leaves the data folder"),
+    ],
+)
+def test_hostile_ids_in_a_split_list_cost_one_picture(tmp_path, picture_id, reason):
+    root = plain_voc(tmp_path / "VOCdevkit", VOC_XML)
+    shutil.copy(root / "VOC2012/JPEGImages/x.jpg", tmp_path / "outside.jpg")
     (root / "VOC2012/ImageSets/Segmentation/val.txt").write_text(f"{picture_id}\nx\n")
     card = load_card("voc21")
     dataset = open_dataset(card, str(root))
     assert dataset.digest(None)
     first, second = dataset.samples()
-    assert "cannot be read" in (first.fault or "")
+    assert reason in (first.fault or "")
+    assert first.image == b""
     assert second.fault is None
 
 
