@@ -8,13 +8,23 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
-from pathlib import Path
+from pathlib import PurePath
 from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
 from pydantic import ValidationError
 
-from pnp_core.config import PRESETS, TINY, Config, EvalConfig, LabelConfig, PipelineConfig, merge
+from pnp_core.config import (
+    PRESETS,
+    TINY,
+    Config,
+    EvalConfig,
+    LabelConfig,
+    PipelineConfig,
+    TuneConfig,
+    merge,
+    read_settings,
+)
 from pnp_core.errors import PnpError, UsageError
 
 SomeConfig = TypeVar("SomeConfig", bound=Config)
@@ -35,7 +45,8 @@ PresetOption = Annotated[
     ),
 ]
 ConfigOption = Annotated[
-    Path | None, typer.Option("--config", help="YAML with parts of the configuration; laid over the preset.")
+    str | None,
+    typer.Option("--config", help="YAML with parts of the configuration, such as best.yaml; laid over the preset."),
 ]
 BackboneOption = Annotated[str | None, typer.Option(help="Vision-language model: blip.")]
 CheckpointOption = Annotated[str | None, typer.Option(help="Weights: tiny (bundled), a local folder, or a hub id.")]
@@ -60,27 +71,13 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object 
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show tracebacks and Prefect's log.")]
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
-    import yaml
-
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read configuration '{path}': {getattr(error, 'strerror', error)}") from error
-    except yaml.YAMLError as error:
-        raise UsageError(f"configuration '{path}' is not valid YAML: {' '.join(str(error).split())}") from error
-    if values is not None and not isinstance(values, dict):
-        raise UsageError(f"configuration '{path}' must be a mapping like 'masks: {{threshold: 0.2}}'")
-    return values or {}
-
-
 def _given(**values: Any) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value is not None}
 
 
-def _values(config: Path | None, checkpoint: str | None, preset: str | None, **options: Any) -> dict[str, Any]:
+def _values(config: str | None, checkpoint: str | None, preset: str | None, **options: Any) -> dict[str, Any]:
     """The YAML file, and the options over it; the configuration lays both over the preset."""
-    values = _read_yaml(config) if config else {}
+    values = read_settings(config) if config else {}
     default = TINY if checkpoint in (None, TINY) else "authors"
     values["preset"] = preset or values.get("preset", default)
     candidates = _given(
@@ -147,23 +144,40 @@ def _one_line_errors(debug: bool) -> Iterator[None]:
         _fail(PnpError(f"{type(error).__name__}: {message[:500]} (--debug shows where)"), debug)
 
 
-def _run(
-    prepare: Callable[[], tuple[Callable[[Any], Any], PipelineConfig]], as_json: bool, debug: bool, strict: bool = False
-) -> None:
-    """Check everything, run a flow under progress bars, and print what came out."""
+def _execute(
+    prepare: Callable[[], tuple[Callable[[Any], Any], PipelineConfig]],
+    show: Callable[[Any, Any], None],
+    as_json: bool,
+    debug: bool,
+) -> Any:
+    """Check everything, run a flow under progress bars, print what came out and return it."""
     _quiet_prefect(debug)
     with _one_line_errors(debug):
         flow, config = prepare()
         from rich.console import Console
 
-        from flows.console import ProgressBars, errors, show_summary
+        from flows.console import ProgressBars, errors
         from tasks.runtime import observed_by
 
         with ProgressBars() as bars, observed_by(bars):
             summary = flow(config)
-        show_summary(summary, errors if as_json else Console())
+        show(summary, errors if as_json else Console())
         if as_json:
             print(json.dumps(summary.as_json(), ensure_ascii=False), flush=True)
+    return summary
+
+
+def _run(
+    prepare: Callable[[], tuple[Callable[[Any], Any], PipelineConfig]], as_json: bool, debug: bool, strict: bool = False
+) -> None:
+    """Run a flow that makes masks."""
+
+    def show(summary: Any, console: Any) -> None:
+        from flows.console import show_summary
+
+        show_summary(summary, console)
+
+    summary = _execute(prepare, show, as_json, debug)
     if not summary.labelled:
         _fail(PnpError("nothing was labelled: every picture was quarantined, see the reasons above"), False)
     if strict and summary.quarantined:
@@ -195,6 +209,16 @@ def _prepare_label(values: dict[str, Any]) -> tuple[Callable[[Any], Any], Pipeli
     from flows.labelling import label_pictures
 
     return label_pictures, config
+
+
+def _prepare_tune(values: dict[str, Any]) -> tuple[Callable[[Any], Any], PipelineConfig]:
+    from pnp_core.tuning.plan import check_tune
+
+    config = _build(TuneConfig, values)
+    _warn(check_tune(config))
+    from flows.tuning import tune_dataset
+
+    return tune_dataset, config
 
 
 @app.command()
@@ -234,7 +258,7 @@ def evaluate(
     min_score: MinScoreOption = None,
     top_k: TopKOption = None,
     preset_name: PresetOption = None,
-    config: ConfigOption = None,
+    settings: ConfigOption = None,
     backbone: BackboneOption = None,
     checkpoint: CheckpointOption = None,
     device: DeviceOption = None,
@@ -252,7 +276,7 @@ def evaluate(
     model = {"checkpoint": checkpoint, "backbone": backbone, "device": device, "batch_size": batch_size}
     chosen = {"candidates": candidates, "candidates_file": candidates_file, "min_score": min_score, "top_k": top_k}
     values = {**model, **chosen, **own}
-    _run(lambda: _prepare_eval(_values(config, preset=preset_name, **values)), as_json, debug, strict)
+    _run(lambda: _prepare_eval(_values(settings, preset=preset_name, **values)), as_json, debug, strict)
 
 
 @app.command()
@@ -277,7 +301,7 @@ def label(
     min_score: MinScoreOption = None,
     top_k: TopKOption = None,
     preset_name: PresetOption = None,
-    config: ConfigOption = None,
+    settings: ConfigOption = None,
     backbone: BackboneOption = None,
     checkpoint: CheckpointOption = None,
     device: DeviceOption = None,
@@ -292,7 +316,83 @@ def label(
     model = {"checkpoint": checkpoint, "backbone": backbone, "device": device, "batch_size": batch_size}
     chosen = {"candidates": candidates, "candidates_file": candidates_file, "min_score": min_score, "top_k": top_k}
     values = {**model, **chosen, **own, "max_pixels": max_pixels}
-    _run(lambda: _prepare_label(_values(config, preset=preset_name, **values)), as_json, debug, strict)
+    _run(lambda: _prepare_label(_values(settings, preset=preset_name, **values)), as_json, debug, strict)
+
+
+@app.command()
+def tune(
+    dataset: Annotated[
+        str, typer.Argument(help="Dataset card, such as voc21; `folder` with --classes for pictures of your own.")
+    ],
+    out: Annotated[str | None, typer.Option(help="Run folder: a path or any fsspec URL. runs/tune-CARD.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Folder of the dataset; with --classes any source that `label` takes.")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Split; the card's tuning split when not given.")] = None,
+    images: Annotated[int | None, typer.Option(help="Pictures to tune on, drawn at random; 100.")] = None,
+    classes: Annotated[str | None, typer.Option(help='Your class names, separated by commas: "cat,dog".')] = None,
+    only_classes: Annotated[
+        str | None, typer.Option(help='These classes only, separated by commas: "sofa,train".')
+    ] = None,
+    image_labels: Annotated[
+        str | None, typer.Option(help="Image-level labels from masks or boxes; boxes where there are some.")
+    ] = None,
+    reward: Annotated[str | None, typer.Option(help="contrast, or authors (docs/tuning.md).")] = None,
+    clip: Annotated[
+        str | None, typer.Option(help="CLIP that judges: tiny (bundled), a name of open_clip, or local-dir:FOLDER.")
+    ] = None,
+    clip_weights: Annotated[str | None, typer.Option(help="Pretrained tag or weights file of that CLIP.")] = None,
+    optimizer: Annotated[
+        str | None,
+        typer.Option(help="random-search, grid-search, bayesian, ...: any of Gradient-Free-Optimizers by name."),
+    ] = None,
+    trials: Annotated[
+        int | None, typer.Option(help="Trials of all layer groups together; 102, or all of a grid.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the search and of the choice of pictures.")] = None,
+    compare: Annotated[
+        str | None,
+        typer.Option(help="Score what was tried with masks, where there are some, for you to see: off, plain, full."),
+    ] = None,
+    candidates: CandidatesOption = None,
+    candidates_file: CandidatesFileOption = None,
+    min_score: MinScoreOption = None,
+    top_k: TopKOption = None,
+    preset_name: PresetOption = None,
+    settings: ConfigOption = None,
+    backbone: BackboneOption = None,
+    checkpoint: CheckpointOption = None,
+    device: DeviceOption = None,
+    batch_size: BatchOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Choose layer, head, threshold and blur without masks, and write best.yaml for --config of eval and label.
+
+    Needs image-level labels at most. Run it again and it resumes, in the middle of a search too.
+    """
+    own = {"dataset": dataset, "out": out or f"runs/tune-{_stem(dataset)}", "data": data, "split": split}
+    own |= {"images": images, "image_labels": image_labels}
+    own |= {name: _names(text) for name, text in (("classes", classes), ("only_classes", only_classes)) if text}
+    own |= {"reward": _given(kind=reward, clip=_given(model=clip, pretrained=clip_weights) or None) or None}
+    own |= {"search": _given(optimizer=optimizer, trials=trials, seed=seed) or None}
+    own |= {"compare": _given(masks=compare) or None}
+    model = {"checkpoint": checkpoint, "backbone": backbone, "device": device, "batch_size": batch_size}
+    chosen = {"candidates": candidates, "candidates_file": candidates_file, "min_score": min_score, "top_k": top_k}
+
+    def show(summary: Any, console: Any) -> None:
+        from flows.console import show_tuning
+
+        show_tuning(summary, console)
+
+    _execute(
+        lambda: _prepare_tune(_values(settings, preset=preset_name, **model, **chosen, **own)), show, as_json, debug
+    )
+
+
+def _stem(dataset: str) -> str:
+    """A card's name, also of a card file."""
+    return PurePath(dataset).stem
 
 
 @app.command()

@@ -11,12 +11,13 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from pnp_core.records import RunSummary
+from pnp_core.records import RunSummary, Summary
 
 if TYPE_CHECKING:  # these import torch, which takes seconds
     from pnp_core.candidates.report import FileReport
     from pnp_core.cards import DatasetCard
     from pnp_core.check import CheckReport
+    from pnp_core.tuning.result import TuneSummary
 
 SHOWN = 20
 """Problems printed; --json has all."""
@@ -27,7 +28,13 @@ STAGE_NAMES = {
     "png": "PNG files",
     "scores": "Scores",
     "check": "Checking",
+    "maps": "Maps",
+    "pictures": "Pictures",
+    "search": "Search",
+    "compare": "Comparing",
 }
+UNITS = {"search": "trials"}
+"""What a stage counts, where that is not pictures."""
 
 errors = Console(stderr=True, highlight=False)
 """Progress and messages; standard output belongs to the result."""
@@ -41,7 +48,7 @@ class ProgressBars:
             TextColumn("{task.description:10}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("pictures"),
+            TextColumn("{task.fields[unit]}"),
             TimeElapsedColumn(),
             console=errors,
         )
@@ -58,7 +65,9 @@ class ProgressBars:
 
     def begin(self, stage: str, total: int | None) -> None:
         """Add a bar."""
-        self._tasks[stage] = self._bars.add_task(STAGE_NAMES.get(stage, stage), total=total)
+        self._tasks[stage] = self._bars.add_task(
+            STAGE_NAMES.get(stage, stage), total=total, unit=UNITS.get(stage, "pictures")
+        )
 
     def advance(self, stage: str, pictures: int) -> None:
         """Move a bar."""
@@ -93,7 +102,7 @@ def _shown(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def _stages_table(summary: RunSummary) -> Table:
+def _stages_table(summary: Summary) -> Table:
     table = Table(title="Stages")
     for column in ("stage", "shards", "resumed", "pictures", "quarantined", "seconds", "pictures/s"):
         table.add_column(column, justify="left" if column == "stage" else "right")
@@ -128,10 +137,50 @@ def show_summary(summary: RunSummary, console: Console) -> None:
     console.print(f"contact sheet  {out}/contact_sheet.png", soft_wrap=True)
 
 
-def _show_reasons(summary: RunSummary, console: Console) -> None:
+def _show_reasons(summary: Summary, console: Console) -> None:
     console.print("[yellow]warning[/]: quarantined pictures, by reason:", soft_wrap=True)
     for reason, number in summary.reasons.items():
         console.print(f"  {number} x {escape(reason)}", soft_wrap=True)
+
+
+def show_tuning(summary: TuneSummary, console: Console) -> None:
+    """Print what was chosen, what the reward is worth where masks tell, and where the results lie."""
+    console.print(_choice_table(summary))
+    if summary.comparison:
+        console.print(_comparison_table(summary.comparison))
+    console.print(_stages_table(summary))
+    parts = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in summary.search_seconds.items())
+    console.print(
+        f"{summary.trials} trials of {summary.settings} different settings on {summary.images} pictures "
+        f"({summary.pairs} pictures x classes); of the search: {parts}",
+        soft_wrap=True,
+    )
+    console.print(f"cache          {summary.cache_bytes_per_image / 1000:.1f} kB per picture, all layers and heads")
+    out = escape(summary.out.rstrip("/"))
+    if summary.quarantined:
+        console.print(f"quarantine     {out}/quarantine/ (what and why)", soft_wrap=True)
+        _show_reasons(summary, console)
+    console.print(f"plots          {out}/tuning.png", soft_wrap=True)
+    console.print(f"best setting   {out}/best.yaml  (for --config of eval and label)", soft_wrap=True)
+
+
+def _choice_table(summary: TuneSummary) -> Table:
+    table = Table(title="Chosen without masks")
+    for name in summary.best:
+        table.add_column(name, justify="right")
+    table.add_row(*(f"{value:.4f}" if name == "reward" else f"{value:g}" for name, value in summary.best.items()))
+    return table
+
+
+def _comparison_table(found: dict[str, Any]) -> Table:
+    how = "full method" if found["what"] == "full" else "threshold and blur only"
+    table = Table(title=f"mIoU of what was tried, not used in the choice ({how}, {found['images']} pictures)")
+    for column in ("chosen", "best", "median", "rank correlation"):
+        table.add_column(column, justify="right")
+    rank = found["rank_correlation"]
+    figures = (_shown(found[name]) for name in ("miou_chosen", "miou_best", "miou_median"))
+    table.add_row(*figures, "-" if rank is None else f"{rank:+.2f}")
+    return table
 
 
 def show_cards(cards: Sequence[DatasetCard], console: Console) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from time import monotonic
 
 from pnp_core.plan import Plan
-from pnp_core.records import RunSummary, ShardRef, StageResult, StageSummary
+from pnp_core.records import RunSummary, ShardRef, StageResult, StageSummary, Summary
 from tasks.masks import task_export_png, task_mask_shard
 from tasks.runtime import observer
 from tasks.salience import task_extract_shard
@@ -15,7 +15,7 @@ from tasks.scores import task_merge_scores, task_score_shard
 ShardStage = Callable[[ShardRef, StageResult | None], StageResult]
 
 
-def run_shard_stage(write: Callable[[], list[ShardRef]], summary: RunSummary) -> list[ShardRef]:
+def run_shard_stage(write: Callable[[], list[ShardRef]], summary: Summary) -> list[ShardRef]:
     """Write the shards and count the pictures."""
     observer().begin("shard", None)
     start = monotonic()
@@ -28,8 +28,8 @@ def run_shard_stage(write: Callable[[], list[ShardRef]], summary: RunSummary) ->
     return shards
 
 
-def _run_stage(
-    stage: str, run: ShardStage, shards: list[ShardRef], inputs: list[StageResult] | None, summary: RunSummary
+def run_stage(
+    stage: str, run: ShardStage, shards: list[ShardRef], inputs: list[StageResult] | None, summary: Summary
 ) -> list[StageResult]:
     """One stage over all shards, in order."""
     observer().begin(stage, sum(shard.samples for shard in shards))
@@ -44,13 +44,13 @@ def _run_stage(
 
 def run_stages(plan: Plan, shards: list[ShardRef], summary: RunSummary) -> None:
     """Salience, masks, PNG when asked, scores when there is ground truth."""
-    salience = _run_stage("salience", lambda s, _: task_extract_shard(plan.salience, s), shards, None, summary)
-    masks = _run_stage("masks", lambda s, r: task_mask_shard(plan.masks, s, r), shards, salience, summary)
+    salience = run_stage("salience", lambda s, _: task_extract_shard(plan.salience, s), shards, None, summary)
+    masks = run_stage("masks", lambda s, r: task_mask_shard(plan.masks, s, r), shards, salience, summary)
     if plan.png:
-        _run_stage("png", lambda s, r: task_export_png(plan.masks, s, r), shards, masks, summary)
+        run_stage("png", lambda s, r: task_export_png(plan.masks, s, r), shards, masks, summary)
     summary.labelled = summary.stages["masks"].images
     summary.resumed = summary.stages["masks"].images_resumed
     summary.quarantined = sum(summary.stages[stage].quarantined for stage in ("salience", "masks"))
     if score := plan.score:
-        _run_stage("scores", lambda s, r: task_score_shard(score, s, r), shards, masks, summary)
+        run_stage("scores", lambda s, r: task_score_shard(score, s, r), shards, masks, summary)
         summary.scores = task_merge_scores(score, shards)

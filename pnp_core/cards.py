@@ -105,6 +105,8 @@ class DatasetCard(Config):
     """Classes that are scored, background counted when it is one; a check against slips in the list."""
     splits: dict[str, Split] = Field(min_length=1)
     """The first is the default."""
+    tuning_split: str | None = None
+    """The split that `tune` takes its pictures from; the default one when empty."""
     images: tuple[Annotated[str, Field(pattern=r"\{id\}[^/]*$")], ...] = ()
     """Templates of the picture files; the first whose folder exists. The ending may be `*`."""
     ground_truth: tuple[GroundTruth, ...] = Field(min_length=1)
@@ -136,6 +138,8 @@ class DatasetCard(Config):
             twice = {v for v in values if values.count(v) > 1}
             if twice:
                 raise ValueError(f"{what} given twice: {', '.join(map(str, sorted(twice)))}")
+        if self.tuning_split is not None and self.tuning_split not in self.splits:
+            raise ValueError(f"tuning_split '{self.tuning_split}' is none of the splits")
         if 0 < sum(c.id is not None for c in self.classes) < len(self.classes):
             raise ValueError("either every class has an id or none")
         if self.background and "background" in (c.name.lower() for c in self.classes):

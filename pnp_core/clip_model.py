@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,14 @@ from typing import Any
 import numpy as np
 import open_clip
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 
-from pnp_core.config import ClipConfig
+from pnp_core.config import TINY, ClipConfig
 from pnp_core.errors import CheckpointError, UnknownNameError
 
 _LOCAL = "local-dir:"
+_TINY_FOLDER = Path(__file__).parent / "_tiny_clip"
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
 
 
@@ -27,8 +29,9 @@ def clip_revision(config: ClipConfig) -> str:
         CheckpointError: the folder or file does not exist.
         UnknownNameError: open_clip has no such model or tag.
     """
-    if config.model.startswith(_LOCAL):
-        folder = Path(config.model.removeprefix(_LOCAL)).expanduser()
+    model = _name(config)
+    if model.startswith(_LOCAL):
+        folder = Path(model.removeprefix(_LOCAL)).expanduser()
         if not (folder / "open_clip_config.json").is_file():
             raise CheckpointError(f"no CLIP model in '{folder}': open_clip_config.json is missing")
         files = sorted(f for f in folder.iterdir() if f.suffix in (*_WEIGHTS, ".json", ".txt"))
@@ -44,6 +47,30 @@ def clip_revision(config: ClipConfig) -> str:
             f"tags: {', '.join(tags)}"
         )
     return f"{config.model}:{_digest([Path(config.pretrained).expanduser()])}"
+
+
+def clip_image_size(config: ClipConfig) -> int:
+    """Side of the model's input in pixels, without loading it.
+
+    Raises:
+        CheckpointError: the configuration in a local folder is not one of open_clip.
+    """
+    model = _name(config)
+    try:
+        if model.startswith(_LOCAL):
+            file = Path(model.removeprefix(_LOCAL)).expanduser() / "open_clip_config.json"
+            found = json.loads(file.read_text(encoding="utf-8"))["model_cfg"]
+        else:
+            found = open_clip.get_model_config(model) or {}
+        size = found["vision_cfg"]["image_size"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"CLIP model '{config.model}' does not say its image size: {error}") from error
+    return int(size[0] if isinstance(size, list | tuple) else size)
+
+
+def _name(config: ClipConfig) -> str:
+    """What open_clip calls the model."""
+    return f"{_LOCAL}{_TINY_FOLDER}" if config.model == TINY else config.model
 
 
 def _digest(files: list[Path]) -> str:
@@ -63,6 +90,15 @@ class ClipModel:
         self._tokenizer = tokenizer
         self.device = device
         self.scale = float(model.logit_scale.exp())
+        size = model.visual.image_size
+        self.size = int(size[0] if isinstance(size, tuple | list) else size)
+        self._mean, self._std = (
+            torch.tensor(getattr(model.visual, name) or default, device=device).view(3, 1, 1)
+            for name, default in (
+                ("image_mean", open_clip.OPENAI_DATASET_MEAN),
+                ("image_std", open_clip.OPENAI_DATASET_STD),
+            )
+        )
 
     def pixels(self, picture: np.ndarray) -> Float[torch.Tensor, "3 h w"]:
         """A picture (H, W, 3) uint8 as the model wants it: its centre, where it is no square."""
@@ -78,25 +114,36 @@ class ClipModel:
         return self._model.encode_image(pixels.to(self.device), normalize=True)
 
     @torch.no_grad()
+    def encode_regions(
+        self, pictures: UInt8[torch.Tensor, "B s s 3"], regions: Bool[torch.Tensor, "B s s"]
+    ) -> Float[torch.Tensor, "B D"]:
+        """Features of pictures (RGB, 0..255, side `size`) cut to a region; zero in normalised space elsewhere."""
+        pictures, regions = pictures.to(self.device), regions.to(self.device)
+        pixels = (pictures.permute(0, 3, 1, 2).float() / 255 - self._mean) / self._std
+        return self._model.encode_image(pixels * regions[:, None], normalize=True)
+
+    @torch.no_grad()
     def encode_texts(self, texts: list[str]) -> Float[torch.Tensor, "N D"]:
         """Text features."""
         parts = [self._tokenizer(texts[i : i + 64]).to(self.device) for i in range(0, len(texts), 64)]
         return torch.cat([self._model.encode_text(part, normalize=True) for part in parts])
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=4)
 def load_clip(config: ClipConfig, device: str) -> ClipModel:
-    """Load a CLIP; a process keeps the last one for the next shard. Weights are never unpickled as code.
+    """Load a CLIP; a process keeps the last ones (several GPUs, or candidates and reward).
+
+    Weights are never unpickled as code.
 
     Raises:
         CheckpointError: the weights are not at hand or do not fit.
     """
     try:
-        loaded: Any = open_clip.create_model_from_pretrained(
-            config.model, pretrained=config.pretrained and str(config.pretrained), weights_only=True
-        )
+        name = _name(config)
+        pretrained = None if name.startswith(_LOCAL) else config.pretrained  # such folders hold their weights
+        loaded: Any = open_clip.create_model_from_pretrained(name, pretrained=pretrained, weights_only=True)
         model, preprocess = loaded
-        tokenizer = open_clip.get_tokenizer(config.model)
+        tokenizer = open_clip.get_tokenizer(name)
     except Exception as error:  # open_clip raises nearly any type for missing and misfit weights
         message = " ".join(str(error).split())[:300]
         raise CheckpointError(

@@ -6,11 +6,12 @@ how fast (`RuntimeConfig`) is kept apart and enters no fingerprint.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from pnp_core.errors import UnknownNameError
+from pnp_core.errors import UnknownNameError, UsageError
 
 TINY: Final = "tiny"
 
@@ -78,7 +79,7 @@ class ClipConfig(Config):
     """A CLIP model of open_clip."""
 
     model: str = "ViT-B-16"
-    """Model name, or `local-dir:PATH` of a folder with open_clip_config.json and weights."""
+    """Model name, `tiny` (bundled), or `local-dir:PATH` of a folder with open_clip_config.json and weights."""
     pretrained: str | None = "openai"
     """Pretrained tag or weights file; ignored for `local-dir:`."""
     template: str = "a photo of a {}"
@@ -183,6 +184,9 @@ class RuntimeConfig(Config):
 class PipelineConfig(Config):
     """What every flow shares: the stages' parts and the run folder."""
 
+    settings: str | None = None
+    """YAML file with parts of the configuration, such as a tuning run's best.yaml: a path or any fsspec URL.
+    It is laid over the preset, and what is given besides over it."""
     preset: Literal["authors", "paper", "tiny"] = TINY
     """Where the parts start from; what is given besides is laid over it."""
     out: str
@@ -190,33 +194,46 @@ class PipelineConfig(Config):
     salience: SalienceConfig = SalienceConfig()
     masks: MaskConfig = MaskConfig()
     runtime: RuntimeConfig = RuntimeConfig()
-    png: bool = False
-    """Also write every mask as a PNG file."""
 
     @model_validator(mode="before")
     @classmethod
     def _lay_over_preset(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
-        return merge(preset(values.get("preset", TINY)), values)
+        if values.get("settings"):
+            values = merge(read_settings(values["settings"]), values)
+        base = {part: parts for part, parts in preset(values.get("preset", TINY)).items() if part in cls.model_fields}
+        return merge(base, values)
 
 
-class EvalConfig(PipelineConfig):
-    """The `eval` flow: label a dataset that has ground truth, and score it."""
+class LabellingConfig(PipelineConfig):
+    """What the flows that make masks share."""
+
+    png: bool = False
+    """Also write every mask as a PNG file."""
+
+
+class DatasetConfig(Config):
+    """Which pictures of which dataset."""
 
     dataset: str = "scenes"
     """Dataset card, see `datasets/`; or the path of a card of your own."""
     data: str | None = None
     """Folder of the dataset as distributed: an absolute path or any fsspec URL."""
     split: str | None = None
-    """The card's first split when empty."""
+    """The card's own choice when empty: its first split, for tuning its `tuning_split`."""
     ground_truth: str | None = None
     """Which of the card's forms of ground truth; the first on disk when empty."""
     image_labels: Literal["masks", "boxes"] = "masks"
     """Where `candidates: labels` takes the classes of a picture from."""
     only_classes: tuple[str, ...] = ()
-    """Evaluate these classes only, on the pictures that have one of them. Pixels of other classes count
-    as background, or are not scored where the card has no background."""
+    """These classes only, on the pictures that have one of them. Pixels of other classes count as
+    background, or are not scored where the card has no background."""
+
+
+class EvalConfig(DatasetConfig, LabellingConfig):
+    """The `eval` flow: label a dataset that has ground truth, and score it."""
+
     limit: int | None = Field(default=None, ge=1)
     """Number of pictures, from the start of the split; all of it when empty."""
     shards: int | None = Field(default=None, ge=1)
@@ -229,7 +246,7 @@ class EvalConfig(PipelineConfig):
         return "-".join(str(part) for part in (self.dataset, self.split, self.limit) if part is not None)
 
 
-class LabelConfig(PipelineConfig):
+class LabelConfig(LabellingConfig):
     """The `label` flow: masks for a user's own pictures."""
 
     source: str
@@ -248,6 +265,112 @@ class LabelConfig(PipelineConfig):
         if not isinstance(values, dict):
             return values
         return merge({"salience": {"candidates": {"source": "itm", "fallback": "background"}}}, values)
+
+
+class RewardConfig(Config):
+    """What a trial of the search is worth (ALGORITHM section 6)."""
+
+    kind: Literal["authors", "contrast"] = "contrast"
+    """`authors` counts regions that speak more for their class than an empty picture does; `contrast` grades by
+    how much, and takes off the share of the picture they cover. docs/tuning.md says what they are worth."""
+    clip: ClipConfig = ClipConfig(model="ViT-L-14-336")
+    """The judge. The authors' own by default."""
+    batch_size: int = Field(default=64, ge=1)
+    """Regions per forward pass of CLIP."""
+
+
+class SpaceConfig(Config):
+    """What the search chooses from: the product of all lists."""
+
+    layers: tuple[int, ...] | None = Field(default=None, min_length=1)
+    """Cross-attention layers, counted from 0; all whose salience is not zero when empty."""
+    heads: tuple[int, ...] | None = Field(default=None, min_length=1)
+    """Heads, counted from 0; all when empty."""
+    thresholds: tuple[float, ...] = Field(default=(0.05, 0.1, 0.15, 0.25, 0.35, 0.45), min_length=1)
+    blurs: tuple[float, ...] = Field(default=(0.0, 0.01, 0.02, 0.05, 0.1), min_length=1)
+    iterations: tuple[int, ...] = Field(default=(1,), min_length=1)
+    """Drop iterations of the maps that the reward sees. 1 alone, as in the paper, leaves those of the method as
+    configured. Others become part of the result, and are computed for each (layer, head) that the search asks for.
+    """
+
+    @model_validator(mode="after")
+    def _in_range(self) -> SpaceConfig:
+        named = {"thresholds": self.thresholds, "blurs": self.blurs, "iterations": self.iterations}
+        named |= {"layers": self.layers or (), "heads": self.heads or ()}
+        for name, values in named.items():
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name} holds a value twice")
+        for value in self.thresholds:
+            MaskConfig(threshold=value)
+        for value in self.blurs:
+            MaskConfig(blur=value)
+        for value in self.iterations:
+            DropoutConfig(iterations=value)
+        return self
+
+
+class SearchConfig(Config):
+    """How the space is searched (Gradient-Free-Optimizers)."""
+
+    optimizer: str = "random-search"
+    """Any of the library's by name, such as random-search, grid-search, bayesian, particle-swarm."""
+    trials: int | None = Field(default=None, ge=1)
+    """Trials of all groups together. 34 for each of 3 groups when empty, as in the paper; for grid-search all."""
+    groups: int = Field(default=3, ge=1)
+    """The layers are cut into so many groups, each searched by itself; fewer where there are fewer layers."""
+    seed: int = Field(default=0, ge=0)
+    """Of the search and of the choice of pictures."""
+    parallel: int | None = Field(default=None, ge=1)
+    """Groups searched at the same time; one per GPU when empty. Changes nothing but the time."""
+
+
+class CompareConfig(Config):
+    """Where there are masks, every setting that was tried is scored with them afterwards, for people to see what
+    the reward is worth. The choice is made before and never looks at it.
+    """
+
+    masks: Literal["off", "plain", "full"] = "plain"
+    """`plain`: threshold and blur of the maps that the search saw; `full`: the whole method, drop iterations and
+    CRF included."""
+    images: int = Field(default=40, ge=1)
+    """The first so many of the tuning pictures."""
+
+
+class TuneConfig(DatasetConfig, PipelineConfig):
+    """The `tune` flow: choose layer, head, threshold and blur from image-level labels."""
+
+    image_labels: Literal["masks", "boxes"] | None = None  # type: ignore[assignment]
+    """Where `candidates: labels` takes the classes of a picture from; boxes where the card has some when
+    empty. Of masks only the set of classes is used."""
+    classes: tuple[str, ...] = ()
+    """Class names for pictures of your own; `data` is then anything that `label` takes."""
+    images: int = Field(default=100, ge=1)
+    """Pictures to tune on, drawn at random by the search's seed."""
+    images_per_shard: int = Field(default=32, ge=1)
+    reward: RewardConfig = RewardConfig()
+    space: SpaceConfig = SpaceConfig()
+    search: SearchConfig = SearchConfig()
+    compare: CompareConfig = CompareConfig()
+
+    @property
+    def title(self) -> str:
+        """Name of a run, for people."""
+        return "-".join(str(part) for part in ("tune", self.dataset, self.split, self.images) if part is not None)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _ask_for_classes_that_match(cls, values: Any) -> Any:
+        """Pictures of one's own have no image-level labels."""
+        if not isinstance(values, dict) or not values.get("classes"):
+            return values
+        asked = {"dataset": "folder", "salience": {"candidates": {"source": "itm"}}}
+        return merge(asked, values)
+
+    @model_validator(mode="after")
+    def _own_pictures_or_a_dataset(self) -> TuneConfig:
+        if self.classes and self.dataset != "folder":
+            raise ValueError(f"classes are for pictures of your own (dataset folder); {self.dataset} has its own")
+        return self
 
 
 _AUTHORS_BACKBONE = {
@@ -279,13 +402,37 @@ PRESETS: dict[str, dict[str, Any]] = {
         "salience": {
             "backbone": {"checkpoint": TINY, "image_size": 96, "heads": 2},
             "caption": {"mode": "per_class"},
+            "candidates": {"clip": {"model": TINY, "template": "a picture of {}"}},
             "layer": 0,
             "head": 1,
             "dropout": {"iterations": 4, "strategy": "count", "amount": 4},
         },
         "masks": {"sum": "plain", "threshold": 0.06, "blur": 0.02, "crf": {"bilateral_srgb": 20}},
+        "reward": {"clip": {"model": TINY, "template": "a picture of {}"}},
+        "compare": {"masks": "full"},
     },
 }
+
+
+def read_settings(url: str) -> dict[str, Any]:
+    """Parts of a configuration from a YAML file, a path or any fsspec URL.
+
+    Raises:
+        UsageError: missing, unreadable, or no mapping.
+    """
+    import fsspec
+    import yaml
+
+    try:
+        fs, path = fsspec.core.url_to_fs(url if "://" in url else str(Path(url).expanduser()))
+        values = yaml.safe_load(fs.cat_file(path).decode())
+    except (OSError, UnicodeDecodeError, ValueError, ImportError) as error:
+        raise UsageError(f"cannot read configuration '{url}': {getattr(error, 'strerror', None) or error}") from error
+    except yaml.YAMLError as error:
+        raise UsageError(f"configuration '{url}' is not valid YAML: {' '.join(str(error).split())}") from error
+    if values is not None and not isinstance(values, dict):
+        raise UsageError(f"configuration '{url}' must be a mapping like 'masks: {{threshold: 0.2}}'")
+    return values or {}
 
 
 def preset(name: str) -> dict[str, Any]:

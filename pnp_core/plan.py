@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from pnp_core.cards import DatasetCard, load_card
-from pnp_core.config import TINY, EvalConfig, LabelConfig, PipelineConfig
+from pnp_core.config import TINY, DatasetConfig, EvalConfig, LabelConfig, LabellingConfig
 from pnp_core.crf import get_crf
 from pnp_core.errors import UsageError
 from pnp_core.prompts import build_prompts, clean_class_names
@@ -20,7 +20,7 @@ from pnp_core.sources import open_source
 from pnp_core.stages.masks import MaskJob
 from pnp_core.stages.salience import SalienceJob
 from pnp_core.stages.scores import ScoreJob
-from pnp_core.store import RunFolder, fingerprint
+from pnp_core.store import RunFolder, StageFolder, fingerprint
 
 PER_SHARD = 64
 """Pictures in a shard when nothing else is asked for."""
@@ -38,6 +38,7 @@ _PACKAGES = (
     "pyarrow",
     "webdataset",
     "open-clip-torch",
+    "gradient-free-optimizers",
 )
 
 
@@ -51,7 +52,7 @@ class Plan:
     png: bool
 
 
-def _plan(config: PipelineConfig, card: DatasetCard, only: tuple[int, ...] | None) -> Plan:
+def _plan(config: LabellingConfig, card: DatasetCard, only: tuple[int, ...] | None) -> Plan:
     get_crf(config.masks.crf.name)
     vocabulary = only and tuple(label for label in only if label)
     salience = SalienceJob.create(config.out, config.salience, config.runtime, card, vocabulary)
@@ -69,7 +70,7 @@ def _plan(config: PipelineConfig, card: DatasetCard, only: tuple[int, ...] | Non
     return Plan(salience, masks, None, config.png)
 
 
-def _only(config: EvalConfig, card: DatasetCard) -> tuple[int, ...] | None:
+def class_subset(config: DatasetConfig, card: DatasetCard) -> tuple[int, ...] | None:
     """Labels of the class subset, None without one.
 
     Raises:
@@ -92,7 +93,7 @@ def plan_eval(config: EvalConfig) -> Plan:
     card = resolve_card(load_card(config.dataset), config.data)
     if config.score.void_as_background and not card.background:
         raise UsageError(f"void_as_background makes no sense for {card.name}, where background is not scored")
-    only = _only(config, card)
+    only = class_subset(config, card)
     plan = _plan(config, card, only)
     score = ScoreJob(
         out=config.out,
@@ -118,17 +119,19 @@ def plan_label(config: LabelConfig) -> Plan:
 
 def _open_dataset(config: EvalConfig) -> Dataset:
     card = resolve_card(load_card(config.dataset), config.data)
-    return open_dataset(card, config.data, config.split, config.ground_truth, config.image_labels, _only(config, card))
+    return open_dataset(
+        card, config.data, config.split, config.ground_truth, config.image_labels, class_subset(config, card)
+    )
 
 
-def _foreign_to_tiny(plan: Plan) -> list[str]:
+def foreign_to_tiny(job: SalienceJob) -> list[str]:
     """Class names the bundled model was not trained on, when that is the one in use."""
-    if plan.salience.config.backbone.checkpoint != TINY:
+    if job.config.backbone.checkpoint != TINY:
         return []
-    return [name for name in plan.salience.card.names if name.lower() not in CLASS_NAMES]
+    return [name for name in job.card.names if name.lower() not in CLASS_NAMES]
 
 
-_OTHER_MODEL = "For photographs use --checkpoint with a BLIP-ITM model, such as Salesforce/blip-itm-large-flickr"
+OTHER_MODEL = "For photographs use --checkpoint with a BLIP-ITM model, such as Salesforce/blip-itm-large-flickr"
 
 
 def check_eval(config: EvalConfig) -> list[str]:
@@ -143,11 +146,11 @@ def check_eval(config: EvalConfig) -> list[str]:
     plan = plan_eval(config)
     _open_dataset(config)
     RunFolder(config.out).check_writable()
-    if not _foreign_to_tiny(plan):
+    if not foreign_to_tiny(plan.salience):
         return []
     return [
         f"the bundled tiny model knows only its {len(CLASS_NAMES)} drawn classes: these scores say nothing of the "
-        f"method. {_OTHER_MODEL}"
+        f"method. {OTHER_MODEL}"
     ]
 
 
@@ -166,10 +169,10 @@ def check_label(config: LabelConfig) -> list[str]:
     RunFolder(config.out).check_writable()
     build_prompts(plan.salience.card.captions, config.salience.caption, plan.salience.backbone())
     warnings = []
-    if foreign := _foreign_to_tiny(plan):
+    if foreign := foreign_to_tiny(plan.salience):
         warnings.append(
             f"the bundled tiny model knows only its {len(CLASS_NAMES)} drawn classes, not {', '.join(foreign)}: "
-            f"these masks mean nothing. {_OTHER_MODEL}"
+            f"these masks mean nothing. {OTHER_MODEL}"
         )
     if source.ignored:
         counts = ", ".join(f"{ending} x{number}" for ending, number in source.ignored.most_common(5))
@@ -213,7 +216,8 @@ def shard_source(config: LabelConfig) -> list[ShardRef]:
     return known or write_shards(run, source.samples(), sizes(), source.identity, digest)
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Installed versions of what results depend on."""
     found = {}
     for package in _PACKAGES:
         try:
@@ -223,9 +227,8 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _quarantine_reasons(plan: Plan, shards: list[ShardRef]) -> dict[str, int]:
-    """The most frequent reasons of this run's shards."""
-    folder = plan.salience.folder
+def quarantine_reasons(folder: StageFolder, shards: list[ShardRef]) -> dict[str, int]:
+    """The most frequent reasons of a stage's shards."""
     reasons: Counter[str] = Counter()
     for file in (folder.quarantine_file(shard.name) for shard in shards):
         if folder.run.exists(file):
@@ -233,13 +236,13 @@ def _quarantine_reasons(plan: Plan, shards: list[ShardRef]) -> dict[str, int]:
     return dict(reasons.most_common(REASONS))
 
 
-def finish_run(config: PipelineConfig, plan: Plan, shards: list[ShardRef], summary: RunSummary) -> None:
+def finish_run(config: LabellingConfig, plan: Plan, shards: list[ShardRef], summary: RunSummary) -> None:
     """Sum up the quarantine, and write run.json: configuration, versions, weights, fingerprints, counts, timings."""
-    summary.reasons = _quarantine_reasons(plan, shards) if summary.quarantined else {}
+    summary.reasons = quarantine_reasons(plan.salience.folder, shards) if summary.quarantined else {}
     card = load_card(config.dataset) if isinstance(config, EvalConfig) else None
     record: dict[str, Any] = {
         "config": config.model_dump(mode="json"),
-        "versions": _versions(),
+        "versions": versions(),
         "weights_revision": plan.salience.checkpoint.revision,
         "card": {"name": card.name, "version": card.version} if card else None,
         "classes": list(plan.masks.class_names),

@@ -128,26 +128,39 @@ class StageSummary:
 
 
 @dataclass
-class RunSummary:
-    """Everything a run has to say at its end."""
+class Summary:
+    """What every flow has to say at its end."""
 
     out: str
-    masks: str = ""
     images: int = 0
-    labelled: int = 0
     quarantined: int = 0
-    resumed: int = 0
     stages: dict[str, StageSummary] = field(default_factory=dict)
-    scores: dict[str, Any] = field(default_factory=dict)
     reasons: dict[str, int] = field(default_factory=dict)
     """Why pictures were quarantined, most frequent first."""
 
+    def stages_json(self) -> dict[str, Any]:
+        """Seconds and counts by stage."""
+        return {
+            "seconds": {name: round(s.seconds, 3) for name, s in self.stages.items()},
+            "stages": {
+                name: {**asdict(s), "images_per_second": s.images_per_second} for name, s in self.stages.items()
+            },
+        }
+
+
+@dataclass
+class RunSummary(Summary):
+    """Everything a run that makes masks has to say at its end."""
+
+    masks: str = ""
+    labelled: int = 0
+    resumed: int = 0
+    scores: dict[str, Any] = field(default_factory=dict)
+
     def as_json(self) -> dict[str, Any]:
         """The object that `--json` prints."""
-        stages = {name: {**asdict(s), "images_per_second": s.images_per_second} for name, s in self.stages.items()}
-        seconds = {name: round(s.seconds, 3) for name, s in self.stages.items()}
         head = {k: getattr(self, k) for k in ("images", "labelled", "quarantined", "resumed", "out", "masks")}
-        return {**head, "seconds": seconds, "stages": stages, "reasons": self.reasons, **self.scores}
+        return {**head, **self.stages_json(), "reasons": self.reasons, **self.scores}
 
 
 Progress = Callable[[int], None]

@@ -43,6 +43,31 @@ def check_layer_head(layer: int, head: int, layers: int, heads: int) -> None:
         raise LayerRangeError(f"head {head} is out of range: the model has heads 0 to {heads - 1}")
 
 
+def useful_layers(layers: int, kind: Kind) -> range:
+    """Layers whose salience can differ from zero.
+
+    The gradient of the last layer is exactly zero for class tokens, because the match head reads
+    [ENC] only; its attention is not.
+
+    >>> list(useful_layers(3, "gradcam")), list(useful_layers(3, "attention"))
+    ([0, 1], [0, 1, 2])
+    """
+    return range(layers if kind == "attention" else layers - 1)
+
+
+def check_salient(layer: int, layers: int, kind: Kind) -> None:
+    """Refuse a layer whose salience is zero.
+
+    Raises:
+        LayerRangeError: with the layers there are.
+    """
+    if layer not in useful_layers(layers, kind):
+        raise LayerRangeError(
+            f"layer {layer} is the last one: its salience is zero, because the match score reads no "
+            f"class token after it; use layers 0 to {layers - 2}"
+        )
+
+
 def token_salience(match: Match, prompts: PromptBatch, kind: Kind) -> list[Float[torch.Tensor, "B H NT P"]]:
     """Salience per token and patch, for every recorded layer (paper equations 2 and 3).
 
@@ -103,23 +128,21 @@ def all_salience(
     backbone: Backbone,
     image_tokens: Float[torch.Tensor, "B P1 D"],
     prompts: PromptBatch,
-    layers: Sequence[int] | None = None,
+    layers: Sequence[int],
     kind: Kind = "gradcam",
-) -> list[list[ClassSalience]]:
-    """Class salience of every (layer, head) from a single pass.
-
-    Args:
-        layers: which layers; all when None. The last one's salience is zero for class tokens,
-            because the match head reads [ENC] only.
+) -> tuple[Float[torch.Tensor, "B L H C P"], Float[torch.Tensor, "B C"]]:
+    """Class salience of every head of some layers from a single pass, for the tuning cache.
 
     Returns:
-        Indexed [layer][head].
+        The class maps as `ClassSalience.maps`, and the match probabilities.
+
+    Raises:
+        LayerRangeError: no such layer.
     """
-    wanted = list(range(backbone.layers)) if layers is None else list(layers)
-    for layer in wanted:
+    for layer in layers:
         check_layer_head(layer, 0, backbone.layers, backbone.heads)
-    match = backbone.match(image_tokens, prompts.ids, prompts.mask, wanted)
-    return [
-        [class_salience(tokens[:, head], match.itm, prompts) for head in range(backbone.heads)]
-        for tokens in token_salience(match, prompts, kind)
-    ]
+    match = backbone.match(image_tokens, prompts.ids, prompts.mask, list(layers))
+    tokens = torch.stack(token_salience(match, prompts, kind), 1)
+    members = prompts.class_tokens.flatten(2).to(tokens.dtype)
+    share = members / members.sum(-1, keepdim=True).clamp(min=1)
+    return share[:, None, None] @ tokens, match.itm.gather(1, prompts.caption_of_class)

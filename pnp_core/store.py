@@ -6,6 +6,8 @@ Layout, relative to the folder (a local path or any fsspec URL)::
     salience/<fingerprint>/000000.safetensors  000000.parquet  000000.done.json
     masks/<fingerprint>/000000.parquet         000000.done.json
     png/<fingerprint>/<key>.png                000000.done.json
+    tuning-maps/<fingerprint>/000000.safetensors  000000.parquet  000000.done.json
+    tuning-pictures/<fingerprint>/000000.safetensors              000000.done.json
     scores/<fingerprint>/000000.parquet        000000.done.json    scores.json
     quarantine/<stage>/<fingerprint>/000000.parquet
     run.json
@@ -28,6 +30,7 @@ from time import monotonic
 from typing import Any
 
 import fsspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
@@ -35,6 +38,8 @@ from fsspec.implementations.local import LocalFileSystem
 from pnp_core.errors import CorruptRunError, OutputError
 from pnp_core.records import Quarantined, StageResult
 
+_MAX_TENSOR_HEADER = 100_000_000  # bytes, as the format allows
+_TENSOR_TYPES = {"F16": np.float16, "F32": np.float32, "U8": np.uint8}
 QUARANTINE_SCHEMA = pa.schema([(name, pa.string()) for name in ("key", "source", "stage", "reason")])
 
 
@@ -99,13 +104,45 @@ class RunFolder:
         try:
             return self.fs.cat_file(self.path(relative))
         except FileNotFoundError as error:
-            raise CorruptRunError(
-                f"'{self.path(relative)}' is missing from the run folder; delete the folder and run again"
-            ) from error
+            raise self._missing(relative) from error
 
     def read_table(self, relative: str) -> pa.Table:
         """A Parquet file of this folder."""
         return pq.read_table(io.BytesIO(self.read(relative)))
+
+    def read_tensor(self, relative: str, name: str) -> np.ndarray:
+        """One tensor of a safetensors file of this folder; of the rest only the header is read.
+
+        Raises:
+            CorruptRunError: the file or the tensor is missing, or the file is cut short.
+        """
+        header, start = self._tensor_header(relative)
+        if name not in header:
+            raise CorruptRunError(f"'{self.path(relative)}' has no tensor '{name}'; delete the folder and run again")
+        first, last = header[name]["data_offsets"]
+        values = np.frombuffer(self._part(relative, start + first, start + last), _TENSOR_TYPES[header[name]["dtype"]])
+        return values.reshape(header[name]["shape"])
+
+    def _tensor_header(self, relative: str) -> tuple[dict[str, Any], int]:
+        """Header of a safetensors file, and where its data begins."""
+        length = int.from_bytes(self._part(relative, 0, 8), "little")
+        if length > _MAX_TENSOR_HEADER:
+            raise CorruptRunError(f"'{self.path(relative)}' is no safetensors file; delete the folder and run again")
+        return json.loads(self._part(relative, 8, 8 + length)), 8 + length
+
+    def _part(self, relative: str, start: int, end: int) -> bytes:
+        try:
+            part = self.fs.cat_file(self.path(relative), start=start, end=end)
+        except FileNotFoundError as error:
+            raise self._missing(relative) from error
+        if len(part) != end - start:
+            raise CorruptRunError(f"'{self.path(relative)}' is cut short; delete the folder and run again")
+        return part
+
+    def _missing(self, relative: str) -> CorruptRunError:
+        return CorruptRunError(
+            f"'{self.path(relative)}' is missing from the run folder; delete the folder and run again"
+        )
 
     def read_json(self, relative: str) -> Any:
         """A JSON file of this folder; None when it is missing or was cut short by another tool."""
@@ -273,7 +310,7 @@ def discard_shards(run: RunFolder, keep: set[str]) -> None:
     Args:
         keep: names of the shards that are still the same.
     """
-    for pattern in ("salience/*/*", "masks/*/*", "scores/*/*", "quarantine/*/*/*"):
+    for pattern in ("salience/*/*", "tuning-*/*/*", "masks/*/*", "scores/*/*", "quarantine/*/*/*"):
         for relative in run.glob(pattern):
             if PurePosixPath(relative).name.lstrip(".").split(".")[0] not in keep:
                 run.remove(relative)

@@ -48,9 +48,9 @@ def resolve_device(device: str) -> torch.device:
     return resolved
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=4)
 def load_backbone(config: BackboneConfig, checkpoint: Checkpoint, device: str) -> Backbone:
-    """Load a model for inference; a process keeps the last one for the next shard.
+    """Load a model for inference; a process keeps the last ones for the next shard (several GPUs have one each).
 
     Raises:
         CheckpointError: the weights do not fit the architecture.

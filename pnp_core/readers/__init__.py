@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 from pnp_core.cards import DatasetCard, DrawnScenes, GroundTruth, InstanceFile, LabelMapFiles, Split
@@ -15,7 +16,7 @@ from pnp_core.readers.instances import InstanceTruth
 from pnp_core.readers.label_maps import LabelMapTruth
 from pnp_core.readers.scenes import SceneDataset
 
-__all__ = ["Dataset", "get_split", "open_dataset", "resolve_card"]
+__all__ = ["Dataset", "get_split", "open_dataset", "resolve_card", "with_truth"]
 
 
 def get_split(card: DatasetCard, name: str | None) -> tuple[str, Split]:
@@ -82,6 +83,7 @@ def open_dataset(
     ground_truth: str | None = None,
     image_labels: Literal["masks", "boxes"] = "masks",
     only: tuple[int, ...] | None = None,
+    truth: bool = True,
 ) -> Dataset:
     """List a dataset's split; pictures are read when `samples` is iterated.
 
@@ -91,6 +93,8 @@ def open_dataset(
         ground_truth: which of the card's forms; the first on disk when None.
         image_labels: where image-level labels come from.
         only: labels to keep; other classes count as background, or are not scored where background is none.
+        truth: False leaves masks unopened, whether or not they are there; pictures without a list are then
+            those of the folder, and `image_labels` from masks are unknown.
 
     Raises:
         UsageError: no such split, ground truth or boxes.
@@ -98,15 +102,35 @@ def open_dataset(
     """
     name, part = get_split(card, split)
     if isinstance(card.ground_truth[0], DrawnScenes):
-        return SceneDataset(card, name, part.images or 0, only)
+        return SceneDataset(card, name, part.images or 0, only, truth)
     folder = DataFolder(data or "", card)
     where = part.folder or name
-    truth = _choose_truth(folder, card, where, ground_truth)
+    masks = _choose_truth(folder, card, where, ground_truth) if truth else None
     boxes = open_boxes(folder, card, where) if image_labels == "boxes" else None
-    known = truth.ids()  # also loads what the threads of `samples` share
-    ids = folder.read_text(part.list).split("\n") if part.list else known
-    ids = [line.split()[0] for line in ids if line.strip()]
+    known = masks.ids() if masks else []  # also loads what the threads of `samples` share
+    lines = folder.read_text(part.list).split("\n") if part.list else known
+    images = ImageFiles.find(folder, card, where)
+    if masks is None and part.list is None:
+        lines = sorted(images.ids())
+    ids = [line.split()[0] for line in lines if line.strip()]
     if not ids:
         raise DatasetError(f"split {name} of {card.name} is empty in '{folder.url}'{folder.advice()}")
-    images = ImageFiles.find(folder, card, where)
-    return FileDataset(card, folder, name, truth, boxes, images, tuple(dict.fromkeys(ids)), only)
+    return FileDataset(card, folder, name, masks, boxes, images, tuple(dict.fromkeys(ids)), only)
+
+
+def with_truth(dataset: Dataset, ground_truth: str | None = None) -> Dataset:
+    """The same pictures with their masks.
+
+    Args:
+        ground_truth: which of the card's forms; the first on disk when None.
+
+    Raises:
+        DatasetError: there are no masks.
+    """
+    if isinstance(dataset, SceneDataset):
+        return replace(dataset, truth=True)
+    assert isinstance(dataset, FileDataset)
+    where = dataset.card.splits[dataset.split].folder or dataset.split
+    masks = _choose_truth(dataset.folder, dataset.card, where, ground_truth)
+    masks.ids()  # loads what the threads of `samples` share
+    return replace(dataset, truth=masks)

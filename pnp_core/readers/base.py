@@ -45,6 +45,10 @@ class Dataset(Protocol):
         """
         ...
 
+    def subset(self, number: int, seed: int) -> Dataset:
+        """So many pictures drawn at random, in their order; all when there are not more."""
+        ...
+
 
 @runtime_checkable
 class Truth(Protocol):
@@ -115,7 +119,7 @@ def restrict(labels: UInt8[np.ndarray, "H W"], only: Sequence[int], background: 
 
 def labelled_sample(
     sample: Sample,
-    labels: UInt8[np.ndarray, "H W"],
+    labels: UInt8[np.ndarray, "H W"] | None,
     only: Sequence[int] | None,
     background: bool,
 ) -> Sample | None:
@@ -123,15 +127,16 @@ def labelled_sample(
 
     Args:
         sample: with `classes` when image-level labels do not come from the mask.
+        labels: None when ground truth is not to be read.
     """
-    if only is not None:
+    if only is not None and labels is not None:
         labels = restrict(labels, only, background)
     classes = sample.classes
-    if classes is None:
+    if classes is None and labels is not None:
         present = np.flatnonzero(np.bincount(labels.ravel(), minlength=256))
         classes = tuple(int(c) for c in present if c not in (0, IGNORE))
-    elif only is not None:
+    elif only is not None and classes is not None:
         classes = tuple(c for c in classes if c in only)
-    if only is not None and not classes:
+    if only is not None and classes == ():
         return None
-    return replace(sample, label_map=encode_label_map(labels), classes=classes)
+    return replace(sample, label_map=None if labels is None else encode_label_map(labels), classes=classes)

@@ -21,7 +21,7 @@ from pnp_core.readers.base import GroundTruthError, Truth, labelled_sample
 from pnp_core.readers.boxes import Boxes
 from pnp_core.readers.folder import DataFolder
 from pnp_core.records import IGNORE, Sample
-from pnp_core.sources import printable, safe_key
+from pnp_core.sources import drawn, printable, safe_key
 from pnp_core.sources.base import NotReadError
 from pnp_core.store import fingerprint
 
@@ -98,7 +98,8 @@ class FileDataset:
     card: DatasetCard
     folder: DataFolder
     split: str
-    truth: Truth
+    truth: Truth | None
+    """None when ground truth is not to be read."""
     boxes: Boxes | None
     images: ImageFiles
     ids: tuple[str, ...]
@@ -107,7 +108,12 @@ class FileDataset:
     @property
     def identity(self) -> str:
         """What the pictures are."""
-        return f"dataset {self.card.name}, split {self.split}, ground truth {self.truth.name}"
+        truth = f", ground truth {self.truth.name}" if self.truth else ""
+        return f"dataset {self.card.name}, split {self.split}{truth}"
+
+    def subset(self, number: int, seed: int) -> FileDataset:
+        """Pictures drawn at random."""
+        return replace(self, ids=tuple(self.ids[i] for i in drawn(len(self), number, seed)))
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -117,10 +123,11 @@ class FileDataset:
         digest = hashlib.sha256()
         # Where a class subset leaves pictures out, the limit does not say how far is read.
         for picture_id in self.ids if self.only is not None else self.ids[:limit]:
-            stamps = [self.folder.file(self.images.path(picture_id)).stamp(), self.truth.stamp(picture_id)]
-            stamps += [self.boxes.stamp(picture_id)] if self.boxes else []
+            stamps = [self.folder.file(self.images.path(picture_id)).stamp()]
+            stamps += [labels.stamp(picture_id) for labels in (self.truth, self.boxes) if labels]
             digest.update("\0".join([picture_id, *stamps]).encode() + b"\n")
-        return fingerprint(self.card.model_dump(), self.split, self.truth.name, limit, self.only, digest.hexdigest())
+        truth = self.truth and self.truth.name
+        return fingerprint(self.card.model_dump(), self.split, truth, limit, self.only, digest.hexdigest())
 
     def samples(self) -> Iterator[Sample]:
         """The pictures in order, read a few ahead on threads."""
@@ -139,8 +146,9 @@ class FileDataset:
         except NotReadError as error:
             return replace(empty, fault=f"picture '{path}' {error}")
         try:
-            labels = self.truth.labels(picture_id)
-            check_truth(labels, image)
+            labels = self.truth.labels(picture_id) if self.truth else None
+            if labels is not None:
+                check_truth(labels, image)
             classes = self.boxes.classes(picture_id) if self.boxes else None
         except GroundTruthError as error:
             return replace(empty, fault=str(error))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import count
 
 from PIL import Image
 
@@ -12,17 +13,25 @@ from pnp_core import scenes
 from pnp_core.cards import DatasetCard
 from pnp_core.readers.base import labelled_sample
 from pnp_core.records import Sample
+from pnp_core.sources import drawn
 from pnp_core.store import fingerprint
 
 
 @dataclass(frozen=True)
 class SceneDataset:
-    """Scenes drawn from a seed; a `Dataset`. There is no end to them: `samples` goes on."""
+    """Scenes drawn from a seed; a `Dataset`. There is no end to them: `samples` goes on, but for a subset.
+
+    Attributes:
+        truth: whether samples come with their label map.
+        indices: of a subset.
+    """
 
     card: DatasetCard
     split: str
     count: int
     only: tuple[int, ...] | None = None
+    truth: bool = True
+    indices: tuple[int, ...] | None = None
 
     @property
     def identity(self) -> str:
@@ -30,16 +39,20 @@ class SceneDataset:
         return f"dataset {self.card.name}, split {self.split}"
 
     def __len__(self) -> int:
-        return self.count
+        return self.count if self.indices is None else len(self.indices)
 
     def digest(self, limit: int | None) -> str:
         """The drawing is fixed by the card's version."""
-        return fingerprint(self.card.model_dump(), self.split, limit or self.count, self.only)
+        subset = [] if self.indices is None else [self.indices]
+        return fingerprint(self.card.model_dump(), self.split, limit or self.count, self.only, *subset)
+
+    def subset(self, number: int, seed: int) -> SceneDataset:
+        """Scenes drawn at random."""
+        return replace(self, indices=tuple(drawn(self.count, number, seed)))
 
     def samples(self) -> Iterator[Sample]:
         """The scenes in order."""
-        index = 0
-        while True:
+        for index in count() if self.indices is None else self.indices:
             scene = scenes.make_scene(self.split, index)
             picture, labels = scenes.render(scene)
             buffer = io.BytesIO()
@@ -51,6 +64,6 @@ class SceneDataset:
                 source=f"scenes/{self.split}/{index}",
                 classes=scene.class_ids,
             )
-            if labelled := labelled_sample(sample, labels, self.only, self.card.background):
+            truth = labels if self.truth else None
+            if labelled := labelled_sample(sample, truth, self.only, self.card.background):
                 yield labelled
-            index += 1

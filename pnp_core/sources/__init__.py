@@ -5,15 +5,21 @@ Every input comes out as exactly one sample, with its bytes or with the fault th
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
 from pnp_core.errors import SourceError
+from pnp_core.records import Sample
 from pnp_core.sources.base import MAX_BYTES, FileRef, Source, expand
-from pnp_core.sources.folder import open_folder, open_picture
+from pnp_core.sources.folder import FolderSource, open_folder, open_picture
 from pnp_core.sources.keys import printable, safe_key
-from pnp_core.sources.lists import open_list
+from pnp_core.sources.lists import ListSource, open_list
 from pnp_core.sources.tables import open_tables
 from pnp_core.sources.tars import open_tars
 
-__all__ = ["MAX_BYTES", "Source", "open_source", "printable", "safe_key"]
+__all__ = ["MAX_BYTES", "Source", "drawn", "open_source", "printable", "safe_key", "subset_of"]
 
 _PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".zip")
 
@@ -47,3 +53,40 @@ def open_source(source: str, leave_out: str | None = None, image_column: str | N
             f".tar files"
         )
     return open_list(file) if lower.endswith((".txt", ".lst")) else open_picture(file)
+
+
+def subset_of(source: Source, number: int, seed: int) -> Iterator[Sample]:
+    """So many pictures of a source drawn at random, in their order; all when there are not more.
+
+    Of a folder or list only those are read. Tars and tables are read once from end to end, with no
+    more than `number` pictures in memory.
+    """
+    if isinstance(source, FolderSource):
+        names = source.names
+        return replace(source, names=tuple(names[i] for i in drawn(len(names), number, seed))).samples()
+    if isinstance(source, ListSource):
+        lines = source.lines
+        return replace(source, lines=tuple(lines[i] for i in drawn(len(lines), number, seed))).samples()
+    return _reservoir(source.samples(), number, seed)
+
+
+def drawn(total: int, number: int, seed: int) -> list[int]:
+    """`number` of `total` positions, drawn at random, in increasing order.
+
+    >>> drawn(3, 9, seed=0)
+    [0, 1, 2]
+    """
+    chosen = np.random.default_rng(seed).choice(total, min(number, total), replace=False)
+    return sorted(int(i) for i in chosen)
+
+
+def _reservoir(samples: Iterator[Sample], number: int, seed: int) -> Iterator[Sample]:
+    """Algorithm R (Vitter 1985)."""
+    random = np.random.default_rng(seed)
+    kept: list[tuple[int, Sample]] = []
+    for position, sample in enumerate(samples):
+        if position < number:
+            kept.append((position, sample))
+        elif (place := int(random.integers(0, position + 1))) < number:
+            kept[place] = (position, sample)
+    return (sample for _, sample in sorted(kept, key=lambda pair: pair[0]))

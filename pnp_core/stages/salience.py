@@ -22,11 +22,11 @@ from pnp_core.candidates import CandidateSource, Choice, candidates_revision, ch
 from pnp_core.cards import DatasetCard
 from pnp_core.config import Config, RuntimeConfig, SalienceConfig
 from pnp_core.dropout import salience_dropout
-from pnp_core.errors import LayerRangeError, UnreadableImage
+from pnp_core.errors import UnreadableImage
 from pnp_core.images import decode_image
-from pnp_core.prompts import Prompts, build_prompts, stack_prompts
+from pnp_core.prompts import PromptBatch, Prompts, build_prompts, stack_prompts
 from pnp_core.records import Progress, Quarantined, SalienceMaps, Sample, ShardRef, StageResult, silent
-from pnp_core.salience import check_layer_head
+from pnp_core.salience import check_layer_head, check_salient
 from pnp_core.shards import read_shard
 from pnp_core.store import RunFolder, StageFolder, StageOutput, fingerprint, table_bytes
 
@@ -60,11 +60,13 @@ class SalienceJob(Config):
         runtime: RuntimeConfig,
         card: DatasetCard,
         vocabulary: tuple[int, ...] | None = None,
+        any_layer: bool = False,
     ) -> SalienceJob:
         """Pin the weights and the candidates' file.
 
         Args:
             vocabulary: labels that may be candidates; all of the card when None.
+            any_layer: layer and head are not settled yet, and not checked.
 
         Raises:
             CheckpointError: the weights are missing or unfit.
@@ -73,12 +75,9 @@ class SalienceJob(Config):
         """
         revision = candidates_revision(config)
         checkpoint = locate_checkpoint(config.backbone)
-        check_layer_head(config.layer, config.head, checkpoint.layers, checkpoint.heads)
-        if config.kind == "gradcam" and config.layer == checkpoint.layers - 1:
-            raise LayerRangeError(
-                f"layer {config.layer} is the last one: its salience is zero, because the match score reads no "
-                f"class token after it; use layers 0 to {checkpoint.layers - 2}"
-            )
+        if not any_layer:
+            check_layer_head(config.layer, config.head, checkpoint.layers, checkpoint.heads)
+            check_salient(config.layer, checkpoint.layers, config.kind)
         return cls(
             out=out,
             config=config,
@@ -92,10 +91,14 @@ class SalienceJob(Config):
     @property
     def fingerprint(self) -> str:
         """Names the configuration and the weights, not where they lie nor what runs them."""
+        return self.fingerprint_without()
+
+    def fingerprint_without(self, *parts: str) -> str:
+        """The fingerprint of what does not depend on some parts of the configuration."""
         # Revisions name weights and files; of CLIP only what is in use counts.
         clip: Any = {"model", "pretrained"} if self.config.candidates.source == "clip" else True
         exclude: Any = {"backbone": {"checkpoint", "revision", "heads"}, "candidates": {"file": True, "clip": clip}}
-        config = self.config.model_dump(exclude=exclude)
+        config = self.config.model_dump(exclude=exclude | dict.fromkeys(parts, True))
         classes = [self.card.captions, self.vocabulary, self.candidates]
         # A file of candidates may use any spelling or number of a class.
         classes += [c.model_dump() for c in self.card.classes] if self.config.candidates.source == "file" else []
@@ -147,17 +150,37 @@ def _prepare(sample: Sample, job: SalienceJob, source: CandidateSource) -> _Inpu
     return _Input(sample, pixels, height, width, picture.notes, source.preprocess(picture.pixels))
 
 
+Look = Callable[[Backbone, torch.Tensor, PromptBatch, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+"""(backbone, pixels (B, 3, S, S), prompts, image tokens (B, 1 + P, D)) to maps (B, K, C, P) and match
+probabilities (B, C)."""
+
+
+def look_with_dropout(job: SalienceJob) -> Look:
+    """One map per drop iteration, of the configured layer and head."""
+    config = job.config
+
+    def look(
+        backbone: Backbone, pixels: torch.Tensor, prompts: PromptBatch, tokens: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        layer, head, kind = config.layer, config.head, config.kind
+        found = salience_dropout(backbone, pixels, prompts, config.dropout, layer, head, kind, tokens)
+        return found.maps, found.itm
+
+    return look
+
+
 @dataclass(frozen=True)
 class _Extractor:
     """What all batches of a shard share."""
 
     job: SalienceJob
+    look: Look
     backbone: Backbone
     source: CandidateSource
     prompts_of: Callable[[tuple[int, ...]], Prompts]
 
     @classmethod
-    def create(cls, job: SalienceJob) -> _Extractor:
+    def create(cls, job: SalienceJob, look: Look) -> _Extractor:
         backbone = job.backbone()
         config: Any = job.config  # frozen, hence hashable, which type checkers do not see
         source = open_candidates(config, job.card, job.vocabulary, backbone, job.candidates)
@@ -166,10 +189,10 @@ class _Extractor:
         def prompts_of(classes: tuple[int, ...]) -> Prompts:
             return build_prompts([job.card.captions[c - 1] for c in classes], job.config.caption, backbone)
 
-        return cls(job, backbone, source, prompts_of)
+        return cls(job, look, backbone, source, prompts_of)
 
     def results(self, batch: list[_Input]) -> Iterator[SalienceMaps | Quarantined]:
-        """Choose the candidates of a batch, and run the drop iterations for the pictures that have some."""
+        """Choose the candidates of a batch, and look at the pictures that have some."""
         pixels = torch.stack([item.pixels for item in batch]).to(self.backbone.device)
         tokens = self.backbone.encode_image(pixels)
         proposals = self.source.propose([i.sample for i in batch], [i.for_candidates for i in batch], tokens)
@@ -196,13 +219,10 @@ class _Extractor:
     ) -> Iterator[SalienceMaps]:
         if not batch:
             return
-        config = self.job.config
         prompts = stack_prompts([self.prompts_of(choice.classes) for choice in choices]).to(self.backbone.device)
-        found = salience_dropout(
-            self.backbone, pixels, prompts, config.dropout, config.layer, config.head, config.kind, tokens
-        )
-        maps = found.maps.unflatten(-1, self.backbone.grid).cpu().numpy()
-        itm = found.itm.cpu().numpy()
+        found, matches = self.look(self.backbone, pixels, prompts, tokens)
+        maps = found.unflatten(-1, self.backbone.grid).cpu().numpy()
+        itm = matches.cpu().numpy()
         for i, (item, choice) in enumerate(zip(batch, choices, strict=True)):
             number = len(choice.classes)
             yield SalienceMaps(
@@ -217,11 +237,11 @@ class _Extractor:
             )
 
 
-def _results(
-    samples: Iterable[Sample], extractor: _Extractor, progress: Progress
+def look_at(
+    samples: Iterable[Sample], job: SalienceJob, look: Look, progress: Progress
 ) -> Iterator[tuple[Sample, SalienceMaps] | Quarantined]:
     """Process samples batch by batch; decoding runs on threads, in order."""
-    job = extractor.job
+    extractor = _Extractor.create(job, look)
     with ThreadPoolExecutor(4, thread_name_prefix="decode") as pool:
         remaining = iter(samples)
         while group := list(islice(remaining, job.runtime.batch_size)):
@@ -248,7 +268,7 @@ def extract_shard(job: SalienceJob, shard: ShardRef, progress: Progress = silent
     def work() -> StageOutput:
         tensors: dict[str, np.ndarray] = {}
         rows, quarantined = [], []
-        for result in _results(read_shard(run, shard), _Extractor.create(job), progress):
+        for result in look_at(read_shard(run, shard), job, look_with_dropout(job), progress):
             if isinstance(result, Quarantined):
                 quarantined.append(result)
                 continue

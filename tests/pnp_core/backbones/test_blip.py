@@ -83,12 +83,13 @@ def test_dropout_drops_the_same_patches_as_plain_full_backward(backbone, referen
 def test_all_layer_head_maps_of_one_pass_equal_single_passes(backbone, pixels):
     prompts = stack_prompts([build_prompts(NAMES, CaptionConfig(mode="per_class"), backbone)] * 2)
     tokens = backbone.encode_image(pixels)
-    together = all_salience(backbone, tokens, prompts)
-    assert (len(together), len(together[0])) == (3, 2)
-    for layer in range(3):
+    together, itm = all_salience(backbone, tokens, prompts, [0, 1])
+    assert together.shape[:3] == (2, 2, 2)
+    for layer in range(2):
         for head in range(2):
             single = salience(backbone, tokens, prompts, layer, head)
-            torch.testing.assert_close(together[layer][head].maps, single.maps, rtol=1e-4, atol=1e-9)
+            torch.testing.assert_close(together[:, layer, head], single.maps, rtol=1e-4, atol=1e-9)
+            torch.testing.assert_close(itm, single.itm)
 
 
 def test_last_layer_gradcam_is_exactly_zero_for_class_tokens(backbone, pixels):

@@ -1,0 +1,73 @@
+"""Flow `tune`: choose layer, head, threshold and blur from image-level labels alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from time import monotonic
+
+from prefect import flow
+
+from flows.stages import run_shard_stage, run_stage
+from pnp_core.config import TuneConfig
+from pnp_core.records import ShardRef, StageSummary
+from pnp_core.search import Trial
+from pnp_core.tuning.compare import Comparison
+from pnp_core.tuning.plan import TunePlan, parallel_groups, plan_tune
+from pnp_core.tuning.result import TuneSummary
+from tasks.runtime import observer
+from tasks.tuning import (
+    task_cache_maps,
+    task_cache_pictures,
+    task_compare,
+    task_report_tuning,
+    task_search_group,
+    task_shard_tuning,
+    task_write_best,
+)
+
+
+@flow(name="tune", flow_run_name="{config.title}", persist_result=False)
+def tune_dataset(config: TuneConfig) -> TuneSummary:
+    """Cache the maps of all (layer, head) pairs, search by CLIP's reward, write best.yaml.
+
+    Run again with the same configuration it resumes, in the middle of a search too.
+    """
+    plan = plan_tune(config)
+    summary = TuneSummary(config.out)
+    shards = run_shard_stage(lambda: task_shard_tuning(config), summary)
+    maps = run_stage("maps", lambda s, _: task_cache_maps(plan, s), shards, None, summary)
+    run_stage("pictures", lambda s, r: task_cache_pictures(plan, s, r), shards, maps, summary)
+    summary.quarantined = summary.stages["maps"].quarantined
+    trials = _search(plan, shards, summary)
+    task_write_best(plan, shards, trials, summary)
+    comparison = _compare(plan, shards, trials, summary)
+    task_report_tuning(plan, shards, trials, comparison, summary)
+    return summary
+
+
+def _search(plan: TunePlan, shards: list[ShardRef], summary: TuneSummary) -> list[Trial]:
+    """All groups, as many at a time as there are devices."""
+    observer().begin("search", sum(group.trials for group in plan.groups))
+    start, at_once = monotonic(), parallel_groups(plan.config)
+    found, spent = [], Counter()
+    for first in range(0, len(plan.groups), at_once):
+        futures = [task_search_group.submit(plan, shards, group) for group in plan.groups[first : first + at_once]]
+        for future in futures:
+            trials, objective = future.result()
+            found += trials
+            spent.update(objective.seconds)
+            summary.regions += objective.judge.seen
+    summary.search_seconds = dict(spent)
+    summary.stages["search"] = StageSummary(len(plan.groups), images=len(found), seconds=monotonic() - start)
+    observer().end("search")
+    return found
+
+
+def _compare(plan: TunePlan, shards: list[ShardRef], trials: list[Trial], summary: TuneSummary) -> Comparison | None:
+    observer().begin("compare", plan.config.compare.images)
+    start = monotonic()
+    comparison = task_compare(plan, shards, trials)
+    if comparison:
+        summary.stages["compare"] = StageSummary(1, images=comparison.images, seconds=monotonic() - start)
+    observer().end("compare")
+    return comparison

@@ -1,0 +1,113 @@
+"""Pictures of a tuning run: where the reward is high, how the search went, and what masks say of it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pnp_core.search import Trial, best_trial
+from pnp_core.tuning.compare import Comparison
+
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito: told apart by all eyes
+
+
+def tuning_figure(trials: Sequence[Trial], comparison: Comparison | None) -> bytes:
+    """All plots on one page, as PNG.
+
+    Args:
+        trials: of all groups.
+        comparison: with masks, for a fourth plot.
+    """
+    figure = Figure(figsize=(13, 9.5), layout="constrained")
+    axes = figure.subplots(2, 2)
+    best = best_trial(trials)
+    figure.suptitle(f"Tuning without masks: best of {len(trials)} trials, reward {best.reward:.4f}", fontsize=15)
+    _heat_map(
+        figure, axes[0, 0], trials, best, lambda t: t.setting.layer, lambda t: t.setting.head,
+        ("layer, counted from 0", "head, counted from 0", "Best reward of each layer and head"),
+    )  # fmt: skip
+    _heat_map(
+        figure, axes[0, 1], trials, best, lambda t: t.setting.threshold, lambda t: t.setting.blur,
+        ("threshold", "blur", "Best reward of each threshold and blur"),
+    )  # fmt: skip
+    _history(axes[1, 0], trials)
+    _against_masks(axes[1, 1], comparison, best)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _heat_map(
+    figure: Figure,
+    axes: Axes,
+    trials: Sequence[Trial],
+    best: Trial,
+    across: Callable[[Trial], Any],
+    up: Callable[[Trial], Any],
+    words: tuple[str, str, str],
+) -> None:
+    """Best reward over two axes of the space; what was not tried stays grey."""
+    columns, rows = (sorted({axis(trial) for trial in trials}) for axis in (across, up))
+    values = np.full((len(rows), len(columns)), np.nan)
+    for trial in trials:
+        place = rows.index(up(trial)), columns.index(across(trial))
+        values[place] = np.nanmax([values[place], trial.reward])
+    axes.set_facecolor("#cccccc")
+    image = axes.imshow(values, origin="lower", aspect="auto", cmap="viridis")
+    _star(axes, columns.index(across(best)), rows.index(up(best)), "chosen")
+    axes.set_xticks(range(len(columns)), [f"{value:g}" for value in columns])
+    axes.set_yticks(range(len(rows)), [f"{value:g}" for value in rows])
+    _name(axes, *words)
+    figure.colorbar(image, ax=axes, label="reward")
+
+
+def _history(axes: Axes, trials: Sequence[Trial]) -> None:
+    """Every trial, group by group, and the best so far."""
+    place = 0
+    for group in sorted({trial.group for trial in trials}):
+        own = [trial for trial in trials if trial.group == group]
+        layers = sorted({trial.setting.layer for trial in own})
+        named = f"layer {layers[0]}" if len(layers) == 1 else f"layers {layers[0]} to {layers[-1]}"
+        where, rewards = np.arange(place, place + len(own)), np.array([trial.reward for trial in own])
+        colour = _COLOURS[group % len(_COLOURS)]
+        axes.scatter(where, rewards, s=14, alpha=0.6, color=colour, label=f"group {group}: {named}")
+        axes.step(where, np.maximum.accumulate(rewards), where="post", color=colour)
+        place += len(own)
+    axes.legend(loc="lower right")
+    axes.grid(alpha=0.3)
+    _name(axes, "trial, one group after the other", "reward", "Reward over trials; lines: best so far")
+
+
+def _against_masks(axes: Axes, comparison: Comparison | None, best: Trial) -> None:
+    """Reward against mIoU, clearly marked as not used."""
+    if comparison is None:
+        axes.set_axis_off()
+        axes.text(0.5, 0.5, "no masks to compare with", ha="center", va="center", color="#666666", fontsize=13)
+        return
+    rewards = [comparison.rewards[setting] for setting in comparison.miou]
+    axes.scatter(rewards, list(comparison.miou.values()), s=16, alpha=0.7, color=_COLOURS[0])
+    _star(axes, best.reward, comparison.chosen, "chosen by the reward")
+    axes.legend(loc="lower right")
+    axes.grid(alpha=0.3)
+    rank = comparison.rank_correlation
+    shown = "undefined" if rank is None else f"{rank:+.2f}"
+    how = {"plain": "threshold and blur only", "full": "full method"}[comparison.what]
+    _name(
+        axes, "reward", f"mIoU ({how})",
+        f"Masks, NOT USED in the choice: {comparison.images} pictures, rank correlation {shown}",
+    )  # fmt: skip
+
+
+def _star(axes: Axes, x: float, y: float, label: str) -> None:
+    axes.scatter([x], [y], s=220, marker="*", c="white", edgecolors="black", label=label, zorder=3)
+
+
+def _name(axes: Axes, across: str, up: str, title: str) -> None:
+    axes.set_xlabel(across)
+    axes.set_ylabel(up)
+    axes.set_title(title)

@@ -1,0 +1,175 @@
+"""The CLIP reward: how well regions show their classes, judged without any mask (ALGORITHM section 6).
+
+For each picture and each of its labels k the class map becomes a region, and CLIP looks at the
+picture cut to it. What it sees there, beside what it sees in an empty picture, is the score of (picture, k);
+the reward is the mean over all of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
+
+from pnp_core.clip_model import ClipModel
+from pnp_core.masks import blur_matrix, min_max, resize_matrix
+
+MEMO_BYTES = 256 * 2**20
+"""Memory for what CLIP said of regions seen before."""
+
+
+def regions(
+    maps: Float[np.ndarray, "R gh gw"], threshold: float, blur: float, size: int
+) -> Bool[np.ndarray, "R size size"]:
+    """Class maps to regions of CLIP's input: binarise, resize, blur, binarise again at the same threshold.
+
+    A constant map gives an empty region, and so does one with a value that is no number.
+
+    Args:
+        threshold: on the min-max of each map, in [0, 1).
+        blur: Gaussian sigma as a share of the side.
+        size: side of CLIP's input in pixels.
+    """
+    sound = np.isfinite(maps).all(axis=(1, 2), keepdims=True)
+    salient = (min_max(np.where(sound, maps, 0).astype(np.float32)) > threshold).astype(np.float32)
+    rows, columns = resize_matrix(size, maps.shape[1]), resize_matrix(size, maps.shape[2])
+    if blur > 0:
+        smooth = blur_matrix(size, blur * size)
+        rows, columns = smooth @ rows, smooth @ columns
+    return rows @ salient @ columns.T > threshold
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What CLIP sees in R regions; similarities are cosines times CLIP's scale (authors: / 0.01).
+
+    Attributes:
+        similarity: of each region to each class of the vocabulary.
+        blank: of an empty picture.
+        label: column of each region's own class.
+        labels: columns of all labels of each region's picture.
+        area: share of the picture that each region covers, in [0, 1].
+    """
+
+    similarity: Float[np.ndarray, "R V"]
+    blank: Float[np.ndarray, " V"]
+    label: Int[np.ndarray, " R"]
+    labels: tuple[tuple[int, ...], ...]
+    area: Float[np.ndarray, " R"]
+
+
+def _softmax(values: np.ndarray) -> np.ndarray:
+    powers = np.exp(values - values.max(axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)
+
+
+def authors(sight: Sight) -> Float[np.ndarray, " R"]:
+    """1 where the region speaks more for its class than an empty picture does, else 0.
+
+    The softmax is over the picture's own labels, so pictures with one label always tie and never
+    score. So do empty regions.
+    """
+    scores = np.zeros(len(sight.label))
+    for i, (label, labels) in enumerate(zip(sight.label, sight.labels, strict=True)):
+        own = list(labels)
+        here, empty = _softmax(sight.similarity[i, own]), _softmax(sight.blank[own])
+        scores[i] = here[own.index(label)] > empty[own.index(label)]
+    return scores
+
+
+def contrast(sight: Sight) -> Float[np.ndarray, " R"]:
+    """Gain in the probability of the class over an empty picture, less the share of the picture it takes.
+
+    The softmax is over the whole vocabulary, so pictures with one label count as well, and the
+    score is graded. Without the area nothing would speak against a region that is the whole picture.
+    """
+    rows = np.arange(len(sight.label))
+    here = _softmax(sight.similarity)[rows, sight.label]
+    return np.where(sight.area > 0, here - _softmax(sight.blank)[sight.label] - sight.area, 0.0)
+
+
+REWARDS: dict[str, Callable[[Sight], np.ndarray]] = {"authors": authors, "contrast": contrast}
+
+
+@dataclass
+class Judge:
+    """A CLIP, the vocabulary's texts and what was seen before."""
+
+    clip: ClipModel
+    texts: torch.Tensor
+    """Features of the classes' captions (V, D), encoded once."""
+    batch_size: int
+    seen: int = 0
+    """Regions that CLIP had to look at; the others were known."""
+    _memo: OrderedDict[bytes, np.ndarray] = field(default_factory=OrderedDict)
+    _blank: np.ndarray | None = None
+
+    @classmethod
+    def create(cls, clip: ClipModel, captions: Sequence[str], template: str, batch_size: int) -> Judge:
+        """Encode the vocabulary.
+
+        Args:
+            captions: class names as captions say them, V of them.
+            template: with `{}` for the name.
+        """
+        return cls(clip, clip.encode_texts([template.replace("{}", name) for name in captions]), batch_size)
+
+    def similarity(
+        self,
+        pictures: UInt8[np.ndarray, "N s s 3"],
+        names: Sequence[str],
+        picture_of: Int[np.ndarray, " R"],
+        found: Bool[np.ndarray, "R s s"],
+    ) -> Float[np.ndarray, "R V"]:
+        """Scaled similarity of each region to each class; equal regions of a picture are looked at once.
+
+        Args:
+            names: of the pictures, unique in this judge's lifetime.
+            picture_of: picture of each region.
+        """
+        keys = [_region_key(names[int(p)], region) for p, region in zip(picture_of, found, strict=True)]
+        unknown = {key: i for i, key in enumerate(keys) if key not in self._memo}
+        order = list(unknown.values())
+        fresh: dict[bytes, np.ndarray] = {}
+        for start in range(0, len(order), self.batch_size):
+            part = order[start : start + self.batch_size]
+            rows = self._look(pictures[picture_of[part]], found[part])
+            fresh.update(zip([keys[i] for i in part], rows, strict=True))
+        result = np.stack([fresh[key] if key in fresh else self._memo[key] for key in keys])
+        self._remember(keys, fresh)
+        return result
+
+    def blank(self) -> Float[np.ndarray, " V"]:
+        """Scaled similarity of an empty picture to each class."""
+        size = self.clip.size
+        blank = self._blank
+        if blank is None:
+            blank = self._look(np.zeros((1, size, size, 3), np.uint8), np.zeros((1, size, size), bool))[0]
+        self._blank = blank
+        return blank
+
+    def _look(self, pictures: np.ndarray, found: np.ndarray) -> np.ndarray:
+        self.seen += len(found)
+        features = self.clip.encode_regions(torch.from_numpy(pictures), torch.from_numpy(found))
+        return (self.clip.scale * features @ self.texts.T).float().cpu().numpy()
+
+    def _remember(self, keys: Sequence[bytes], fresh: dict[bytes, np.ndarray]) -> None:
+        for key in keys:
+            if key in fresh:
+                self._memo[key] = fresh[key]
+            self._memo.move_to_end(key)
+        while len(self._memo) * (4 * len(self.texts) + 200) > MEMO_BYTES:
+            self._memo.popitem(last=False)
+
+
+def _region_key(name: str, region: np.ndarray) -> bytes:
+    return hashlib.blake2b(np.packbits(region).tobytes(), digest_size=16, key=_short(name)).digest()
+
+
+def _short(name: str) -> bytes:
+    return hashlib.blake2b(name.encode(), digest_size=16).digest()

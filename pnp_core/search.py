@@ -1,0 +1,178 @@
+"""The search over layer, head, drop iterations, threshold and blur: Gradient-Free-Optimizers behind a trial log.
+
+The optimizers are deterministic for a seed, given the rewards of the trials before. So a killed
+search is replayed from its log, at no cost, and goes on where it was with the same sequence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, astuple, dataclass, fields
+from itertools import product
+
+import numpy as np
+import pyarrow as pa
+
+from pnp_core.errors import CorruptRunError
+from pnp_core.optimizer import optimize
+from pnp_core.store import RunFolder, table_bytes
+
+TRIALS_PER_GROUP = 34
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One point of the search space; layer and head counted from 0."""
+
+    layer: int
+    head: int
+    iterations: int
+    threshold: float
+    blur: float
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A setting that was tried, and its reward (higher is better)."""
+
+    group: int
+    number: int
+    setting: Setting
+    reward: float
+
+
+@dataclass(frozen=True)
+class Space:
+    """The values a search chooses from; the space is their product."""
+
+    layers: tuple[int, ...]
+    heads: tuple[int, ...]
+    iterations: tuple[int, ...]
+    thresholds: tuple[float, ...]
+    blurs: tuple[float, ...]
+
+    def __len__(self) -> int:
+        return int(np.prod(self.sizes))
+
+    def settings(self) -> Iterator[Setting]:
+        """Every point."""
+        return (Setting(*values) for values in product(*astuple(self)))
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Lengths of the lists."""
+        return tuple(len(values) for values in astuple(self))
+
+    def at(self, position: Sequence[int]) -> Setting:
+        """The point at some places in the lists."""
+        return Setting(*(values[place] for values, place in zip(astuple(self), position, strict=True)))
+
+    def groups(self, number: int) -> list[Space]:
+        """Cut the layers into as many neighbouring groups, fewer where there are fewer layers.
+
+        >>> [g.layers for g in Space((0, 1, 2, 3), (0,), (1,), (0.1,), (0.0,)).groups(3)]
+        [(0, 1), (2,), (3,)]
+        """
+        parts = np.array_split(np.array(self.layers), min(number, len(self.layers)))
+        return [Space(tuple(part.tolist()), self.heads, self.iterations, self.thresholds, self.blurs) for part in parts]
+
+
+_LOG_SCHEMA = pa.schema(
+    [
+        ("group", pa.int32()),
+        ("number", pa.int32()),
+        ("layer", pa.int32()),
+        ("head", pa.int32()),
+        ("iterations", pa.int32()),
+        ("threshold", pa.float64()),
+        ("blur", pa.float64()),
+        ("reward", pa.float64()),
+    ]
+)
+
+
+def trials_table(trials: Iterable[Trial]) -> pa.Table:
+    """Trials as a table, one row each."""
+    rows = [{"group": t.group, "number": t.number, **asdict(t.setting), "reward": t.reward} for t in trials]
+    return pa.Table.from_pylist(rows, schema=_LOG_SCHEMA)
+
+
+class TrialLog:
+    """The trials of one group, in Parquet; written anew, atomically, after every trial."""
+
+    def __init__(self, run: RunFolder, file: str) -> None:
+        self._run = run
+        self._file = file
+        self.trials = self._read() if run.exists(file) else []
+
+    def _read(self) -> list[Trial]:
+        names = [field.name for field in fields(Setting)]
+        return [
+            Trial(row["group"], row["number"], Setting(*(row[name] for name in names)), row["reward"])
+            for row in self._run.read_table(self._file).to_pylist()
+        ]
+
+    def append(self, trial: Trial) -> None:
+        """Add a trial."""
+        self.trials.append(trial)
+        self._run.write(self._file, table_bytes(trials_table(self.trials)))
+
+
+def search_group(
+    group: int,
+    space: Space,
+    optimizer: str,
+    trials: int,
+    seed: int,
+    log: TrialLog,
+    reward: Callable[[Setting], float],
+    progress: Callable[[int], None],
+) -> list[Trial]:
+    """Try settings of one group of layers, or go on from the log of an earlier try.
+
+    Args:
+        trials: how many, those of the log included.
+        seed: of the sequence, together with the group's number.
+        reward: called once for every setting; a setting that is drawn again gets its known reward.
+
+    Raises:
+        CorruptRunError: the log is of another search.
+    """
+    known = {trial.setting: trial.reward for trial in log.trials}
+    tried: list[Trial] = []
+
+    def objective(position: tuple[int, ...]) -> float:
+        tried.append(_next_trial(group, len(tried), space.at(position), log, known, reward))
+        progress(1)
+        return tried[-1].reward
+
+    optimize(optimizer, space.sizes, trials, seed, group, objective)
+    return tried
+
+
+def _next_trial(
+    group: int,
+    number: int,
+    setting: Setting,
+    log: TrialLog,
+    known: dict[Setting, float],
+    reward: Callable[[Setting], float],
+) -> Trial:
+    if number < len(log.trials):
+        trial = log.trials[number]
+        if trial.setting != setting:
+            raise CorruptRunError(
+                f"the log of group {group} is of another search: trial {number} was {trial.setting}, now {setting}; "
+                f"choose another --out"
+            )
+        return trial
+    if setting not in known:
+        known[setting] = reward(setting)
+    trial = Trial(group, number, setting, known[setting])
+    log.append(trial)
+    return trial
+
+
+def best_trial(trials: Iterable[Trial]) -> Trial:
+    """The trial with the highest reward; of equal ones the first of the lowest group."""
+    return min(trials, key=lambda t: (-t.reward, t.group, t.number))

@@ -1,0 +1,228 @@
+"""From the configuration of `tune` to the jobs of its stages and the searches of its groups."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import islice, repeat
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from pnp_core.cards import DatasetCard, DrawnScenes, load_card
+from pnp_core.clip_model import clip_image_size, clip_revision
+from pnp_core.config import RuntimeConfig, SalienceConfig, TuneConfig
+from pnp_core.errors import UsageError
+from pnp_core.optimizer import GRID, optimizer_name
+from pnp_core.plan import OTHER_MODEL, class_subset, foreign_to_tiny
+from pnp_core.prompts import build_prompts, clean_class_names
+from pnp_core.readers import Dataset, get_split, open_dataset, resolve_card
+from pnp_core.records import Sample, ShardRef
+from pnp_core.salience import check_layer_head
+from pnp_core.search import TRIALS_PER_GROUP, Space
+from pnp_core.shards import read_index, write_shards
+from pnp_core.sources import Source, open_source, subset_of
+from pnp_core.stages.cache import MapsJob, PicturesJob
+from pnp_core.stages.salience import SalienceJob
+from pnp_core.store import RunFolder, fingerprint
+
+
+@dataclass(frozen=True)
+class Group:
+    """One group of neighbouring layers, searched by itself."""
+
+    number: int
+    space: Space
+    trials: int
+
+
+@dataclass(frozen=True)
+class TunePlan:
+    """The jobs of a tuning run.
+
+    Attributes:
+        vocabulary: labels that the reward's softmax runs over.
+        clip_revision: names the judge's weights.
+    """
+
+    config: TuneConfig
+    card: DatasetCard
+    maps: MapsJob
+    pictures: PicturesJob
+    groups: tuple[Group, ...]
+    optimizer: str
+    vocabulary: tuple[int, ...]
+    clip_revision: str
+
+    @property
+    def run(self) -> RunFolder:
+        """The run folder."""
+        return RunFolder(self.config.out)
+
+    def search_folder(self, shards: list[ShardRef]) -> str:
+        """Where the trials lie, relative to the run folder: named by all that decides their sequence and rewards."""
+        config, reward = self.config, self.config.reward
+        parts = [self.pictures.folder.fingerprint, [shard.sha256 for shard in shards]]
+        parts += [reward.kind, reward.clip.template, self.clip_revision, config.masks.sum]
+        parts += [self.optimizer, config.search.seed, [(repr(g.space), g.trials) for g in self.groups]]
+        if any(k > 1 for k in self.groups[0].space.iterations):
+            parts.append(config.salience.dropout.model_dump(exclude={"iterations"}))
+        return f"tuning/{fingerprint(*parts)}"
+
+    def log_file(self, shards: list[ShardRef], group: Group) -> str:
+        """Log of a group's trials, relative to the run folder."""
+        return f"{self.search_folder(shards)}/group-{group.number}.parquet"
+
+
+def _own_pictures(config: TuneConfig) -> bool:
+    return bool(config.classes)
+
+
+def _resolved_card(config: TuneConfig) -> DatasetCard:
+    card = load_card(config.dataset)
+    if not _own_pictures(config):
+        return resolve_card(card, config.data)
+    if config.data is None:
+        raise UsageError("say where your pictures are with --data: anything that `label` takes")
+    return card.with_classes(tuple(clean_class_names(config.classes)))
+
+
+def _space(config: TuneConfig, job: MapsJob) -> Space:
+    wanted, heads = config.space, job.salience.checkpoint.heads
+    for head in wanted.heads or ():
+        check_layer_head(0, head, job.salience.checkpoint.layers, heads)
+    return Space(job.layers, wanted.heads or tuple(range(heads)), wanted.iterations, wanted.thresholds, wanted.blurs)
+
+
+def _groups(config: TuneConfig, space: Space, optimizer: str) -> tuple[Group, ...]:
+    """Layer groups, the trials spread evenly over them."""
+    spaces = space.groups(config.search.groups)
+    total = config.search.trials or TRIALS_PER_GROUP * config.search.groups
+    if optimizer == GRID and config.search.trials is None:
+        return tuple(Group(i, part, len(part)) for i, part in enumerate(spaces))
+    if total < len(spaces):
+        raise UsageError(f"{total} trials are too few for {len(spaces)} groups of layers; one each at least")
+    shares = [len(part) for part in np.array_split(np.arange(total), len(spaces))]
+    # A grid that was gone through has nothing more to offer.
+    most = [len(part) if optimizer == GRID else total for part in spaces]
+    return tuple(Group(i, part, min(n, m)) for i, (part, n, m) in enumerate(zip(spaces, shares, most, strict=True)))
+
+
+def _base(config: TuneConfig) -> SalienceConfig:
+    """Layer and head are what is looked for: those of the preset may not even exist in the model."""
+    return config.salience.model_copy(update={"layer": 0, "head": 0})
+
+
+def plan_tune(config: TuneConfig) -> TunePlan:
+    """The jobs of a `tune` run.
+
+    Raises:
+        PnpError: the dataset, a class, backbone, checkpoint, layer, head, CLIP or optimizer does not exist or fit.
+    """
+    optimizer = optimizer_name(config.search.optimizer)
+    card = _resolved_card(config)
+    subset = class_subset(config, card)
+    vocabulary = subset and tuple(label for label in subset if label)
+    if _own_pictures(config) and config.salience.candidates.source == "labels":
+        raise UsageError("pictures of your own have no image-level labels; use --candidates itm, clip or file")
+    revision, size = clip_revision(config.reward.clip), clip_image_size(config.reward.clip)
+    salience = SalienceJob.create(config.out, _base(config), config.runtime, card, vocabulary, any_layer=True)
+    maps = MapsJob.create(salience, config.space.layers)
+    groups = _groups(config, _space(config, maps), optimizer)
+    pictures = PicturesJob(maps=maps, size=size)
+    return TunePlan(config, card, maps, pictures, groups, optimizer, salience.vocabulary, revision)
+
+
+def _label_source(config: TuneConfig, card: DatasetCard) -> Literal["masks", "boxes"]:
+    return config.image_labels or ("boxes" if card.boxes else "masks")
+
+
+def reads_masks(config: TuneConfig, card: DatasetCard) -> bool:
+    """Whether the classes of a picture can only be had from its mask."""
+    drawn = isinstance(card.ground_truth[0], DrawnScenes)
+    return config.salience.candidates.source == "labels" and not drawn and _label_source(config, card) == "masks"
+
+
+def tuning_dataset(config: TuneConfig, truth: bool) -> Dataset:
+    """The pictures to tune on.
+
+    Args:
+        truth: whether to read masks; without, they may be absent.
+    """
+    card = _resolved_card(config)
+    split, _ = get_split(card, config.split or card.tuning_split)
+    dataset = open_dataset(
+        card, config.data, split, config.ground_truth, _label_source(config, card), class_subset(config, card), truth
+    )
+    return dataset.subset(config.images, config.search.seed)
+
+
+def _without_masks(samples: Iterator[Sample]) -> Iterator[Sample]:
+    return (replace(sample, label_map=None) for sample in samples)
+
+
+def check_tune(config: TuneConfig) -> list[str]:
+    """Find what is wrong with a run before anything is started.
+
+    Returns:
+        Warnings for the user.
+
+    Raises:
+        PnpError: as `plan_tune`; or files are missing, a class name cannot be read by the text encoder, or the run
+            folder cannot be written.
+    """
+    plan = plan_tune(config)
+    if _own_pictures(config):
+        _open_source(config)
+    else:
+        tuning_dataset(config, truth=reads_masks(config, plan.card))
+    plan.run.check_writable()
+    build_prompts(plan.card.captions[:1], config.salience.caption, plan.maps.salience.backbone())
+    if foreign := foreign_to_tiny(plan.maps.salience):
+        return [
+            f"the bundled tiny model knows only its drawn classes, not {', '.join(foreign[:5])}: what is chosen "
+            f"here means nothing. {OTHER_MODEL}"
+        ]
+    return []
+
+
+def _open_source(config: TuneConfig) -> Source:
+    return open_source(config.data or "", leave_out=config.out)
+
+
+def shard_tuning(config: TuneConfig) -> list[ShardRef]:
+    """Write the pictures to tune on as shards without masks, or reuse the ones that are there.
+
+    Raises:
+        OutputError: the run folder belongs to another dataset or cannot be written.
+        SourceError: no pictures there.
+    """
+    run, number, seed = RunFolder(config.out), config.images, config.search.seed
+    sizes = repeat(config.images_per_shard)
+    if _own_pictures(config):
+        source = _open_source(config)
+        identity, digest = f"tuning on {source.identity}", fingerprint(source.digest(), number, seed)
+        samples = subset_of(source, number, seed)
+    else:
+        card = _resolved_card(config)
+        dataset = tuning_dataset(config, truth=reads_masks(config, card))
+        identity = f"tuning on {dataset.identity}"
+        digest = fingerprint(dataset.digest(None), _label_source(config, card))
+        samples = _without_masks(islice(dataset.samples(), len(dataset)))
+    digest = fingerprint(digest, config.images_per_shard)
+    return read_index(run, identity, digest) or write_shards(run, samples, sizes, identity, digest)
+
+
+def group_runtime(runtime: RuntimeConfig, group: int) -> RuntimeConfig:
+    """Where a group is searched: with several GPUs and none named, they take turns."""
+    gpus = torch.cuda.device_count()
+    if runtime.device not in ("auto", "cuda") or gpus < 2:
+        return runtime
+    return runtime.model_copy(update={"device": f"cuda:{group % gpus}"})
+
+
+def parallel_groups(config: TuneConfig) -> int:
+    """How many groups are searched at the same time."""
+    anywhere: Any = config.runtime.device in ("auto", "cuda")
+    return config.search.parallel or max(1, torch.cuda.device_count() if anywhere else 1)

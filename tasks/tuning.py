@@ -1,0 +1,79 @@
+"""Tasks of the tuning flow."""
+
+from __future__ import annotations
+
+from prefect.artifacts import create_markdown_artifact
+
+from pnp_core.config import TuneConfig
+from pnp_core.records import ShardRef, StageResult
+from pnp_core.report.tuning_plots import tuning_figure
+from pnp_core.report.tuning_text import tuning_markdown
+from pnp_core.search import Trial, TrialLog, search_group
+from pnp_core.stages.cache import cache_maps, cache_pictures
+from pnp_core.tuning.compare import Comparison, compare
+from pnp_core.tuning.objective import Objective
+from pnp_core.tuning.plan import Group, TunePlan, group_runtime, shard_tuning
+from pnp_core.tuning.result import TuneSummary, finish_tuning, write_best
+from tasks.runtime import observer, run_on_shard, stage_task
+
+FIGURE = "tuning.png"
+
+
+@stage_task("shard")
+def task_shard_tuning(config: TuneConfig) -> list[ShardRef]:
+    """Shard the pictures to tune on."""
+    return shard_tuning(config)
+
+
+@stage_task("maps", task_run_name="maps-{shard.name}")
+def task_cache_maps(plan: TunePlan, shard: ShardRef) -> StageResult:
+    """Keep the maps of all (layer, head) pairs of one shard."""
+    return run_on_shard("maps", shard, lambda progress: cache_maps(plan.maps, shard, progress))
+
+
+@stage_task("pictures", task_run_name="pictures-{shard.name}")
+def task_cache_pictures(plan: TunePlan, shard: ShardRef, maps: StageResult) -> StageResult:
+    """Keep one shard's pictures as CLIP sees them."""
+    return cache_pictures(plan.pictures, shard, maps)
+
+
+@stage_task("search", task_run_name="search-group-{group.number}")
+def task_search_group(plan: TunePlan, shards: list[ShardRef], group: Group) -> tuple[list[Trial], Objective]:
+    """Search one group of layers, or go on with the search from its log."""
+    objective = Objective.create(plan, shards, group_runtime(plan.config.runtime, group.number))
+    log = TrialLog(plan.run, plan.log_file(shards, group))
+    watch = observer()
+    trials = search_group(
+        group.number,
+        group.space,
+        plan.optimizer,
+        group.trials,
+        plan.config.search.seed,
+        log,
+        objective,
+        lambda n: watch.advance("search", n),
+    )
+    return trials, objective
+
+
+@stage_task("best")
+def task_write_best(plan: TunePlan, shards: list[ShardRef], trials: list[Trial], summary: TuneSummary) -> Trial:
+    """Write the trials and best.yaml."""
+    return write_best(plan, shards, trials, summary)
+
+
+@stage_task("compare")
+def task_compare(plan: TunePlan, shards: list[ShardRef], trials: list[Trial]) -> Comparison | None:
+    """Score what was tried with masks, where there are some, for people."""
+    watch = observer()
+    return compare(plan, shards, trials, lambda n: watch.advance("compare", n))
+
+
+@stage_task("report")
+def task_report_tuning(
+    plan: TunePlan, shards: list[ShardRef], trials: list[Trial], comparison: Comparison | None, summary: TuneSummary
+) -> None:
+    """Draw the plots, write tune.json and leave an artifact."""
+    finish_tuning(plan, shards, comparison, summary)
+    plan.run.write(FIGURE, tuning_figure(trials, comparison))
+    create_markdown_artifact(tuning_markdown(summary), key="tuning", description="What the search has chosen")
