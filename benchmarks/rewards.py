@@ -34,12 +34,12 @@ def softmax(values: np.ndarray) -> np.ndarray:
 
 
 class Seen:
-    """Probabilities of the own class in the region, an empty picture, the rest and the mirrored region."""
+    """Probabilities of the own class in the region, an empty picture, the rest, and the region put elsewhere."""
 
     def __init__(self, objective: Objective, setting: Setting) -> None:
         parts = [self._of_shard(objective, setting, shard) for shard in objective.shards]
-        self.here, self.blank, self.rest, self.mirrored, self.area, self.authors = (
-            np.concatenate([part[i] for part in parts]) for i in range(6)
+        self.here, self.blank, self.rest, self.mirrored, self.moved, self.area, self.authors = (
+            np.concatenate([part[i] for part in parts]) for i in range(7)
         )
 
     def _of_shard(self, objective: Objective, setting: Setting, shard: Any) -> tuple[np.ndarray, ...]:
@@ -59,10 +59,12 @@ class Seen:
 
         area = found.mean(axis=(1, 2))
         sight = Sight(similarity(found), judge.blank(), label, tuple(own[p] for p in picture_of), area)
-        here, rest, mirrored = (
-            softmax(similarity(changed))[rows, label] for changed in (found, ~found, found[:, ::-1, ::-1])
+        half = judge.clip.size // 2
+        moved = np.roll(found, (half, half), (1, 2))
+        here, rest, turned, elsewhere = (
+            softmax(similarity(changed))[rows, label] for changed in (found, ~found, found[:, ::-1, ::-1], moved)
         )
-        return here, softmax(judge.blank())[label], rest, mirrored, area, authors(sight)
+        return here, softmax(judge.blank())[label], rest, turned, elsewhere, area, authors(sight)
 
 
 VARIANTS: dict[str, Callable[[Seen], np.ndarray]] = {
@@ -73,6 +75,8 @@ VARIANTS: dict[str, Callable[[Seen], np.ndarray]] = {
     "over rest - area": lambda s: s.here - s.rest - s.area,
     "over mirrored region": lambda s: s.here - s.mirrored,
     "over mirrored region - area": lambda s: s.here - s.mirrored - s.area,
+    "over region moved by half": lambda s: s.here - s.moved,
+    "over both regions elsewhere": lambda s: s.here - (s.mirrored + s.moved) / 2,
     "here x (1 - rest) - area": lambda s: s.here * (1 - s.rest) - s.area,
 }
 

@@ -12,6 +12,7 @@ from pnp_core.config import TuneConfig
 from pnp_core.records import ShardRef, StageSummary
 from pnp_core.search import Trial
 from pnp_core.tuning.compare import Comparison
+from pnp_core.tuning.objective import require_pictures
 from pnp_core.tuning.plan import TunePlan, parallel_groups, plan_tune
 from pnp_core.tuning.result import TuneSummary
 from tasks.runtime import observer
@@ -38,6 +39,7 @@ def tune_dataset(config: TuneConfig) -> TuneSummary:
     maps = run_stage("maps", lambda s, _: task_cache_maps(plan, s), shards, None, summary)
     run_stage("pictures", lambda s, r: task_cache_pictures(plan, s, r), shards, maps, summary)
     summary.quarantined = summary.stages["maps"].quarantined
+    require_pictures(plan, shards)
     trials = _search(plan, shards, summary)
     task_write_best(plan, shards, trials, summary)
     comparison = _compare(plan, shards, trials, summary)

@@ -275,8 +275,8 @@ class RewardConfig(Config):
     how much, and takes off the share of the picture they cover. docs/tuning.md says what they are worth."""
     clip: ClipConfig = ClipConfig(model="ViT-L-14-336")
     """The judge. The authors' own by default."""
-    batch_size: int = Field(default=64, ge=1)
-    """Regions per forward pass of CLIP."""
+    batch_size: int = Field(default=32, ge=1)
+    """Regions per forward pass of CLIP. Changes the last digits of rewards, since CLIP rounds differently."""
 
 
 class SpaceConfig(Config):

@@ -135,11 +135,7 @@ class Judge:
         keys = [_region_key(names[int(p)], region) for p, region in zip(picture_of, found, strict=True)]
         unknown = {key: i for i, key in enumerate(keys) if key not in self._memo}
         order = list(unknown.values())
-        fresh: dict[bytes, np.ndarray] = {}
-        for start in range(0, len(order), self.batch_size):
-            part = order[start : start + self.batch_size]
-            rows = self._look(pictures[picture_of[part]], found[part])
-            fresh.update(zip([keys[i] for i in part], rows, strict=True))
+        fresh = dict(zip(unknown, self._look(pictures[picture_of[order]], found[order]), strict=True))
         result = np.stack([fresh[key] if key in fresh else self._memo[key] for key in keys])
         self._remember(keys, fresh)
         return result
@@ -154,9 +150,21 @@ class Judge:
         return blank
 
     def _look(self, pictures: np.ndarray, found: np.ndarray) -> np.ndarray:
+        """Scaled similarities of regions, in batches filled up to one size.
+
+        In batches of another size CLIP rounds otherwise, and which regions are new depends on what was
+        asked before: a search that was killed would get other rewards, by a hair.
+        """
         self.seen += len(found)
-        features = self.clip.encode_regions(torch.from_numpy(pictures), torch.from_numpy(found))
-        return (self.clip.scale * features @ self.texts.T).float().cpu().numpy()
+        rows, size = [np.zeros((0, len(self.texts)), np.float32)], self.batch_size
+        for start in range(0, len(found), size):
+            part = slice(start, start + size)
+            empty = [(0, size - len(found[part]))] + [(0, 0)] * 2
+            filled = np.pad(pictures[part], [*empty, (0, 0)]), np.pad(found[part], empty)
+            features = self.clip.encode_regions(*(torch.from_numpy(values) for values in filled))
+            similarity = (self.clip.scale * features @ self.texts.T).float().cpu().numpy()
+            rows.append(similarity[: len(found[part])])
+        return np.concatenate(rows)
 
     def _remember(self, keys: Sequence[bytes], fresh: dict[bytes, np.ndarray]) -> None:
         for key in keys:

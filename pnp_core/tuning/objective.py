@@ -15,6 +15,7 @@ from pnp_core.clip_model import load_clip
 from pnp_core.config import RuntimeConfig
 from pnp_core.errors import PnpError
 from pnp_core.masks import sum_iterations
+from pnp_core.plan import quarantine_reasons
 from pnp_core.records import ShardRef
 from pnp_core.reward import REWARDS, Judge, Sight, regions
 from pnp_core.search import Setting
@@ -25,6 +26,20 @@ from pnp_core.tuning.plan import TunePlan
 
 class NothingToTuneError(PnpError):
     """No picture has a class."""
+
+
+def require_pictures(plan: TunePlan, shards: list[ShardRef]) -> None:
+    """Make sure that there is something to reward.
+
+    Raises:
+        NothingToTuneError: no picture of the maps cache has a class; with the most frequent reasons.
+    """
+    if any(read_pictures(plan.maps, shard.name) for shard in shards):
+        return
+    reasons = quarantine_reasons(plan.maps.folder, shards)
+    told = "; ".join(f"{number} x {reason}" for reason, number in list(reasons.items())[:3]) or "see --candidates"
+    pictures = sum(shard.samples for shard in shards)
+    raise NothingToTuneError(f"nothing to tune on: none of {pictures} pictures has a class ({told})")
 
 
 def job_of(plan: TunePlan, setting: Setting, runtime: RuntimeConfig | None = None) -> SalienceJob:
@@ -83,16 +98,8 @@ class Objective:
         return cls(plan, shards, Judge.create(model, captions, reward.clip.template, reward.batch_size), runtime)
 
     def __call__(self, setting: Setting) -> float:
-        """Mean score over all (picture, class) of all shards.
-
-        Raises:
-            NothingToTuneError: there are none.
-        """
-        scores = [self._shard_scores(setting, shard) for shard in self.shards]
-        found = np.concatenate(scores)
-        if not len(found):
-            raise NothingToTuneError("no tuning picture has a class: there is nothing to reward; see --candidates")
-        return float(found.mean())
+        """Mean score over all (picture, class) of all shards; there must be one."""
+        return float(np.concatenate([self._shard_scores(setting, shard) for shard in self.shards]).mean())
 
     def _shard_scores(self, setting: Setting, shard: ShardRef) -> np.ndarray:
         pictures = read_pictures(self.plan.maps, shard.name)
@@ -101,26 +108,17 @@ class Objective:
         with self._timed("maps"):
             maps = setting_maps(self.plan, setting, shard, pictures, self.runtime)
             pixels = read_pixels(self.plan.pictures, shard.name)
-        sights = [self._sight(setting, pictures, maps, pixels, part) for part in self._parts(pictures)]
-        return np.concatenate([REWARDS[self.plan.config.reward.kind](sight) for sight in sights])
+        return REWARDS[self.plan.config.reward.kind](self._sight(setting, pictures, maps, pixels))
 
-    def _parts(self, pictures: list[CachedPicture]) -> Iterator[range]:
-        """Pictures a few at a time, so that their regions at CLIP's size fit in memory."""
-        step = 8
-        return (range(i, min(i + step, len(pictures))) for i in range(0, len(pictures), step))
-
-    def _sight(
-        self, setting: Setting, pictures: list[CachedPicture], maps: np.ndarray, pixels: np.ndarray, part: range
-    ) -> Sight:
+    def _sight(self, setting: Setting, pictures: list[CachedPicture], maps: np.ndarray, pixels: np.ndarray) -> Sight:
         column = {label: i for i, label in enumerate(self.plan.vocabulary)}
-        own = [tuple(column[label] for label in pictures[i].classes) for i in part]
+        own = [tuple(column[label] for label in picture.classes) for picture in pictures]
         with self._timed("regions"):
-            rows = slice(pictures[part[0]].rows.start, pictures[part[-1]].rows.stop)
-            found = regions(maps[rows], setting.threshold, setting.blur, self.judge.clip.size)
-        picture_of = np.repeat(np.arange(len(part)), [len(labels) for labels in own])
+            found = regions(maps, setting.threshold, setting.blur, self.judge.clip.size)
+        picture_of = np.repeat(np.arange(len(own)), [len(labels) for labels in own])
         with self._timed("clip"):
-            names = [pictures[i].key for i in part]
-            similarity = self.judge.similarity(pixels[part.start : part.stop], names, picture_of, found)
+            names = [picture.key for picture in pictures]
+            similarity = self.judge.similarity(pixels, names, picture_of, found)
             blank = self.judge.blank()
         return Sight(
             similarity=similarity,

@@ -64,7 +64,7 @@ class TunePlan:
         """Where the trials lie, relative to the run folder: named by all that decides their sequence and rewards."""
         config, reward = self.config, self.config.reward
         parts = [self.pictures.folder.fingerprint, [shard.sha256 for shard in shards]]
-        parts += [reward.kind, reward.clip.template, self.clip_revision, config.masks.sum]
+        parts += [reward.kind, reward.clip.template, reward.batch_size, self.clip_revision, config.masks.sum]
         parts += [self.optimizer, config.search.seed, [(repr(g.space), g.trials) for g in self.groups]]
         if any(k > 1 for k in self.groups[0].space.iterations):
             parts.append(config.salience.dropout.model_dump(exclude={"iterations"}))

@@ -12,7 +12,8 @@ from hypothesis.extra import numpy as arrays
 from scipy.ndimage import gaussian_filter
 
 from pnp_core import reward
-from pnp_core.clip_model import ClipModel
+from pnp_core.clip_model import ClipModel, load_clip
+from pnp_core.config import ClipConfig
 from pnp_core.reward import REWARDS, Judge, Sight, authors, contrast, regions
 
 SIDE = 8
@@ -146,3 +147,21 @@ def test_memory_of_what_was_seen_is_bounded(judge, picture, monkeypatch):
     unlimited = see(judge, picture, masks, [0] * 12, (0, 1)).similarity
     assert len(judge._memo) <= 5
     np.testing.assert_array_equal(see(judge, picture, masks, [0] * 12, (0, 1)).similarity, unlimited)
+
+
+def test_what_clip_says_of_a_region_does_not_depend_on_what_it_was_asked_before():
+    clip = load_clip(ClipConfig(model="tiny"), "cpu")
+    random = np.random.default_rng(0)
+    pictures = random.integers(0, 256, (3, clip.size, clip.size, 3), dtype=np.uint8)
+    found = random.random((40, clip.size, clip.size)) < 0.5
+    picture_of = np.arange(40) % 3
+    names, captions = ["a", "b", "c"], ["star", "car"]
+
+    def judged(rows: np.ndarray, judge: Judge) -> np.ndarray:
+        return judge.similarity(pictures, names, picture_of[rows], found[rows])
+
+    fresh = judged(np.arange(40), Judge.create(clip, captions, "a {}", 16))
+    used = Judge.create(clip, captions, "a {}", 16)
+    for _ in range(3):
+        judged(random.choice(40, 7, replace=False), used)
+    np.testing.assert_array_equal(judged(np.arange(40), used), fresh)
