@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from pnp_core.config import TuneConfig
-from pnp_core.reward import Sight, authors, regions
+from pnp_core.reward import Sight, authors, moved, regions, turned
 from pnp_core.search import Setting
 from pnp_core.shards import read_index
 from pnp_core.stages.cache import read_pictures, read_pixels
@@ -38,7 +38,7 @@ class Seen:
 
     def __init__(self, objective: Objective, setting: Setting) -> None:
         parts = [self._of_shard(objective, setting, shard) for shard in objective.shards]
-        self.here, self.blank, self.rest, self.mirrored, self.moved, self.area, self.authors = (
+        self.here, self.blank, self.rest, self.turned, self.moved, self.area, self.authors = (
             np.concatenate([part[i] for part in parts]) for i in range(7)
         )
 
@@ -59,12 +59,10 @@ class Seen:
 
         area = found.mean(axis=(1, 2))
         sight = Sight(similarity(found), judge.blank(), label, tuple(own[p] for p in picture_of), area)
-        half = judge.clip.size // 2
-        moved = np.roll(found, (half, half), (1, 2))
-        here, rest, turned, elsewhere = (
-            softmax(similarity(changed))[rows, label] for changed in (found, ~found, found[:, ::-1, ::-1], moved)
+        here, rest, over, aside = (
+            softmax(similarity(changed))[rows, label] for changed in (found, ~found, turned(found), moved(found))
         )
-        return here, softmax(judge.blank())[label], rest, turned, elsewhere, area, authors(sight)
+        return here, softmax(judge.blank())[label], rest, over, aside, area, authors(sight)
 
 
 VARIANTS: dict[str, Callable[[Seen], np.ndarray]] = {
@@ -73,10 +71,10 @@ VARIANTS: dict[str, Callable[[Seen], np.ndarray]] = {
     "over blank - area (contrast)": lambda s: s.here - s.blank - s.area,
     "over rest": lambda s: s.here - s.rest,
     "over rest - area": lambda s: s.here - s.rest - s.area,
-    "over mirrored region": lambda s: s.here - s.mirrored,
-    "over mirrored region - area": lambda s: s.here - s.mirrored - s.area,
+    "over region turned": lambda s: s.here - s.turned,
+    "over region turned - area": lambda s: s.here - s.turned - s.area,
     "over region moved by half": lambda s: s.here - s.moved,
-    "over both regions elsewhere": lambda s: s.here - (s.mirrored + s.moved) / 2,
+    "over both (control)": lambda s: s.here - (s.turned + s.moved) / 2,
     "here x (1 - rest) - area": lambda s: s.here * (1 - s.rest) - s.area,
 }
 

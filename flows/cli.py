@@ -337,7 +337,7 @@ def tune(
     image_labels: Annotated[
         str | None, typer.Option(help="Image-level labels from masks or boxes; boxes where there are some.")
     ] = None,
-    reward: Annotated[str | None, typer.Option(help="contrast, or authors (docs/tuning.md).")] = None,
+    reward: Annotated[str | None, typer.Option(help="control, contrast or authors (docs/tuning.md).")] = None,
     clip: Annotated[
         str | None, typer.Option(help="CLIP that judges: tiny (bundled), a name of open_clip, or local-dir:FOLDER.")
     ] = None,

@@ -270,9 +270,10 @@ class LabelConfig(LabellingConfig):
 class RewardConfig(Config):
     """What a trial of the search is worth (ALGORITHM section 6)."""
 
-    kind: Literal["authors", "contrast"] = "contrast"
-    """`authors` counts regions that speak more for their class than an empty picture does; `contrast` grades by
-    how much, and takes off the share of the picture they cover. docs/tuning.md says what they are worth."""
+    kind: Literal["authors", "contrast", "control"] = "control"
+    """`control`: how much more a region shows its class than regions of its shape elsewhere do. `contrast`: than an
+    empty picture does, less the share it covers; one look per region in place of three. `authors`: how often it
+    shows more than an empty picture. docs/tuning.md says what they are worth."""
     clip: ClipConfig = ClipConfig(model="ViT-L-14-336")
     """The judge. The authors' own by default."""
     batch_size: int = Field(default=32, ge=1)

@@ -54,6 +54,7 @@ class Sight:
         label: column of each region's own class.
         labels: columns of all labels of each region's picture.
         area: share of the picture that each region covers, in [0, 1].
+        elsewhere: as `similarity`, of the region put elsewhere in the picture in one way or more.
     """
 
     similarity: Float[np.ndarray, "R V"]
@@ -61,6 +62,7 @@ class Sight:
     label: Int[np.ndarray, " R"]
     labels: tuple[tuple[int, ...], ...]
     area: Float[np.ndarray, " R"]
+    elsewhere: tuple[Float[np.ndarray, "R V"], ...] = ()
 
 
 def _softmax(values: np.ndarray) -> np.ndarray:
@@ -93,7 +95,46 @@ def contrast(sight: Sight) -> Float[np.ndarray, " R"]:
     return np.where(sight.area > 0, here - _softmax(sight.blank)[sight.label] - sight.area, 0.0)
 
 
-REWARDS: dict[str, Callable[[Sight], np.ndarray]] = {"authors": authors, "contrast": contrast}
+def control(sight: Sight) -> Float[np.ndarray, " R"]:
+    """Probability of the class in the region, less that in regions of the same shape and size elsewhere.
+
+    A region that is too small does not show the class; one that is too large shows it elsewhere as
+    well. The softmax is over the whole vocabulary. An empty region and the whole picture score 0.
+    """
+    rows = np.arange(len(sight.label))
+    here, *elsewhere = (_softmax(seen)[rows, sight.label] for seen in (sight.similarity, *sight.elsewhere))
+    return here - np.mean(elsewhere, axis=0)
+
+
+Move = Callable[[np.ndarray], np.ndarray]
+"""Regions (R, s, s) to regions of the same size elsewhere."""
+
+
+def turned(found: Bool[np.ndarray, "R s s"]) -> Bool[np.ndarray, "R s s"]:
+    """Regions turned by 180 degrees about the picture's centre."""
+    return found[:, ::-1, ::-1]
+
+
+def moved(found: Bool[np.ndarray, "R s s"]) -> Bool[np.ndarray, "R s s"]:
+    """Regions moved by half the picture down and to the right, over its border to the other side."""
+    half = found.shape[-1] // 2
+    return np.roll(found, (half, half), (1, 2))
+
+
+@dataclass(frozen=True)
+class Reward:
+    """A way to score what CLIP sees, and the regions elsewhere that it wants seen."""
+
+    score: Callable[[Sight], np.ndarray]
+    elsewhere: tuple[Move, ...] = ()
+
+
+REWARDS = {
+    "authors": Reward(authors),
+    "contrast": Reward(contrast),
+    # Two ways: turned, a region in the middle meets itself; moved by half, one that fills a half does.
+    "control": Reward(control, (turned, moved)),
+}
 
 
 @dataclass

@@ -108,7 +108,7 @@ class Objective:
         with self._timed("maps"):
             maps = setting_maps(self.plan, setting, shard, pictures, self.runtime)
             pixels = read_pixels(self.plan.pictures, shard.name)
-        return REWARDS[self.plan.config.reward.kind](self._sight(setting, pictures, maps, pixels))
+        return REWARDS[self.plan.config.reward.kind].score(self._sight(setting, pictures, maps, pixels))
 
     def _sight(self, setting: Setting, pictures: list[CachedPicture], maps: np.ndarray, pixels: np.ndarray) -> Sight:
         column = {label: i for i, label in enumerate(self.plan.vocabulary)}
@@ -118,10 +118,15 @@ class Objective:
         picture_of = np.repeat(np.arange(len(own)), [len(labels) for labels in own])
         with self._timed("clip"):
             names = [picture.key for picture in pictures]
-            similarity = self.judge.similarity(pixels, names, picture_of, found)
+            moves = REWARDS[self.plan.config.reward.kind].elsewhere
+            here, *elsewhere = (
+                self.judge.similarity(pixels, names, picture_of, seen)
+                for seen in (found, *(move(found) for move in moves))
+            )
             blank = self.judge.blank()
         return Sight(
-            similarity=similarity,
+            similarity=here,
+            elsewhere=tuple(elsewhere),
             blank=blank,
             label=np.array([label for labels in own for label in labels]),
             labels=tuple(labels for labels in own for _ in labels),

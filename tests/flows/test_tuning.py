@@ -232,7 +232,7 @@ def test_search_killed_at_a_random_trial_gives_the_same_best_and_the_same_log(tm
     [
         (["scenes", "--optimizer", "bayes"], "unknown optimizer 'bayes'; did you mean 'bayesian'"),
         (["scenes", "--trials", "0"], "search.trials: Input should be greater than or equal to 1"),
-        (["scenes", "--reward", "gold"], "reward.kind: Input should be 'authors' or 'contrast'"),
+        (["scenes", "--reward", "gold"], "reward.kind: Input should be 'authors', 'contrast' or 'control'"),
         (["scenes", "--clip", "local-dir:/nowhere"], "no CLIP model in '/nowhere'"),
         (["scenes", "--clip", "ViT-B-17"], "unknown CLIP model 'ViT-B-17'"),
         (["scenes", "--split", "dev"], "unknown split of dataset scenes 'dev'"),

@@ -14,7 +14,7 @@ from scipy.ndimage import gaussian_filter
 from pnp_core import reward
 from pnp_core.clip_model import ClipModel, load_clip
 from pnp_core.config import ClipConfig
-from pnp_core.reward import REWARDS, Judge, Sight, authors, contrast, regions
+from pnp_core.reward import REWARDS, Judge, Sight, authors, contrast, control, moved, regions, turned
 
 SIDE = 8
 
@@ -56,9 +56,10 @@ def picture() -> np.ndarray:
 
 
 def see(judge: Judge, picture: np.ndarray, masks: list[np.ndarray], label: list[int], labels: tuple[int, ...]) -> Sight:
-    found = np.stack(masks)
-    similarity = judge.similarity(picture[None], ["p"], np.zeros(len(found), int), found)
-    return Sight(similarity, judge.blank(), np.array(label), (labels,) * len(found), found.mean(axis=(1, 2)))
+    found, first = np.stack(masks), np.zeros(len(masks), int)
+    here, *elsewhere = (judge.similarity(picture[None], ["p"], first, r) for r in (found, turned(found), moved(found)))
+    area = found.mean(axis=(1, 2))
+    return Sight(here, judge.blank(), np.array(label), (labels,) * len(found), area, tuple(elsewhere))
 
 
 def columns(first: int, last: int) -> np.ndarray:
@@ -78,6 +79,15 @@ def test_two_class_toy_by_hand(judge, picture):
     assert authors(sight).tolist() == [1, 0, 0, 1]
     by_hand = [0.75 - 0.5 - 0.5, 0.5 - 0.5 - 1, 0.25 - 0.5 - 0.5, 0.75 - 0.5 - 0.25]
     np.testing.assert_allclose(contrast(sight), by_hand, atol=1e-6)
+    # Turned or moved by half, a region on one side comes to lie on the other one.
+    np.testing.assert_allclose(control(sight), [0.75 - 0.25, 0.5 - 0.5, 0.25 - 0.75, 0.75 - 0.25], atol=1e-6)
+
+
+def test_regions_elsewhere_are_turned_and_moved_over_the_border():
+    found = np.zeros((1, 4, 4), bool)
+    found[0, 0, :3] = True
+    assert np.argwhere(turned(found)[0]).tolist() == [[3, 1], [3, 2], [3, 3]]
+    assert np.argwhere(moved(found)[0]).tolist() == [[2, 0], [2, 2], [2, 3]]
 
 
 def test_a_picture_with_one_label_never_scores_under_the_authors_softmax_but_does_under_contrast(judge, picture):
@@ -91,18 +101,20 @@ def test_empty_full_and_not_a_number_have_a_defined_reward(kind, judge, picture)
     maps = np.stack([np.zeros((2, 2)), np.ones((2, 2)), np.array([[np.nan, 1], [0, 0]]), [[np.inf, 1], [0, 0]]])
     found = regions(maps.astype(np.float32), 0.5, 0.0, SIDE)
     assert not found.any(), "no salience to tell apart: nothing is salient"
-    empty = REWARDS[kind](see(judge, picture, list(found), [0] * 4, (0, 1)))
+    empty = REWARDS[kind].score(see(judge, picture, list(found), [0] * 4, (0, 1)))
     assert empty.tolist() == [0.0] * 4
-    full = REWARDS[kind](see(judge, picture, [np.ones((SIDE, SIDE), bool)], [0], (0, 1)))
+    full = REWARDS[kind].score(see(judge, picture, [np.ones((SIDE, SIDE), bool)], [0], (0, 1)))
     assert np.isfinite(full).all()
     assert full[0] <= 0, "a region that leaves nothing out is worth no more than an empty one"
 
 
 def test_reward_of_a_large_vocabulary_does_not_overflow():
     similarity = np.array([[1e4, -1e4, 0.0]])
-    sight = Sight(similarity, np.array([-1e4, 1e4, 0.0]), np.array([0]), ((0, 1),), np.array([0.25]))
+    blank = np.array([-1e4, 1e4, 0.0])
+    sight = Sight(similarity, blank, np.array([0]), ((0, 1),), np.array([0.25]), (-similarity, similarity))
     assert authors(sight).tolist() == [1.0]
     assert contrast(sight).tolist() == [0.75]
+    assert control(sight).tolist() == [0.5]
 
 
 def test_region_is_binarised_resized_blurred_and_binarised_again():
@@ -127,9 +139,10 @@ def test_region_does_not_depend_on_the_scale_of_a_map(maps, threshold):
 def test_equal_regions_of_a_picture_are_looked_at_once(judge, picture):
     masks = [columns(0, 4), columns(0, 4), columns(1, 4), columns(0, 4)]
     first = see(judge, picture, masks, [0] * 4, (0, 1))
-    assert judge.seen == 3, "two different regions and the empty picture"
+    # Two regions, the empty picture, and elsewhere: the half in one place (either way), the other in two.
+    assert judge.seen == 2 + 1 + 1 + 2
     again = see(judge, picture, masks[::-1], [0] * 4, (0, 1))
-    assert judge.seen == 3
+    assert judge.seen == 6
     np.testing.assert_array_equal(again.similarity, first.similarity[::-1])
 
 

@@ -1,0 +1,159 @@
+"""The tuning cache: the maps of all (layer, head) pairs of one pass, read slice by slice."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from pnp_core.config import TuneConfig
+from pnp_core.errors import CorruptRunError, LayerRangeError
+from pnp_core.images import decode_image
+from pnp_core.masks import make_label_map
+from pnp_core.prompts import build_prompts, stack_prompts
+from pnp_core.records import SalienceMaps, ShardRef
+from pnp_core.salience import salience
+from pnp_core.shards import read_shard
+from pnp_core.stages.cache import (
+    cache_maps,
+    cache_pictures,
+    pair_name,
+    read_maps,
+    read_pictures,
+    read_pixels,
+    relative_to_peak,
+)
+from pnp_core.stages.salience import model_pixels
+from pnp_core.store import RunFolder
+from pnp_core.tuning.plan import TunePlan, plan_tune, shard_tuning
+
+
+def plan_of(out: Path, random_blip: Path, kind: str = "gradcam", **options) -> TunePlan:
+    backbone = {"checkpoint": str(random_blip), "image_size": 48, "heads": 2}
+    values = {"out": str(out), "images": 5, "images_per_shard": 3, "salience": {"backbone": backbone, "kind": kind}}
+    return plan_tune(TuneConfig.model_validate({**values, **options}))
+
+
+@pytest.fixture(scope="module")
+def cached(tmp_path_factory, random_blip) -> tuple[TunePlan, list[ShardRef]]:
+    plan = plan_of(tmp_path_factory.mktemp("cache"), random_blip)
+    shards = shard_tuning(plan.config)
+    for shard in shards:
+        cache_pictures(plan.pictures, shard, cache_maps(plan.maps, shard))
+    return plan, shards
+
+
+def test_every_slice_is_the_single_pass_of_its_layer_and_head(cached):
+    plan, shards = cached
+    backbone = plan.maps.salience.backbone()
+    for shard in shards:
+        pictures = {picture.key: picture for picture in read_pictures(plan.maps, shard.name)}
+        samples = list(read_shard(plan.run, shard))
+        assert list(pictures) == [sample.key for sample in samples]
+        for sample in samples:
+            picture = pictures[sample.key]
+            assert picture.classes == sample.classes
+            names = [plan.card.captions[label - 1] for label in picture.classes]
+            prompts = stack_prompts([build_prompts(names, plan.config.salience.caption, backbone)])
+            tokens = backbone.encode_image(model_pixels(decode_image(sample.image, 10**6).pixels, 48)[None])
+            for layer in (0, 1):
+                for head in (0, 1):
+                    single = salience(backbone, tokens, prompts, layer, head).maps[0].unflatten(-1, backbone.grid)
+                    expected = (single / single.amax((1, 2), keepdim=True)).nan_to_num()  # a map may be all zero
+                    found = torch.from_numpy(read_maps(plan.maps, shard.name, layer, head)[picture.rows].copy())
+                    torch.testing.assert_close(found.float(), expected, rtol=0, atol=1e-3)
+
+
+def test_a_slice_is_read_without_the_rest_of_the_file(cached, tmp_path):
+    plan, shards = cached
+    relative = plan.maps.folder.file(shards[0].name, "safetensors")
+    data = bytearray(plan.run.read(relative))
+    wanted = read_maps(plan.maps, shards[0].name, 1, 0)
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    begin = 8 + int.from_bytes(data[:8], "little")
+    first, last = (begin + offset for offset in header["1.0"]["data_offsets"])
+    data[begin:first] = b"\xff" * (first - begin)  # what lies before is not looked at
+    copy = RunFolder(str(tmp_path))
+    copy.write("a.safetensors", bytes(data[:last]))
+    np.testing.assert_array_equal(copy.read_tensor("a.safetensors", pair_name(1, 0)), wanted)
+    with pytest.raises(CorruptRunError, match="cut short"):
+        copy.read_tensor("a.safetensors", pair_name(1, 1))
+    with pytest.raises(CorruptRunError, match=r"no tensor '2.0'"):
+        copy.read_tensor("a.safetensors", pair_name(2, 0))
+
+
+def test_the_last_layer_is_left_out_of_gradcam_and_kept_of_attention(cached, random_blip, tmp_path):
+    plan, _ = cached
+    assert plan.maps.layers == (0, 1)
+    assert plan_of(tmp_path, random_blip, kind="attention").maps.layers == (0, 1, 2)
+    with pytest.raises(LayerRangeError, match="layer 2 is the last one"):
+        plan_of(tmp_path, random_blip, space={"layers": [0, 2]})
+
+
+def test_pictures_are_kept_as_clip_sees_them(cached):
+    plan, shards = cached
+    sample = next(iter(read_shard(plan.run, shards[1])))
+    pixels = read_pixels(plan.pictures, shards[1].name)
+    assert pixels.shape == (2, 96, 96, 3)
+    mean = decode_image(sample.image, 10**6).pixels.mean(axis=(0, 1))
+    np.testing.assert_allclose(pixels[0].mean(axis=(0, 1)), mean, atol=1)
+
+
+def test_cache_of_a_layer_does_not_depend_on_the_configured_layer_head_or_iterations(cached, random_blip, tmp_path):
+    plan, _ = cached
+    other = plan_of(
+        tmp_path, random_blip,
+        salience={
+            "backbone": {"checkpoint": str(random_blip), "image_size": 48, "heads": 2},
+            "layer": 1, "head": 1, "dropout": {"iterations": 2, "amount": 3},
+        },
+    )  # fmt: skip
+    assert other.maps.fingerprint == plan.maps.fingerprint
+    kind = plan_of(tmp_path, random_blip, kind="attention", space={"layers": [0, 1]})
+    assert kind.maps.fingerprint != plan.maps.fingerprint
+
+
+def test_finished_shards_of_the_cache_are_not_computed_again(cached):
+    plan, shards = cached
+    again = [cache_maps(plan.maps, shard) for shard in shards]
+    assert all(result.resumed for result in again)
+    assert all(cache_pictures(plan.pictures, s, r).resumed for s, r in zip(shards, again, strict=True))
+
+
+@given(arrays.arrays(np.float32, (2, 3, 3), elements=st.floats(0, 2**-30, width=32)))
+def test_half_precision_keeps_tiny_salience(maps):
+    found = relative_to_peak(maps)
+    peak = maps.max(axis=(1, 2), keepdims=True)
+    expected = np.divide(maps, peak, out=np.zeros_like(maps), where=peak > 0)
+    np.testing.assert_allclose(found.astype(np.float32), expected, atol=2**-11)
+
+
+def test_salience_that_is_no_number_counts_as_none():
+    maps = np.array([[[np.nan, 2.0], [1.0, np.inf]], [[np.nan, np.nan], [np.nan, np.nan]]], np.float32)
+    assert relative_to_peak(maps).tolist() == [[[0, 1], [0.5, 0]], [[0, 0], [0, 0]]]
+
+
+def test_label_maps_from_the_cache_are_those_of_full_precision(cached):
+    plan, shards = cached
+    off = plan.config.masks.crf.model_copy(update={"name": "off"})
+    masks = plan.config.masks.model_copy(update={"background": "always", "crf": off})
+    job = plan.maps.salience
+    backbone = job.backbone()
+    for sample in read_shard(plan.run, shards[0]):
+        picture = next(p for p in read_pictures(plan.maps, shards[0].name) if p.key == sample.key)
+        names = [plan.card.captions[label - 1] for label in picture.classes]
+        prompts = stack_prompts([build_prompts(names, job.config.caption, backbone)])
+        pixels = decode_image(sample.image, 10**6).pixels
+        tokens = backbone.encode_image(model_pixels(pixels, 48)[None])
+        exact = salience(backbone, tokens, prompts, 0, 1).maps[0].unflatten(-1, backbone.grid).numpy()
+        half = read_maps(plan.maps, shards[0].name, 0, 1)[picture.rows].astype(np.float32)
+        itm = np.zeros(len(names), np.float32)
+        labels = [
+            make_label_map(SalienceMaps(maps[None], picture.classes, itm, *pixels.shape[:2]), pixels, masks).labels
+            for maps in (exact, half)
+        ]
+        assert (labels[0] == labels[1]).mean() > 0.995
