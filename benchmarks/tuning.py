@@ -90,7 +90,9 @@ def searched(plan: TunePlan, shards: list[ShardRef]) -> tuple[list[Trial], Objec
     for group in plan.groups:
         log = TrialLog(plan.run, plan.log_file(shards, group))
         objective = replace(total, seconds=total.seconds)
-        found = search_group(group.number, group.space, plan.optimizer, group.trials, 0, log, objective, lambda n: None)
+        found = search_group(
+            group.number, group.space, plan.optimizer, group.trials, 0, log, {}, objective, lambda n: None
+        )
         trials += found
     return trials, total
 

@@ -75,9 +75,19 @@ def _given(**values: Any) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value is not None}
 
 
+def _refuse_other_checkpoint(config: str | None, values: dict[str, Any], checkpoint: str | None) -> None:
+    """Layer, head and sizes of a file that names its checkpoint mean nothing for another one."""
+    salience = values.get("salience")
+    backbone = salience.get("backbone") if isinstance(salience, dict) else None
+    chosen = backbone.get("checkpoint") if isinstance(backbone, dict) else None
+    if None not in (chosen, checkpoint) and chosen != checkpoint:
+        raise UsageError(f"'{config}' was made for checkpoint {chosen}; leave out --checkpoint {checkpoint}")
+
+
 def _values(config: str | None, checkpoint: str | None, preset: str | None, **options: Any) -> dict[str, Any]:
     """The YAML file, and the options over it; the configuration lays both over the preset."""
     values = read_settings(config) if config else {}
+    _refuse_other_checkpoint(config, values, checkpoint)
     default = TINY if checkpoint in (None, TINY) else "authors"
     values["preset"] = preset or values.get("preset", default)
     candidates = _given(
@@ -331,6 +341,9 @@ def tune(
     split: Annotated[str | None, typer.Option(help="Split; the card's tuning split when not given.")] = None,
     images: Annotated[int | None, typer.Option(help="Pictures to tune on, drawn at random; 100.")] = None,
     classes: Annotated[str | None, typer.Option(help='Your class names, separated by commas: "cat,dog".')] = None,
+    image_column: Annotated[
+        str | None, typer.Option(help="Column of a Parquet source that holds the pictures.")
+    ] = None,
     only_classes: Annotated[
         str | None, typer.Option(help='These classes only, separated by commas: "sofa,train".')
     ] = None,
@@ -372,7 +385,7 @@ def tune(
     Needs image-level labels at most. Run it again and it resumes, in the middle of a search too.
     """
     own = {"dataset": dataset, "out": out or f"runs/tune-{_stem(dataset)}", "data": data, "split": split}
-    own |= {"images": images, "image_labels": image_labels}
+    own |= {"images": images, "image_labels": image_labels, "image_column": image_column}
     own |= {name: _names(text) for name, text in (("classes", classes), ("only_classes", only_classes)) if text}
     own |= {"reward": _given(kind=reward, clip=_given(model=clip, pretrained=clip_weights) or None) or None}
     own |= {"search": _given(optimizer=optimizer, trials=trials, seed=seed) or None}

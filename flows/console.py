@@ -155,6 +155,8 @@ def show_tuning(summary: TuneSummary, console: Console) -> None:
         f"({summary.pairs} pictures x classes); of the search: {parts}",
         soft_wrap=True,
     )
+    if summary.without_classes:
+        console.print(f"[yellow]warning[/]: {summary.without_classes} pictures have no class and reward nothing")
     console.print(f"cache          {summary.cache_bytes_per_image / 1000:.1f} kB per picture, all layers and heads")
     out = escape(summary.out.rstrip("/"))
     if summary.quarantined:

@@ -10,11 +10,12 @@ from prefect import flow
 from flows.stages import run_shard_stage, run_stage
 from pnp_core.config import TuneConfig
 from pnp_core.records import ShardRef, StageSummary
+from pnp_core.report.tuning_text import tuning_markdown
 from pnp_core.search import Trial
 from pnp_core.tuning.compare import Comparison
 from pnp_core.tuning.objective import require_pictures
 from pnp_core.tuning.plan import TunePlan, parallel_groups, plan_tune
-from pnp_core.tuning.result import TuneSummary
+from pnp_core.tuning.result import TuneSummary, discard_other_results, finish_tuning, write_best
 from tasks.runtime import observer
 from tasks.tuning import (
     task_cache_maps,
@@ -23,7 +24,6 @@ from tasks.tuning import (
     task_report_tuning,
     task_search_group,
     task_shard_tuning,
-    task_write_best,
 )
 
 
@@ -40,10 +40,12 @@ def tune_dataset(config: TuneConfig) -> TuneSummary:
     run_stage("pictures", lambda s, r: task_cache_pictures(plan, s, r), shards, maps, summary)
     summary.quarantined = summary.stages["maps"].quarantined
     require_pictures(plan, shards)
+    discard_other_results(plan, shards)
     trials = _search(plan, shards, summary)
-    task_write_best(plan, shards, trials, summary)
+    write_best(plan, shards, trials, summary)
     comparison = _compare(plan, shards, trials, summary)
-    task_report_tuning(plan, shards, trials, comparison, summary)
+    finish_tuning(plan, shards, comparison, summary)
+    task_report_tuning(plan, trials, comparison, tuning_markdown(summary))
     return summary
 
 
@@ -55,10 +57,10 @@ def _search(plan: TunePlan, shards: list[ShardRef], summary: TuneSummary) -> lis
     for first in range(0, len(plan.groups), at_once):
         futures = [task_search_group.submit(plan, shards, group) for group in plan.groups[first : first + at_once]]
         for future in futures:
-            trials, objective = future.result()
-            found += trials
-            spent.update(objective.seconds)
-            summary.regions += objective.judge.seen
+            searched = future.result()
+            found += searched.trials
+            spent.update(searched.seconds)
+            summary.regions += searched.regions
     summary.search_seconds = dict(spent)
     summary.stages["search"] = StageSummary(len(plan.groups), images=len(found), seconds=monotonic() - start)
     observer().end("search")

@@ -19,6 +19,7 @@ from pnp_core.errors import CheckpointError, UnknownNameError
 
 _LOCAL = "local-dir:"
 _TINY_FOLDER = Path(__file__).parent / "_tiny_clip"
+_TOKENIZER = (".json", ".txt", ".model", ".vocab", ".spm")
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
 
 
@@ -34,13 +35,13 @@ def clip_revision(config: ClipConfig) -> str:
         folder = Path(model.removeprefix(_LOCAL)).expanduser()
         if not (folder / "open_clip_config.json").is_file():
             raise CheckpointError(f"no CLIP model in '{folder}': open_clip_config.json is missing")
-        files = sorted(f for f in folder.iterdir() if f.suffix in (*_WEIGHTS, ".json", ".txt"))
+        files = sorted(f for f in folder.iterdir() if f.suffix in (*_WEIGHTS, *_TOKENIZER))
         return _digest(files)
     if config.model not in open_clip.list_models():
         raise UnknownNameError("CLIP model", config.model, open_clip.list_models())
     tags = open_clip.list_pretrained_tags_by_model(config.model)
     if config.pretrained in tags:
-        return f"{config.model}:{config.pretrained}"
+        return f"{config.model}:{config.pretrained}{':quickgelu' if _quick_gelu(model, config.pretrained) else ''}"
     if config.pretrained is None or not Path(config.pretrained).expanduser().is_file():
         raise CheckpointError(
             f"CLIP weights '{config.pretrained}' are neither a file nor a tag of {config.model}; "
@@ -73,11 +74,22 @@ def _name(config: ClipConfig) -> str:
     return f"{_LOCAL}{_TINY_FOLDER}" if config.model == TINY else config.model
 
 
+def _quick_gelu(model: str, tag: str | None) -> bool:
+    """Whether a tag's weights want the activation that OpenAI trained with; open_clip only warns.
+
+    >>> _quick_gelu("ViT-L-14-336", "openai"), _quick_gelu("ViT-B-16", "laion2b_s34b_b88k")
+    (True, False)
+    """
+    if tag is None or tag not in open_clip.list_pretrained_tags_by_model(model):
+        return False
+    return bool(open_clip.get_pretrained_cfg(model, tag).get("quick_gelu", False))
+
+
 def _digest(files: list[Path]) -> str:
     digest = hashlib.sha256()
     for path in files:
         with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+            digest.update(path.suffix.encode() + hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:16]
 
 
@@ -141,13 +153,15 @@ def load_clip(config: ClipConfig, device: str) -> ClipModel:
     try:
         name = _name(config)
         pretrained = None if name.startswith(_LOCAL) else config.pretrained  # such folders hold their weights
-        loaded: Any = open_clip.create_model_from_pretrained(name, pretrained=pretrained, weights_only=True)
+        loaded: Any = open_clip.create_model_from_pretrained(
+            name, pretrained=pretrained, weights_only=True, force_quick_gelu=_quick_gelu(name, pretrained)
+        )
         model, preprocess = loaded
         tokenizer = open_clip.get_tokenizer(name)
     except Exception as error:  # open_clip raises nearly any type for missing and misfit weights
         message = " ".join(str(error).split())[:300]
         raise CheckpointError(
-            f"cannot load CLIP {config.model} ({config.pretrained}): {message}; without a network give local "
-            f"weights: candidates.clip.pretrained=FILE or candidates.clip.model=local-dir:FOLDER"
+            f"cannot load CLIP {config.model} ({config.pretrained}): {message}; without a network give a "
+            f"weights file in place of {config.pretrained}, or local-dir:FOLDER in place of {config.model}"
         ) from error
     return ClipModel(model, preprocess, tokenizer, torch.device(device))

@@ -7,7 +7,7 @@ how fast (`RuntimeConfig`) is kept apart and enters no fingerprint.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -186,7 +186,7 @@ class PipelineConfig(Config):
 
     settings: str | None = None
     """YAML file with parts of the configuration, such as a tuning run's best.yaml: a path or any fsspec URL.
-    It is laid over the preset, and what is given besides over it."""
+    It is laid over the preset, and what is given besides over it; then this is empty again."""
     preset: Literal["authors", "paper", "tiny"] = TINY
     """Where the parts start from; what is given besides is laid over it."""
     out: str
@@ -201,9 +201,14 @@ class PipelineConfig(Config):
         if not isinstance(values, dict):
             return values
         if values.get("settings"):
-            values = merge(read_settings(values["settings"]), values)
+            values = {**merge(read_settings(values["settings"]), values), "settings": None}
         base = {part: parts for part, parts in preset(values.get("preset", TINY)).items() if part in cls.model_fields}
-        return merge(base, values)
+        return merge(merge(base, cls.own_defaults(values)), values)
+
+    @classmethod
+    def own_defaults(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """What this flow lays over the preset before what was given."""
+        return {}
 
 
 class LabellingConfig(PipelineConfig):
@@ -224,8 +229,9 @@ class DatasetConfig(Config):
     """The card's own choice when empty: its first split, for tuning its `tuning_split`."""
     ground_truth: str | None = None
     """Which of the card's forms of ground truth; the first on disk when empty."""
-    image_labels: Literal["masks", "boxes"] = "masks"
-    """Where `candidates: labels` takes the classes of a picture from."""
+    image_labels: Literal["masks", "boxes"] | None = None
+    """Where `candidates: labels` takes the classes of a picture from. When empty `eval` takes masks, `tune` boxes
+    where there are some; of masks it uses the set of classes alone."""
     only_classes: tuple[str, ...] = ()
     """These classes only, on the pictures that have one of them. Pixels of other classes count as
     background, or are not scored where the card has no background."""
@@ -258,13 +264,10 @@ class LabelConfig(LabellingConfig):
     """Class names. Mask value 0 is background, i the i-th name."""
     images_per_shard: int = Field(default=64, ge=1)
 
-    @model_validator(mode="before")
     @classmethod
-    def _ask_for_classes_that_match(cls, values: Any) -> Any:
+    def own_defaults(cls, values: dict[str, Any]) -> dict[str, Any]:
         """A corpus has no image-level labels, and a class that is absent would claim pixels all the same."""
-        if not isinstance(values, dict):
-            return values
-        return merge({"salience": {"candidates": {"source": "itm", "fallback": "background"}}}, values)
+        return {"salience": {"candidates": {"source": "itm", "fallback": "background"}}}
 
 
 class RewardConfig(Config):
@@ -287,26 +290,22 @@ class SpaceConfig(Config):
     """Cross-attention layers, counted from 0; all whose salience is not zero when empty."""
     heads: tuple[int, ...] | None = Field(default=None, min_length=1)
     """Heads, counted from 0; all when empty."""
-    thresholds: tuple[float, ...] = Field(default=(0.05, 0.1, 0.15, 0.25, 0.35, 0.45), min_length=1)
-    blurs: tuple[float, ...] = Field(default=(0.0, 0.01, 0.02, 0.05, 0.1), min_length=1)
-    iterations: tuple[int, ...] = Field(default=(1,), min_length=1)
+    thresholds: tuple[Annotated[float, Field(ge=0, lt=1)], ...] = Field(
+        default=(0.05, 0.1, 0.15, 0.25, 0.35, 0.45), min_length=1
+    )
+    blurs: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(default=(0.0, 0.01, 0.02, 0.05, 0.1), min_length=1)
+    iterations: tuple[Annotated[int, Field(ge=1, le=32)], ...] = Field(default=(1,), min_length=1)
     """Drop iterations of the maps that the reward sees. 1 alone, as in the paper, leaves those of the method as
     configured. Others become part of the result, and are computed for each (layer, head) that the search asks for.
     """
 
     @model_validator(mode="after")
-    def _in_range(self) -> SpaceConfig:
+    def _each_value_once(self) -> SpaceConfig:
         named = {"thresholds": self.thresholds, "blurs": self.blurs, "iterations": self.iterations}
         named |= {"layers": self.layers or (), "heads": self.heads or ()}
         for name, values in named.items():
             if len(set(values)) < len(values):
                 raise ValueError(f"{name} holds a value twice")
-        for value in self.thresholds:
-            MaskConfig(threshold=value)
-        for value in self.blurs:
-            MaskConfig(blur=value)
-        for value in self.iterations:
-            DropoutConfig(iterations=value)
         return self
 
 
@@ -340,11 +339,10 @@ class CompareConfig(Config):
 class TuneConfig(DatasetConfig, PipelineConfig):
     """The `tune` flow: choose layer, head, threshold and blur from image-level labels."""
 
-    image_labels: Literal["masks", "boxes"] | None = None  # type: ignore[assignment]
-    """Where `candidates: labels` takes the classes of a picture from; boxes where the card has some when
-    empty. Of masks only the set of classes is used."""
     classes: tuple[str, ...] = ()
     """Class names for pictures of your own; `data` is then anything that `label` takes."""
+    image_column: str | None = None
+    """Column of a Parquet source; found by itself when there is only one that fits."""
     images: int = Field(default=100, ge=1)
     """Pictures to tune on, drawn at random by the search's seed."""
     images_per_shard: int = Field(default=32, ge=1)
@@ -358,14 +356,12 @@ class TuneConfig(DatasetConfig, PipelineConfig):
         """Name of a run, for people."""
         return "-".join(str(part) for part in ("tune", self.dataset, self.split, self.images) if part is not None)
 
-    @model_validator(mode="before")
     @classmethod
-    def _ask_for_classes_that_match(cls, values: Any) -> Any:
+    def own_defaults(cls, values: dict[str, Any]) -> dict[str, Any]:
         """Pictures of one's own have no image-level labels."""
-        if not isinstance(values, dict) or not values.get("classes"):
-            return values
-        asked = {"dataset": "folder", "salience": {"candidates": {"source": "itm"}}}
-        return merge(asked, values)
+        if not values.get("classes"):
+            return {}
+        return {"dataset": "folder", "salience": {"candidates": {"source": "itm"}}}
 
     @model_validator(mode="after")
     def _own_pictures_or_a_dataset(self) -> TuneConfig:

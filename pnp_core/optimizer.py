@@ -16,9 +16,10 @@ import json
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import IO, Any
 
 from pnp_core.errors import PnpError, UnknownNameError
 
@@ -74,6 +75,8 @@ def _build(name: str, sizes: Sequence[int], seed: int, stream: int) -> Any:
 
     kind = getattr(library, _optimizers()[name])
     known = inspect.signature(kind.__init__).parameters
+    # Not a sum of both, as the library would have it: stream 1 of seed 0 is not stream 0 of seed 1.
+    state = int(np.random.SeedSequence([seed, stream]).generate_state(1)[0])
     options: dict[str, Any] = {"initialize": {"random": 1}}
     if name == GRID:
         # It begins with a place of our choice and then goes through all: the last one, not to meet one twice.
@@ -81,16 +84,16 @@ def _build(name: str, sizes: Sequence[int], seed: int, stream: int) -> Any:
     if "epsilon" in known:
         options["epsilon"] = _STEP
     if "tree_para" in known:
-        options["tree_para"] = {"n_estimators": 100, "random_state": seed + stream}
+        options["tree_para"] = {"n_estimators": 100, "random_state": state}
     space = {str(axis): np.arange(size) for axis, size in enumerate(sizes)}
-    return kind(space, random_state=seed, nth_process=stream, **options)
+    return kind(space, random_state=state, **options)
 
 
 @contextmanager
-def _process() -> Iterator[subprocess.Popen[str]]:
+def _process(errors: IO[str]) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
         [sys.executable, "-m", "pnp_core.optimizer"],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True,
     )  # fmt: skip
     try:
         yield process
@@ -116,16 +119,20 @@ def optimize(
         OptimizerError: the library failed.
     """
     request = {"name": name, "sizes": list(sizes), "trials": trials, "seed": seed, "stream": stream}
-    with _process() as process:
+    # Not a pipe: it would be read at the end only, and hold up a library that has much to say.
+    with tempfile.TemporaryFile("w+") as errors, _process(errors) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        assert process.stderr is not None
-        print(json.dumps(request), file=process.stdin, flush=True)
-        for proposal in process.stdout:
-            found = reward(tuple(json.loads(proposal)))
-            print(json.dumps(found), file=process.stdin, flush=True)
+        try:
+            print(json.dumps(request), file=process.stdin, flush=True)
+            for proposal in process.stdout:
+                found = reward(tuple(json.loads(proposal)))
+                print(json.dumps(found), file=process.stdin, flush=True)
+        except BrokenPipeError:
+            process.wait()
         if process.wait():
-            last = process.stderr.read().strip().splitlines()[-1:] or ["no message"]
+            errors.seek(0)
+            last = errors.read().strip().splitlines()[-1:] or [f"its process ended with {process.returncode}"]
             raise OptimizerError(f"optimizer {name} failed: {last[0]}")
 
 

@@ -16,7 +16,7 @@ from pnp_core.readers import Dataset, open_dataset, resolve_card
 from pnp_core.records import RunSummary, ShardRef
 from pnp_core.shapes import CLASS_NAMES
 from pnp_core.shards import even_sizes, read_index, write_shards
-from pnp_core.sources import open_source
+from pnp_core.sources import Source, open_source
 from pnp_core.stages.masks import MaskJob
 from pnp_core.stages.salience import SalienceJob
 from pnp_core.stages.scores import ScoreJob
@@ -84,6 +84,11 @@ def class_subset(config: DatasetConfig, card: DatasetCard) -> tuple[int, ...] | 
     return labels
 
 
+def scored_labels(card: DatasetCard, only: tuple[int, ...] | None) -> tuple[int, ...]:
+    """Labels that enter the mean: those of the class subset, or all, background where it is a class."""
+    return only or tuple(range(0 if card.background else 1, len(card.classes) + 1))
+
+
 def plan_eval(config: EvalConfig) -> Plan:
     """The jobs of an `eval` run.
 
@@ -99,7 +104,7 @@ def plan_eval(config: EvalConfig) -> Plan:
         out=config.out,
         config=config.score,
         label_names=("background", *card.names),
-        scored=only or tuple(range(0 if card.background else 1, len(card.classes) + 1)),
+        scored=scored_labels(card, only),
         masks_fingerprint=plan.masks.fingerprint,
     )
     return replace(plan, score=score)
@@ -120,7 +125,7 @@ def plan_label(config: LabelConfig) -> Plan:
 def _open_dataset(config: EvalConfig) -> Dataset:
     card = resolve_card(load_card(config.dataset), config.data)
     return open_dataset(
-        card, config.data, config.split, config.ground_truth, config.image_labels, class_subset(config, card)
+        card, config.data, config.split, config.ground_truth, config.image_labels or "masks", class_subset(config, card)
     )
 
 
@@ -154,6 +159,14 @@ def check_eval(config: EvalConfig) -> list[str]:
     ]
 
 
+def ignored_files(source: Source) -> list[str]:
+    """A warning when files were passed over."""
+    if not source.ignored:
+        return []
+    counts = ", ".join(f"{ending} x{number}" for ending, number in source.ignored.most_common(5))
+    return [f"{source.ignored.total()} files passed over because they are no pictures ({counts})"]
+
+
 def check_label(config: LabelConfig) -> list[str]:
     """Find what is wrong with a run before anything is started.
 
@@ -174,10 +187,7 @@ def check_label(config: LabelConfig) -> list[str]:
             f"the bundled tiny model knows only its {len(CLASS_NAMES)} drawn classes, not {', '.join(foreign)}: "
             f"these masks mean nothing. {OTHER_MODEL}"
         )
-    if source.ignored:
-        counts = ", ".join(f"{ending} x{number}" for ending, number in source.ignored.most_common(5))
-        warnings.append(f"{source.ignored.total()} files passed over because they are no pictures ({counts})")
-    return warnings
+    return warnings + ignored_files(source)
 
 
 def shard_dataset(config: EvalConfig) -> list[ShardRef]:
@@ -191,7 +201,7 @@ def shard_dataset(config: EvalConfig) -> list[ShardRef]:
     # A drawn dataset has no end: a limit may go beyond what is usual.
     pictures = min(config.limit or len(dataset), len(dataset)) if config.data else config.limit or len(dataset)
     shards = config.shards or max(FEWEST_SHARDS, -(-pictures // PER_SHARD))
-    digest = fingerprint(dataset.digest(config.limit), config.image_labels, shards)
+    digest = fingerprint(dataset.digest(config.limit), config.image_labels or "masks", shards)
     known = read_index(run, dataset.identity, digest)
     sizes = even_sizes(pictures, shards)
     return known or write_shards(run, dataset.samples(), sizes, dataset.identity, digest)

@@ -19,6 +19,8 @@ from jaxtyping import Bool, Float, Int, UInt8
 from pnp_core.clip_model import ClipModel
 from pnp_core.masks import blur_matrix, min_max, resize_matrix
 
+REWARD_VERSION = 1
+"""Goes up when the same setting gets another reward."""
 MEMO_BYTES = 256 * 2**20
 """Memory for what CLIP said of regions seen before."""
 
@@ -81,7 +83,8 @@ def authors(sight: Sight) -> Float[np.ndarray, " R"]:
         own = list(labels)
         here, empty = _softmax(sight.similarity[i, own]), _softmax(sight.blank[own])
         scores[i] = here[own.index(label)] > empty[own.index(label)]
-    return scores
+    # On some devices an empty region and an empty picture differ in the last bit.
+    return np.where(sight.area > 0, scores, 0.0)
 
 
 def contrast(sight: Sight) -> Float[np.ndarray, " R"]:
@@ -176,7 +179,8 @@ class Judge:
         keys = [_region_key(names[int(p)], region) for p, region in zip(picture_of, found, strict=True)]
         unknown = {key: i for i, key in enumerate(keys) if key not in self._memo}
         order = list(unknown.values())
-        fresh = dict(zip(unknown, self._look(pictures[picture_of[order]], found[order]), strict=True))
+        rows = self._look(pictures, picture_of[order], found[order])
+        fresh = {key: row.copy() for key, row in zip(unknown, rows, strict=True)}
         result = np.stack([fresh[key] if key in fresh else self._memo[key] for key in keys])
         self._remember(keys, fresh)
         return result
@@ -186,11 +190,12 @@ class Judge:
         size = self.clip.size
         blank = self._blank
         if blank is None:
-            blank = self._look(np.zeros((1, size, size, 3), np.uint8), np.zeros((1, size, size), bool))[0]
+            nothing = np.zeros((1, size, size), bool)
+            blank = self._look(np.zeros((1, size, size, 3), np.uint8), np.zeros(1, int), nothing)[0]
         self._blank = blank
         return blank
 
-    def _look(self, pictures: np.ndarray, found: np.ndarray) -> np.ndarray:
+    def _look(self, pictures: np.ndarray, picture_of: np.ndarray, found: np.ndarray) -> np.ndarray:
         """Scaled similarities of regions, in batches filled up to one size.
 
         In batches of another size CLIP rounds otherwise, and which regions are new depends on what was
@@ -201,7 +206,7 @@ class Judge:
         for start in range(0, len(found), size):
             part = slice(start, start + size)
             empty = [(0, size - len(found[part]))] + [(0, 0)] * 2
-            filled = np.pad(pictures[part], [*empty, (0, 0)]), np.pad(found[part], empty)
+            filled = np.pad(pictures[picture_of[part]], [*empty, (0, 0)]), np.pad(found[part], empty)
             features = self.clip.encode_regions(*(torch.from_numpy(values) for values in filled))
             similarity = (self.clip.scale * features @ self.texts.T).float().cpu().numpy()
             rows.append(similarity[: len(found[part])])

@@ -97,6 +97,12 @@ def trials_table(trials: Iterable[Trial]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=_LOG_SCHEMA)
 
 
+def known_rewards(run: RunFolder, folder: str) -> dict[Setting, float]:
+    """Rewards in the logs of all searches below a folder; they do not depend on who asked."""
+    files = run.glob(f"{folder}/*/group-*.parquet")
+    return {trial.setting: trial.reward for file in files for trial in TrialLog(run, file).trials}
+
+
 class TrialLog:
     """The trials of one group, in Parquet; written anew, atomically, after every trial."""
 
@@ -125,6 +131,7 @@ def search_group(
     trials: int,
     seed: int,
     log: TrialLog,
+    known: dict[Setting, float],
     reward: Callable[[Setting], float],
     progress: Callable[[int], None],
 ) -> list[Trial]:
@@ -133,16 +140,17 @@ def search_group(
     Args:
         trials: how many, those of the log included.
         seed: of the sequence, together with the group's number.
-        reward: called once for every setting; a setting that is drawn again gets its known reward.
+        known: rewards of settings from other searches.
+        reward: called once for every setting that is new; one that is drawn again gets its known reward.
 
     Raises:
         CorruptRunError: the log is of another search.
     """
-    known = {trial.setting: trial.reward for trial in log.trials}
+    rewards = {**known, **{trial.setting: trial.reward for trial in log.trials}}
     tried: list[Trial] = []
 
     def objective(position: tuple[int, ...]) -> float:
-        tried.append(_next_trial(group, len(tried), space.at(position), log, known, reward))
+        tried.append(_next_trial(group, len(tried), space.at(position), log, rewards, reward))
         progress(1)
         return tried[-1].reward
 

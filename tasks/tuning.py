@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from prefect.artifacts import create_markdown_artifact
 
 from pnp_core.config import TuneConfig
 from pnp_core.records import ShardRef, StageResult
 from pnp_core.report.tuning_plots import tuning_figure
-from pnp_core.report.tuning_text import tuning_markdown
-from pnp_core.search import Trial, TrialLog, search_group
+from pnp_core.search import Trial, TrialLog, known_rewards, search_group
 from pnp_core.stages.cache import cache_maps, cache_pictures
 from pnp_core.tuning.compare import Comparison, compare
 from pnp_core.tuning.objective import Objective
 from pnp_core.tuning.plan import Group, TunePlan, group_runtime, shard_tuning
-from pnp_core.tuning.result import TuneSummary, finish_tuning, write_best
+from pnp_core.tuning.result import FIGURE
 from tasks.runtime import observer, run_on_shard, stage_task
-
-FIGURE = "tuning.png"
 
 
 @stage_task("shard")
@@ -37,11 +36,19 @@ def task_cache_pictures(plan: TunePlan, shard: ShardRef, maps: StageResult) -> S
     return cache_pictures(plan.pictures, shard, maps)
 
 
+@dataclass(frozen=True)
+class Searched:
+    """A group's trials, where the time went, and how many regions CLIP looked at."""
+
+    trials: list[Trial]
+    seconds: dict[str, float]
+    regions: int
+
+
 @stage_task("search", task_run_name="search-group-{group.number}")
-def task_search_group(plan: TunePlan, shards: list[ShardRef], group: Group) -> tuple[list[Trial], Objective]:
+def task_search_group(plan: TunePlan, shards: list[ShardRef], group: Group) -> Searched:
     """Search one group of layers, or go on with the search from its log."""
     objective = Objective.create(plan, shards, group_runtime(plan.config.runtime, group.number))
-    log = TrialLog(plan.run, plan.log_file(shards, group))
     watch = observer()
     trials = search_group(
         group.number,
@@ -49,17 +56,12 @@ def task_search_group(plan: TunePlan, shards: list[ShardRef], group: Group) -> t
         plan.optimizer,
         group.trials,
         plan.config.search.seed,
-        log,
+        TrialLog(plan.run, plan.log_file(shards, group)),
+        known_rewards(plan.run, plan.reward_folder(shards)),
         objective,
         lambda n: watch.advance("search", n),
     )
-    return trials, objective
-
-
-@stage_task("best")
-def task_write_best(plan: TunePlan, shards: list[ShardRef], trials: list[Trial], summary: TuneSummary) -> Trial:
-    """Write the trials and best.yaml."""
-    return write_best(plan, shards, trials, summary)
+    return Searched(trials, objective.seconds, objective.judge.seen)
 
 
 @stage_task("compare")
@@ -70,10 +72,7 @@ def task_compare(plan: TunePlan, shards: list[ShardRef], trials: list[Trial]) ->
 
 
 @stage_task("report")
-def task_report_tuning(
-    plan: TunePlan, shards: list[ShardRef], trials: list[Trial], comparison: Comparison | None, summary: TuneSummary
-) -> None:
-    """Draw the plots, write tune.json and leave an artifact."""
-    finish_tuning(plan, shards, comparison, summary)
+def task_report_tuning(plan: TunePlan, trials: list[Trial], comparison: Comparison | None, text: str) -> None:
+    """Draw the plots and leave an artifact."""
     plan.run.write(FIGURE, tuning_figure(trials, comparison))
-    create_markdown_artifact(tuning_markdown(summary), key="tuning", description="What the search has chosen")
+    create_markdown_artifact(text, key="tuning", description="What the search has chosen")

@@ -21,6 +21,7 @@ class Checkpoint:
     revision: str
     layers: int
     heads: int
+    from_hub: bool = False
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ def locate(config: BackboneConfig) -> Checkpoint:
     text = _check(folder, config)
     # A hub snapshot's folder is named by its commit; any other folder by what is in it.
     revision = folder.name if from_hub else _digest(folder)
-    return Checkpoint(folder, revision, text["num_hidden_layers"], text["num_attention_heads"])
+    return Checkpoint(folder, revision, text["num_hidden_layers"], text["num_attention_heads"], from_hub)
 
 
 def _digest(folder: Path) -> str:

@@ -9,14 +9,14 @@ from pnp_core.cards import DatasetCard, DrawnScenes, GroundTruth, InstanceFile, 
 from pnp_core.errors import ClassNameError, DatasetError, UnknownNameError, UsageError
 from pnp_core.prompts import clean_class_names
 from pnp_core.readers.base import Dataset, Truth
-from pnp_core.readers.boxes import open_boxes
+from pnp_core.readers.boxes import boxes_place, open_boxes
 from pnp_core.readers.files import FileDataset, ImageFiles
 from pnp_core.readers.folder import DataFolder
 from pnp_core.readers.instances import InstanceTruth
 from pnp_core.readers.label_maps import LabelMapTruth
 from pnp_core.readers.scenes import SceneDataset
 
-__all__ = ["Dataset", "get_split", "open_dataset", "resolve_card", "with_truth"]
+__all__ = ["Dataset", "get_split", "has_boxes", "open_dataset", "resolve_card", "with_truth"]
 
 
 def get_split(card: DatasetCard, name: str | None) -> tuple[str, Split]:
@@ -81,7 +81,7 @@ def open_dataset(
     data: str | None,
     split: str | None = None,
     ground_truth: str | None = None,
-    image_labels: Literal["masks", "boxes"] = "masks",
+    image_labels: Literal["masks", "boxes", "none"] = "masks",
     only: tuple[int, ...] | None = None,
     truth: bool = True,
 ) -> Dataset:
@@ -91,7 +91,7 @@ def open_dataset(
         card: with its classes, see `resolve_card`.
         data: folder of the dataset as distributed, a path or any fsspec URL.
         ground_truth: which of the card's forms; the first on disk when None.
-        image_labels: where image-level labels come from.
+        image_labels: where image-level labels come from; `none` opens no boxes, whether or not masks are read.
         only: labels to keep; other classes count as background, or are not scored where background is none.
         truth: False leaves masks unopened, whether or not they are there; pictures without a list are then
             those of the folder, and `image_labels` from masks are unknown.
@@ -116,6 +116,12 @@ def open_dataset(
     if not ids:
         raise DatasetError(f"split {name} of {card.name} is empty in '{folder.url}'{folder.advice()}")
     return FileDataset(card, folder, name, masks, boxes, images, tuple(dict.fromkeys(ids)), only)
+
+
+def has_boxes(card: DatasetCard, data: str, split: str) -> bool:
+    """Whether the card's boxes are on disk."""
+    folder = DataFolder(data, card)
+    return card.boxes is not None and folder.exists(boxes_place(card, card.splits[split].folder or split))
 
 
 def with_truth(dataset: Dataset, ground_truth: str | None = None) -> Dataset:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
@@ -45,8 +45,12 @@ class Dataset(Protocol):
         """
         ...
 
-    def subset(self, number: int, seed: int) -> Dataset:
-        """So many pictures drawn at random, in their order; all when there are not more."""
+    def shuffled(self, seed: int) -> Dataset:
+        """The same pictures in a random order."""
+        ...
+
+    def restricted(self, keys: Collection[str]) -> Dataset:
+        """The pictures with some keys, in their order."""
         ...
 
 

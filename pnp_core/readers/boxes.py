@@ -98,6 +98,18 @@ class CocoBoxes:
         return self.file_stamp
 
 
+def boxes_place(card: DatasetCard, split: str) -> str:
+    """File or folder that holds a dataset's boxes, relative to the data folder.
+
+    Raises:
+        UsageError: the dataset has none.
+    """
+    if card.boxes is None:
+        raise UsageError(f"dataset {card.name} has no boxes; use image-level labels from masks")
+    path = card.boxes.path.replace("{split}", split)
+    return path if card.boxes.kind == "coco-json" else str(PurePosixPath(path).parent)
+
+
 def open_boxes(folder: DataFolder, card: DatasetCard, split: str) -> Boxes:
     """The dataset's detection annotations.
 
@@ -105,10 +117,9 @@ def open_boxes(folder: DataFolder, card: DatasetCard, split: str) -> Boxes:
         UsageError: the dataset has none.
         DatasetError: they are not on disk.
     """
-    if card.boxes is None:
-        raise UsageError(f"dataset {card.name} has no boxes; use image-level labels from masks")
+    place = boxes_place(card, split)
+    assert card.boxes is not None
     path = card.boxes.path.replace("{split}", split)
-    place = path if card.boxes.kind == "coco-json" else str(PurePosixPath(path).parent)
     if not folder.exists(place):
         raise DatasetError(f"the boxes of {card.name} are missing: no '{folder.path(place)}'{folder.advice()}")
     return CocoBoxes.read(folder, card, path) if card.boxes.kind == "coco-json" else VocBoxes(folder, card, path)

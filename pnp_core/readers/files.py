@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import PurePosixPath
@@ -21,7 +21,7 @@ from pnp_core.readers.base import GroundTruthError, Truth, labelled_sample
 from pnp_core.readers.boxes import Boxes
 from pnp_core.readers.folder import DataFolder
 from pnp_core.records import IGNORE, Sample
-from pnp_core.sources import drawn, printable, safe_key
+from pnp_core.sources import printable, safe_key, shuffle
 from pnp_core.sources.base import NotReadError
 from pnp_core.store import fingerprint
 
@@ -111,9 +111,13 @@ class FileDataset:
         truth = f", ground truth {self.truth.name}" if self.truth else ""
         return f"dataset {self.card.name}, split {self.split}{truth}"
 
-    def subset(self, number: int, seed: int) -> FileDataset:
-        """Pictures drawn at random."""
-        return replace(self, ids=tuple(self.ids[i] for i in drawn(len(self), number, seed)))
+    def shuffled(self, seed: int) -> FileDataset:
+        """The same pictures in a random order."""
+        return replace(self, ids=tuple(shuffle(self.ids, seed)))
+
+    def restricted(self, keys: Collection[str]) -> FileDataset:
+        """The pictures with some keys."""
+        return replace(self, ids=tuple(i for i in self.ids if safe_key(i) in keys))
 
     def __len__(self) -> int:
         return len(self.ids)

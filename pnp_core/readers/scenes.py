@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from itertools import count
 
@@ -13,17 +13,17 @@ from pnp_core import scenes
 from pnp_core.cards import DatasetCard
 from pnp_core.readers.base import labelled_sample
 from pnp_core.records import Sample
-from pnp_core.sources import drawn
+from pnp_core.sources import shuffle
 from pnp_core.store import fingerprint
 
 
 @dataclass(frozen=True)
 class SceneDataset:
-    """Scenes drawn from a seed; a `Dataset`. There is no end to them: `samples` goes on, but for a subset.
+    """Scenes drawn from a seed; a `Dataset`. There is no end to them: `samples` goes on, unless indices are given.
 
     Attributes:
         truth: whether samples come with their label map.
-        indices: of a subset.
+        indices: which scenes, in which order.
     """
 
     card: DatasetCard
@@ -43,12 +43,20 @@ class SceneDataset:
 
     def digest(self, limit: int | None) -> str:
         """The drawing is fixed by the card's version."""
-        subset = [] if self.indices is None else [self.indices]
-        return fingerprint(self.card.model_dump(), self.split, limit or self.count, self.only, *subset)
+        order = [] if self.indices is None else [self.indices]
+        return fingerprint(self.card.model_dump(), self.split, limit or self.count, self.only, *order)
 
-    def subset(self, number: int, seed: int) -> SceneDataset:
-        """Scenes drawn at random."""
-        return replace(self, indices=tuple(drawn(self.count, number, seed)))
+    def shuffled(self, seed: int) -> SceneDataset:
+        """All scenes of the split, in a random order."""
+        return replace(self, indices=tuple(shuffle(range(len(self)), seed)))
+
+    def restricted(self, keys: Collection[str]) -> SceneDataset:
+        """The scenes with some keys."""
+        indices = range(self.count) if self.indices is None else self.indices
+        return replace(self, indices=tuple(i for i in indices if self._key(i) in keys))
+
+    def _key(self, index: int) -> str:
+        return f"{self.split}_{index:05d}"
 
     def samples(self) -> Iterator[Sample]:
         """The scenes in order."""
@@ -58,7 +66,7 @@ class SceneDataset:
             buffer = io.BytesIO()
             Image.fromarray(picture).save(buffer, format="PNG", compress_level=1)
             sample = Sample(
-                key=f"{self.split}_{index:05d}",
+                key=self._key(index),
                 image=buffer.getvalue(),
                 extension="png",
                 source=f"scenes/{self.split}/{index}",

@@ -5,8 +5,9 @@ Every input comes out as exactly one sample, with its bytes or with the fault th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from pnp_core.sources.lists import ListSource, open_list
 from pnp_core.sources.tables import open_tables
 from pnp_core.sources.tars import open_tars
 
-__all__ = ["MAX_BYTES", "Source", "drawn", "open_source", "printable", "safe_key", "subset_of"]
+__all__ = ["MAX_BYTES", "Source", "open_source", "printable", "safe_key", "shuffle", "subset_of"]
 
 _PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".zip")
 
@@ -62,22 +63,28 @@ def subset_of(source: Source, number: int, seed: int) -> Iterator[Sample]:
     more than `number` pictures in memory.
     """
     if isinstance(source, FolderSource):
-        names = source.names
-        return replace(source, names=tuple(names[i] for i in drawn(len(names), number, seed))).samples()
+        # In the source's order: a picture's key may depend on its neighbours.
+        return replace(source, names=_some(source.names, number, seed)).samples()
     if isinstance(source, ListSource):
-        lines = source.lines
-        return replace(source, lines=tuple(lines[i] for i in drawn(len(lines), number, seed))).samples()
+        return replace(source, lines=_some(source.lines, number, seed)).samples()
     return _reservoir(source.samples(), number, seed)
 
 
-def drawn(total: int, number: int, seed: int) -> list[int]:
-    """`number` of `total` positions, drawn at random, in increasing order.
+Item = TypeVar("Item")
 
-    >>> drawn(3, 9, seed=0)
-    [0, 1, 2]
+
+def shuffle(items: Sequence[Item], seed: int) -> list[Item]:
+    """Items in a random order.
+
+    >>> sorted(shuffle("abc", seed=0))
+    ['a', 'b', 'c']
     """
-    chosen = np.random.default_rng(seed).choice(total, min(number, total), replace=False)
-    return sorted(int(i) for i in chosen)
+    return [items[i] for i in np.random.default_rng(seed).permutation(len(items))]
+
+
+def _some(items: tuple[str, ...], number: int, seed: int) -> tuple[str, ...]:
+    """`number` items drawn at random, in their order."""
+    return tuple(items[i] for i in sorted(shuffle(range(len(items)), seed)[:number]))
 
 
 def _reservoir(samples: Iterator[Sample], number: int, seed: int) -> Iterator[Sample]:
@@ -89,4 +96,4 @@ def _reservoir(samples: Iterator[Sample], number: int, seed: int) -> Iterator[Sa
             kept.append((position, sample))
         elif (place := int(random.integers(0, position + 1))) < number:
             kept[place] = (position, sample)
-    return (sample for _, sample in sorted(kept, key=lambda pair: pair[0]))
+    yield from (sample for _, sample in sorted(kept, key=lambda pair: pair[0]))

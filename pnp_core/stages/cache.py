@@ -112,10 +112,10 @@ def relative_to_peak(maps: np.ndarray) -> np.ndarray:
     """Maps (..., gh, gw) as half precision, each divided by its maximum.
 
     Raw salience spans more orders of magnitude than half precision has. Up to the label map every
-    step on the maps of one pass is the same at any scale, so that nothing is lost. What is no
-    number counts as no salience.
+    step on the maps of one pass is the same at any scale, so that nothing is lost. A map with a
+    value that is no number counts as no salience at all.
     """
-    maps = np.nan_to_num(maps, nan=0.0, posinf=0.0, neginf=0.0)
+    maps = np.where(np.isfinite(maps).all(axis=(-2, -1), keepdims=True), maps, 0)
     peak = maps.max(axis=(-2, -1), keepdims=True)
     return np.divide(maps, peak, out=np.zeros_like(maps), where=peak > 0).astype(np.float16)
 
@@ -147,8 +147,8 @@ def cache_maps(job: MapsJob, shard: ShardRef, progress: Progress = silent) -> St
                     }
                 )
         pairs = [pair_name(layer, head) for layer in job.layers for head in range(heads)]
-        stacked = np.concatenate(kept, axis=1) if kept else np.zeros((len(pairs), 0, 0, 0), np.float16)
-        tensors = {name: np.ascontiguousarray(maps) for name, maps in zip(pairs, stacked, strict=True)}
+        nothing = [np.zeros((len(pairs), 0, 0, 0), np.float16)]
+        tensors = {name: np.concatenate([maps[i] for maps in kept or nothing]) for i, name in enumerate(pairs)}
         table = pa.Table.from_pylist(rows, schema=_SCHEMA)
         files = {"safetensors": save_tensors(tensors), "parquet": table_bytes(table)}
         return StageOutput(files, len(rows), quarantined)

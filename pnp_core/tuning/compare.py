@@ -5,25 +5,29 @@ Called when the choice is made. Nothing here reaches the search.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from pnp_core.config import TuneConfig
+from pnp_core.config import MaskConfig, TuneConfig
 from pnp_core.errors import DatasetError
 from pnp_core.images import decode_image, decode_label_map
 from pnp_core.masks import make_label_map
 from pnp_core.metrics import ConfusionMatrix
-from pnp_core.readers import with_truth
+from pnp_core.plan import class_subset, scored_labels
+from pnp_core.readers import Dataset, with_truth
 from pnp_core.records import Progress, SalienceMaps, Sample, ShardRef, silent
 from pnp_core.search import Setting, Trial, best_trial
 from pnp_core.stages.cache import CachedPicture, read_pictures
 from pnp_core.store import fingerprint, table_bytes
 from pnp_core.tuning.objective import setting_maps
-from pnp_core.tuning.plan import TunePlan, reads_masks, tuning_dataset
+from pnp_core.tuning.plan import TunePlan, tuning_dataset
+
+VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -73,15 +77,22 @@ def method_setting(config: TuneConfig, setting: Setting) -> Setting:
     return replace(setting, iterations=config.salience.dropout.iterations)
 
 
-def _truth(plan: TunePlan) -> Iterator[Sample] | None:
-    """The tuning pictures with their masks; None when there are none."""
+def _with_masks(plan: TunePlan, keys: Collection[str]) -> Dataset | None:
+    """Some tuning pictures with their masks; None when there are none."""
     if plan.config.classes:
         return None
     try:
-        same = tuning_dataset(plan.config, truth=reads_masks(plan.config, plan.card))
-        return with_truth(same, plan.config.ground_truth).samples()
+        return with_truth(tuning_dataset(plan.config).restricted(keys), plan.config.ground_truth)
     except DatasetError:
         return None
+
+
+def _mask_config(plan: TunePlan) -> MaskConfig:
+    """The masks stage's configuration but for what is searched; the background rule resolved."""
+    config = plan.config
+    rule = plan.card.background_rule if config.masks.background == "auto" else config.masks.background
+    crf = config.masks.crf.model_copy(update={"name": "off"} if config.compare.masks == "plain" else {})
+    return config.masks.model_copy(update={"background": rule, "crf": crf})
 
 
 @dataclass
@@ -97,28 +108,25 @@ class _Scorer:
         zeros = ConfusionMatrix.zeros(len(plan.card.classes) + 1)
         return cls(plan, settings, [zeros] * len(settings))
 
-    def maps_of(self, shard: ShardRef, pictures: list[CachedPicture]) -> dict[tuple[int, int, int], np.ndarray]:
-        """Summed maps of one shard, by layer, head and iterations."""
-        runtime = self.plan.config.runtime
+    def maps_of(self, shard: ShardRef) -> dict[tuple[int, int, int], np.ndarray]:
+        """Summed maps of all pictures of a shard, by layer, head and iterations."""
+        runtime, pictures = self.plan.config.runtime, read_pictures(self.plan.maps, shard.name)
         wanted = {(s.layer, s.head, s.iterations): s for s in self.settings}
         return {pair: setting_maps(self.plan, s, shard, pictures, runtime) for pair, s in wanted.items()}
 
     def add(self, sample: Sample, picture: CachedPicture, maps: dict[tuple[int, int, int], np.ndarray]) -> None:
         """Count one picture under every setting."""
-        config, card = self.plan.config, self.plan.card
-        rule = card.background_rule if config.masks.background == "auto" else config.masks.background
-        crf = config.masks.crf.model_copy(update={"name": "off"} if config.compare.masks == "plain" else {})
-        pixels = decode_image(sample.image, config.salience.max_pixels).pixels
+        base, classes = _mask_config(self.plan), len(self.plan.card.classes) + 1
+        pixels = decode_image(sample.image, self.plan.config.salience.max_pixels).pixels
         truth = decode_label_map(sample.label_map or b"")
         for i, setting in enumerate(self.settings):
             own = maps[setting.layer, setting.head, setting.iterations][picture.rows]
             itm = np.zeros(len(picture.classes), np.float32)
             salience = SalienceMaps(own[None], picture.classes, itm, picture.height, picture.width)
-            chosen = {"threshold": setting.threshold, "blur": setting.blur, "background": rule, "crf": crf}
             # The iterations are summed already.
-            masks = config.masks.model_copy(update={**chosen, "sum": "plain"})
-            labels = make_label_map(salience, pixels, masks).labels
-            self.counts[i] += ConfusionMatrix.of(truth, labels, len(card.classes) + 1)
+            chosen = {"threshold": setting.threshold, "blur": setting.blur, "sum": "plain"}
+            labels = make_label_map(salience, pixels, base.model_copy(update=chosen)).labels
+            self.counts[i] += ConfusionMatrix.of(truth, labels, classes)
 
 
 def compare(
@@ -132,44 +140,55 @@ def compare(
     config = plan.config
     if config.compare.masks == "off":
         return None
+    wanted = _first_pictures(plan, shards)
+    dataset = _with_masks(plan, {picture.key for pictures in wanted.values() for picture in pictures})
+    if dataset is None:
+        return None
     rewards = {trial.setting: trial.reward for trial in trials}
-    asked = [config.compare.model_dump(), config.masks.model_dump(), config.salience.dropout.model_dump()]
-    file = f"{plan.search_folder(shards)}/compare-{fingerprint(asked, [asdict(s) for s in rewards])}.parquet"
-    best = best_trial(trials).setting
+    asked = [VERSION, dataset.digest(None), config.compare.model_dump(), _mask_config(plan).model_dump()]
+    asked += [config.salience.dropout.model_dump(), [asdict(setting) for setting in rewards]]
+    file = f"{plan.search_folder(shards)}/compare-{fingerprint(*asked)}.parquet"
     if plan.run.exists(file):
         table = plan.run.read_table(file)
-        miou = dict(zip(rewards, table["miou"].to_pylist(), strict=True))
-        images = int((table.schema.metadata or {})[b"images"])
-        return Comparison(config.compare.masks, images, miou, rewards, miou[best])
-    samples = _truth(plan)
-    if samples is None:
-        return None
-    full = config.compare.masks == "full"
-    scorer = _Scorer.create(plan, [method_setting(config, s) if full else s for s in rewards])
-    images = _score(scorer, shards, samples, config.compare.images, progress)
+        miou, images = table["miou"].to_pylist(), int((table.schema.metadata or {})[b"images"])
+    else:
+        miou, images = _score(plan, list(rewards), wanted, dataset, progress)
+        rows = [{**asdict(s), "reward": rewards[s], "miou": value} for s, value in zip(rewards, miou, strict=True)]
+        plan.run.write(file, table_bytes(pa.Table.from_pylist(rows).replace_schema_metadata({"images": str(images)})))
     if not images:
         return None
-    scored = range(0 if plan.card.background else 1, len(plan.card.classes) + 1)
-    means = [matrix.mean_iou("present", tuple(scored)) for matrix in scorer.counts]
-    miou = dict(zip(rewards, means, strict=True))
-    rows = [{**asdict(setting), "reward": rewards[setting], "miou": value} for setting, value in miou.items()]
-    plan.run.write(file, table_bytes(pa.Table.from_pylist(rows).replace_schema_metadata({"images": str(images)})))
-    return Comparison(config.compare.masks, images, miou, rewards, miou[best])
+    found = dict(zip(rewards, miou, strict=True))
+    return Comparison(config.compare.masks, images, found, rewards, found[best_trial(trials).setting])
 
 
-def _score(scorer: _Scorer, shards: list[ShardRef], samples: Iterator[Sample], limit: int, progress: Progress) -> int:
-    """Score the first pictures that have maps and masks; how many they were."""
-    plan, images = scorer.plan, 0
-    cached = ((shard, read_pictures(plan.maps, shard.name)) for shard in shards)
-    for shard, pictures in cached:
+def _first_pictures(plan: TunePlan, shards: list[ShardRef]) -> dict[ShardRef, list[CachedPicture]]:
+    """The first pictures that have maps, as many as are to be compared, by shard."""
+    left, found = plan.config.compare.images, {}
+    for shard in shards:
+        pictures = read_pictures(plan.maps, shard.name)[:left]
+        left -= len(pictures)
+        if pictures:
+            found[shard] = pictures
+    return found
+
+
+def _score(
+    plan: TunePlan,
+    settings: list[Setting],
+    wanted: dict[ShardRef, list[CachedPicture]],
+    dataset: Dataset,
+    progress: Progress,
+) -> tuple[list[float], int]:
+    """MIoU of each setting over the wanted pictures that have masks, and how many those are."""
+    full, images = plan.config.compare.masks == "full", 0
+    scorer = _Scorer.create(plan, [method_setting(plan.config, s) if full else s for s in settings])
+    for shard, pictures in wanted.items():
         by_key = {picture.key: picture for picture in pictures}
-        maps = scorer.maps_of(shard, pictures) if pictures else {}
-        for _ in range(shard.samples):
-            sample = next(samples, None)
-            if sample is None or images == limit:
-                return images
-            if sample.key in by_key and sample.label_map is not None:
+        maps = scorer.maps_of(shard)
+        for sample in islice(dataset.restricted(by_key).samples(), len(by_key)):
+            if sample.label_map is not None:
                 scorer.add(sample, by_key[sample.key], maps)
                 images += 1
-                progress(1)
-    return images
+            progress(1)
+    scored = scored_labels(plan.card, class_subset(plan.config, plan.card))
+    return [matrix.mean_iou("present", scored) for matrix in scorer.counts], images

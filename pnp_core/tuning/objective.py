@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,6 +23,9 @@ from pnp_core.search import Setting
 from pnp_core.stages.cache import CachedPicture, read_maps, read_pictures, read_pixels
 from pnp_core.stages.salience import SalienceJob, extract_shard, read_salience
 from pnp_core.tuning.plan import TunePlan
+
+REGIONS_AT_ONCE = 256
+"""Regions of CLIP's size that are held in memory, unless one picture alone has more."""
 
 
 class NothingToTuneError(PnpError):
@@ -69,6 +73,16 @@ def setting_maps(
     return np.concatenate(summed) if summed else np.zeros((0, 1, 1), np.float32)
 
 
+def _parts(pictures: list[CachedPicture]) -> Iterator[slice]:
+    """Neighbouring pictures with so many regions that those fit in memory."""
+    start = 0
+    for end in range(1, len(pictures) + 1):
+        following = pictures[end].rows.stop if end < len(pictures) else math.inf
+        if following - pictures[start].rows.start > REGIONS_AT_ONCE:
+            yield slice(start, end)
+            start = end
+
+
 @dataclass
 class Objective:
     """Rewards settings; keeps a judge, and counts where the time goes.
@@ -98,8 +112,15 @@ class Objective:
         return cls(plan, shards, Judge.create(model, captions, reward.clip.template, reward.batch_size), runtime)
 
     def __call__(self, setting: Setting) -> float:
-        """Mean score over all (picture, class) of all shards; there must be one."""
-        return float(np.concatenate([self._shard_scores(setting, shard) for shard in self.shards]).mean())
+        """Mean score over all (picture, class) of all shards; there must be one.
+
+        Raises:
+            PnpError: CLIP gives no number.
+        """
+        reward = float(np.concatenate([self._shard_scores(setting, shard) for shard in self.shards]).mean())
+        if not math.isfinite(reward):
+            raise PnpError(f"the reward of {setting} is not a number: CLIP's features are not; check its weights")
+        return reward
 
     def _shard_scores(self, setting: Setting, shard: ShardRef) -> np.ndarray:
         pictures = read_pictures(self.plan.maps, shard.name)
@@ -108,13 +129,17 @@ class Objective:
         with self._timed("maps"):
             maps = setting_maps(self.plan, setting, shard, pictures, self.runtime)
             pixels = read_pixels(self.plan.pictures, shard.name)
-        return REWARDS[self.plan.config.reward.kind].score(self._sight(setting, pictures, maps, pixels))
+        score = REWARDS[self.plan.config.reward.kind].score
+        sights = (self._sight(setting, pictures[at], maps, pixels[at]) for at in _parts(pictures))
+        return np.concatenate([score(sight) for sight in sights])
 
     def _sight(self, setting: Setting, pictures: list[CachedPicture], maps: np.ndarray, pixels: np.ndarray) -> Sight:
+        """What CLIP sees in the regions of some neighbouring pictures of a shard."""
         column = {label: i for i, label in enumerate(self.plan.vocabulary)}
         own = [tuple(column[label] for label in picture.classes) for picture in pictures]
         with self._timed("regions"):
-            found = regions(maps, setting.threshold, setting.blur, self.judge.clip.size)
+            rows = slice(pictures[0].rows.start, pictures[-1].rows.stop)
+            found = regions(maps[rows], setting.threshold, setting.blur, self.judge.clip.size)
         picture_of = np.repeat(np.arange(len(own)), [len(labels) for labels in own])
         with self._timed("clip"):
             names = [picture.key for picture in pictures]
@@ -126,11 +151,11 @@ class Objective:
             blank = self.judge.blank()
         return Sight(
             similarity=here,
-            elsewhere=tuple(elsewhere),
             blank=blank,
             label=np.array([label for labels in own for label in labels]),
             labels=tuple(labels for labels in own for _ in labels),
             area=found.mean(axis=(1, 2)),
+            elsewhere=tuple(elsewhere),
         )
 
     @contextmanager

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from itertools import islice, repeat
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
+from pnp_core.backbones import resolve_device
 from pnp_core.cards import DatasetCard, DrawnScenes, load_card
-from pnp_core.clip_model import clip_image_size, clip_revision
+from pnp_core.clip_model import clip_image_size, clip_revision, load_clip
 from pnp_core.config import RuntimeConfig, SalienceConfig, TuneConfig
-from pnp_core.errors import UsageError
+from pnp_core.errors import UnknownNameError, UsageError
 from pnp_core.optimizer import GRID, optimizer_name
-from pnp_core.plan import OTHER_MODEL, class_subset, foreign_to_tiny
+from pnp_core.plan import OTHER_MODEL, class_subset, foreign_to_tiny, ignored_files
 from pnp_core.prompts import build_prompts, clean_class_names
-from pnp_core.readers import Dataset, get_split, open_dataset, resolve_card
+from pnp_core.readers import Dataset, get_split, has_boxes, open_dataset, resolve_card
 from pnp_core.records import Sample, ShardRef
+from pnp_core.reward import REWARD_VERSION
 from pnp_core.salience import check_layer_head
 from pnp_core.search import TRIALS_PER_GROUP, Space
 from pnp_core.shards import read_index, write_shards
@@ -26,6 +29,9 @@ from pnp_core.sources import Source, open_source, subset_of
 from pnp_core.stages.cache import MapsJob, PicturesJob
 from pnp_core.stages.salience import SalienceJob
 from pnp_core.store import RunFolder, fingerprint
+
+SEARCH_VERSION = 1
+"""Goes up when the same seed gives other trials."""
 
 
 @dataclass(frozen=True)
@@ -60,15 +66,21 @@ class TunePlan:
         """The run folder."""
         return RunFolder(self.config.out)
 
-    def search_folder(self, shards: list[ShardRef]) -> str:
-        """Where the trials lie, relative to the run folder: named by all that decides their sequence and rewards."""
+    def reward_folder(self, shards: list[ShardRef]) -> str:
+        """Where trials lie whose rewards can be told apart by their settings alone: named by all that enters them."""
         config, reward = self.config, self.config.reward
-        parts = [self.pictures.folder.fingerprint, [shard.sha256 for shard in shards]]
-        parts += [reward.kind, reward.clip.template, reward.batch_size, self.clip_revision, config.masks.sum]
-        parts += [self.optimizer, config.search.seed, [(repr(g.space), g.trials) for g in self.groups]]
-        if any(k > 1 for k in self.groups[0].space.iterations):
-            parts.append(config.salience.dropout.model_dump(exclude={"iterations"}))
+        parts: list[Any] = [REWARD_VERSION, self.pictures.folder.fingerprint, [shard.sha256 for shard in shards]]
+        parts += [reward.kind, reward.clip.template, reward.batch_size, self.clip_revision]
+        # Of maps of several passes; those of one do not depend on it.
+        parts += [config.masks.sum, config.salience.dropout.model_dump(exclude={"iterations"})]
         return f"tuning/{fingerprint(*parts)}"
+
+    def search_folder(self, shards: list[ShardRef]) -> str:
+        """Where the trials of this search lie: named by all that decides their sequence."""
+        library = version("gradient-free-optimizers")
+        spaces = [(repr(group.space), group.trials) for group in self.groups]
+        name = fingerprint(SEARCH_VERSION, library, self.optimizer, self.config.search.seed, spaces)
+        return f"{self.reward_folder(shards)}/{name}"
 
     def log_file(self, shards: list[ShardRef], group: Group) -> str:
         """Log of a group's trials, relative to the run folder."""
@@ -122,6 +134,9 @@ def plan_tune(config: TuneConfig) -> TunePlan:
     """
     optimizer = optimizer_name(config.search.optimizer)
     card = _resolved_card(config)
+    forms = [form.name for form in card.ground_truth]
+    if config.ground_truth not in (None, *forms):
+        raise UnknownNameError(f"ground truth of dataset {card.name}", str(config.ground_truth), forms)
     subset = class_subset(config, card)
     vocabulary = subset and tuple(label for label in subset if label)
     if _own_pictures(config) and config.salience.candidates.source == "labels":
@@ -134,28 +149,40 @@ def plan_tune(config: TuneConfig) -> TunePlan:
     return TunePlan(config, card, maps, pictures, groups, optimizer, salience.vocabulary, revision)
 
 
-def _label_source(config: TuneConfig, card: DatasetCard) -> Literal["masks", "boxes"]:
-    return config.image_labels or ("boxes" if card.boxes else "masks")
+def _label_source(config: TuneConfig, card: DatasetCard) -> Literal["masks", "boxes", "none"]:
+    """Where the classes of a picture come from; nothing is opened that is not needed."""
+    if config.salience.candidates.source != "labels":
+        return "none"
+    if config.image_labels or card.boxes is None:
+        return config.image_labels or "masks"
+    split, _ = get_split(card, config.split or card.tuning_split)
+    return "boxes" if has_boxes(card, config.data or "", split) else "masks"
 
 
-def reads_masks(config: TuneConfig, card: DatasetCard) -> bool:
+def _reads_masks(config: TuneConfig, card: DatasetCard) -> bool:
     """Whether the classes of a picture can only be had from its mask."""
     drawn = isinstance(card.ground_truth[0], DrawnScenes)
-    return config.salience.candidates.source == "labels" and not drawn and _label_source(config, card) == "masks"
+    return not drawn and _label_source(config, card) == "masks"
 
 
-def tuning_dataset(config: TuneConfig, truth: bool) -> Dataset:
-    """The pictures to tune on.
+def tuning_dataset(config: TuneConfig) -> Dataset:
+    """The split to tune on in a random order, by the search's seed; masks are not opened unless they name the classes.
 
-    Args:
-        truth: whether to read masks; without, they may be absent.
+    Raises:
+        PnpError: no such split or class, or files are missing.
     """
     card = _resolved_card(config)
     split, _ = get_split(card, config.split or card.tuning_split)
     dataset = open_dataset(
-        card, config.data, split, config.ground_truth, _label_source(config, card), class_subset(config, card), truth
+        card,
+        config.data,
+        split,
+        config.ground_truth,
+        _label_source(config, card),
+        class_subset(config, card),
+        truth=_reads_masks(config, card),
     )
-    return dataset.subset(config.images, config.search.seed)
+    return dataset.shuffled(config.search.seed)
 
 
 def _without_masks(samples: Iterator[Sample]) -> Iterator[Sample]:
@@ -173,22 +200,25 @@ def check_tune(config: TuneConfig) -> list[str]:
             folder cannot be written.
     """
     plan = plan_tune(config)
+    warnings = []
     if _own_pictures(config):
-        _open_source(config)
+        warnings += ignored_files(_open_source(config))
     else:
-        tuning_dataset(config, truth=reads_masks(config, plan.card))
+        tuning_dataset(config)
     plan.run.check_writable()
-    build_prompts(plan.card.captions[:1], config.salience.caption, plan.maps.salience.backbone())
+    build_prompts(plan.card.captions, config.salience.caption, plan.maps.salience.backbone())
+    clip: Any = config.reward.clip  # frozen, hence hashable, which type checkers do not see
+    load_clip(clip, str(resolve_device(config.runtime.device)))
     if foreign := foreign_to_tiny(plan.maps.salience):
-        return [
+        warnings.append(
             f"the bundled tiny model knows only its drawn classes, not {', '.join(foreign[:5])}: what is chosen "
             f"here means nothing. {OTHER_MODEL}"
-        ]
-    return []
+        )
+    return warnings
 
 
 def _open_source(config: TuneConfig) -> Source:
-    return open_source(config.data or "", leave_out=config.out)
+    return open_source(config.data or "", leave_out=config.out, image_column=config.image_column)
 
 
 def shard_tuning(config: TuneConfig) -> list[ShardRef]:
@@ -205,11 +235,10 @@ def shard_tuning(config: TuneConfig) -> list[ShardRef]:
         identity, digest = f"tuning on {source.identity}", fingerprint(source.digest(), number, seed)
         samples = subset_of(source, number, seed)
     else:
-        card = _resolved_card(config)
-        dataset = tuning_dataset(config, truth=reads_masks(config, card))
+        dataset = tuning_dataset(config)
         identity = f"tuning on {dataset.identity}"
-        digest = fingerprint(dataset.digest(None), _label_source(config, card))
-        samples = _without_masks(islice(dataset.samples(), len(dataset)))
+        digest = fingerprint(dataset.digest(number), number, _label_source(config, _resolved_card(config)))
+        samples = _without_masks(islice(dataset.samples(), number))
     digest = fingerprint(digest, config.images_per_shard)
     return read_index(run, identity, digest) or write_shards(run, samples, sizes, identity, digest)
 
@@ -224,5 +253,5 @@ def group_runtime(runtime: RuntimeConfig, group: int) -> RuntimeConfig:
 
 def parallel_groups(config: TuneConfig) -> int:
     """How many groups are searched at the same time."""
-    anywhere: Any = config.runtime.device in ("auto", "cuda")
-    return config.search.parallel or max(1, torch.cuda.device_count() if anywhere else 1)
+    any_gpu = config.runtime.device in ("auto", "cuda")
+    return config.search.parallel or max(1, torch.cuda.device_count() if any_gpu else 1)

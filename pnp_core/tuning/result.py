@@ -7,7 +7,6 @@ from typing import Any
 
 import yaml
 
-from pnp_core.config import TuneConfig
 from pnp_core.plan import quarantine_reasons, versions
 from pnp_core.records import ShardRef, Summary
 from pnp_core.search import Trial, best_trial, trials_table
@@ -17,6 +16,9 @@ from pnp_core.tuning.compare import Comparison
 from pnp_core.tuning.plan import TunePlan
 
 BEST = "best.yaml"
+RECORD = "tune.json"
+FIGURE = "tuning.png"
+RESULTS = (BEST, RECORD, FIGURE)
 TRIALS = "trials.parquet"
 
 
@@ -27,6 +29,7 @@ class TuneSummary(Summary):
     Attributes:
         best: the setting with the highest reward, and that reward.
         trials, settings: how many trials, and how many different settings they were.
+        without_classes: pictures that are neither quarantined nor have a class: nothing in them is rewarded.
         pairs: (picture, class) that the reward is a mean over.
         cache_bytes_per_image: of the maps cache.
         regions: that CLIP looked at; equal ones count once.
@@ -37,6 +40,7 @@ class TuneSummary(Summary):
     best: dict[str, Any] = field(default_factory=dict)
     trials: int = 0
     settings: int = 0
+    without_classes: int = 0
     pairs: int = 0
     cache_bytes_per_image: float = 0.0
     regions: int = 0
@@ -50,28 +54,50 @@ class TuneSummary(Summary):
         return {**own, "best_yaml": f"{self.out.rstrip('/')}/{BEST}", **self.stages_json(), "search_seconds": rounded}
 
 
-def best_settings(config: TuneConfig, best: Trial) -> dict[str, Any]:
-    """The parts of a configuration that the search has chosen, and the model they were chosen for."""
-    backbone = config.salience.backbone.model_dump()
-    salience: dict[str, Any] = {"backbone": backbone, "layer": best.setting.layer, "head": best.setting.head}
+def best_settings(plan: TunePlan, best: Trial) -> dict[str, Any]:
+    """What the search has chosen, and all of the configuration that the choice depends on."""
+    config, setting = plan.config, best.setting
+    dropout = config.salience.dropout.model_dump()
     if config.space.iterations != (1,):
-        salience["dropout"] = {"iterations": best.setting.iterations}
-    masks = {"threshold": best.setting.threshold, "blur": best.setting.blur}
-    return {"preset": config.preset, "salience": salience, "masks": masks}
+        dropout["iterations"] = setting.iterations
+    checkpoint = plan.maps.salience.checkpoint
+    # A hub snapshot is named by its commit: the newest one may be another tomorrow.
+    pinned = {"revision": checkpoint.revision} if checkpoint.from_hub else {}
+    return {
+        "preset": config.preset,
+        "salience": {
+            "backbone": {**config.salience.backbone.model_dump(), **pinned},
+            "caption": config.salience.caption.model_dump(),
+            "kind": config.salience.kind,
+            "layer": setting.layer,
+            "head": setting.head,
+            "dropout": dropout,
+        },
+        "masks": {"sum": config.masks.sum, "threshold": setting.threshold, "blur": setting.blur},
+    }
 
 
-def _best_yaml(config: TuneConfig, best: Trial, trials: int) -> str:
-    what = " ".join(f"{config.dataset} {config.split or ''}".split())
+def _best_yaml(plan: TunePlan, shards: list[ShardRef], best: Trial, trials: int, pictures: int) -> str:
+    config = plan.config
+    what = " ".join(f"{config.dataset} {config.split or plan.card.tuning_split or ''}".split())
     reward = f"{config.reward.kind}, CLIP {' '.join(config.reward.clip.model.split())}"
     return (
-        f"# Chosen by `pnp-ovss tune` on {config.images} pictures of {what}, without masks.\n"
-        f"# Reward {best.reward:.4f} ({reward}), best of {trials} trials.\n"
+        f"# Chosen by `pnp-ovss tune` on {pictures} pictures of {what}, without masks.\n"
+        f"# Reward {best.reward:.4f} ({reward}), best of {trials} trials in\n"
+        f"# {plan.search_folder(shards)}\n"
         f"# Use it with: pnp-ovss eval|label ... --config best.yaml\n"
-        + yaml.safe_dump(best_settings(config, best), sort_keys=False)
+        + yaml.safe_dump(best_settings(plan, best), sort_keys=False)
     )
 
 
-def write_best(plan: TunePlan, shards: list[ShardRef], trials: list[Trial], summary: TuneSummary) -> Trial:
+def discard_other_results(plan: TunePlan, shards: list[ShardRef]) -> None:
+    """Delete what another search left in the run folder, so that nobody takes it for this one's."""
+    if plan.run.exists(BEST) and plan.search_folder(shards) not in plan.run.read(BEST).decode():
+        for file in RESULTS:
+            plan.run.remove(file)
+
+
+def write_best(plan: TunePlan, shards: list[ShardRef], trials: list[Trial], summary: TuneSummary) -> None:
     """Write the trials of all groups and best.yaml, and sum up the search."""
     best = best_trial(trials)
     pictures = [picture for shard in shards for picture in read_pictures(plan.maps, shard.name)]
@@ -79,12 +105,12 @@ def write_best(plan: TunePlan, shards: list[ShardRef], trials: list[Trial], summ
     summary.best = {**asdict(best.setting), "reward": best.reward}
     summary.trials, summary.settings = len(trials), len({trial.setting for trial in trials})
     summary.pairs = sum(len(picture.classes) for picture in pictures)
+    summary.without_classes = summary.images - summary.quarantined - len(pictures)
     summary.cache_bytes_per_image = sum(held) / max(1, len(pictures))
     if summary.quarantined:
         summary.reasons = quarantine_reasons(plan.maps.folder, shards)
     plan.run.write(f"{plan.search_folder(shards)}/{TRIALS}", table_bytes(trials_table(trials)))
-    plan.run.write(BEST, _best_yaml(plan.config, best, len(trials)).encode())
-    return best
+    plan.run.write(BEST, _best_yaml(plan, shards, best, len(trials), len(pictures)).encode())
 
 
 def finish_tuning(plan: TunePlan, shards: list[ShardRef], comparison: Comparison | None, summary: TuneSummary) -> None:
@@ -99,4 +125,4 @@ def finish_tuning(plan: TunePlan, shards: list[ShardRef], comparison: Comparison
         "search": plan.search_folder(shards),
         "summary": summary.as_json(),
     }
-    plan.run.write_json("tune.json", record)
+    plan.run.write_json(RECORD, record)

@@ -23,6 +23,7 @@ from pnp_core.shards import read_shard
 from pnp_core.store import RunFolder
 from pnp_core.tuning.objective import Objective
 from pnp_core.tuning.plan import plan_tune, shard_tuning
+from pnp_core.tuning.result import discard_other_results
 
 runner = CliRunner()
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -43,7 +44,7 @@ def refused(*arguments: str) -> str:
 
 
 def trials(out: Path) -> bytes:
-    (file,) = out.glob("tuning/*/trials.parquet")
+    (file,) = out.glob("tuning/*/*/trials.parquet")
     return file.read_bytes()
 
 
@@ -63,7 +64,7 @@ def tuned(tmp_path_factory, prefect_server) -> tuple[Path, dict]:
 def test_tuning_tries_the_space_and_writes_the_best_setting(tuned):
     out, found = tuned
     assert (found["trials"], found["settings"], found["images"], found["quarantined"]) == (8, 8, 12, 0)
-    rows = pq.read_table(next(out.glob("tuning/*/trials.parquet"))).to_pylist()
+    rows = pq.read_table(next(out.glob("tuning/*/*/trials.parquet"))).to_pylist()
     assert {(r["head"], r["threshold"], r["blur"]) for r in rows} == {
         (h, t, b) for h in (0, 1) for t in (0.05, 0.2) for b in (0.0, 0.05)
     }
@@ -71,7 +72,7 @@ def test_tuning_tries_the_space_and_writes_the_best_setting(tuned):
     assert found["best"] == {name: best[name] for name in found["best"]}
     written = yaml.safe_load((out / "best.yaml").read_text())
     assert (written["salience"]["layer"], written["salience"]["head"]) == (best["layer"], best["head"])
-    assert written["masks"] == {"threshold": best["threshold"], "blur": best["blur"]}
+    assert written["masks"] == {"sum": "plain", "threshold": best["threshold"], "blur": best["blur"]}
 
 
 def test_best_yaml_is_a_configuration_of_every_flow(tuned, tmp_path):
@@ -141,7 +142,7 @@ def test_reward_is_the_same_when_the_masks_are_deleted(shared_data, tmp_path):
         found[masks] = tune("voc21", *given, "--out", str(out))
     assert trials(tmp_path / "out-True") == trials(tmp_path / "out-False")
     assert found[True]["best"] == found[False]["best"]
-    assert found[True]["comparison"]["images"] == 2
+    assert found[True]["comparison"]["images"] == 1, "of one the sample has no mask"
     assert found[False]["comparison"] is None
 
 
@@ -173,12 +174,83 @@ def test_more_drop_iterations_come_from_the_salience_stage_and_stay_cached(tmp_p
     settings.write_text(yaml.safe_dump({"space": space, "compare": {"masks": "off"}}))
     given = ["--images", "4", "--optimizer", "grid", "--config", str(settings), "--out", str(tmp_path / "out")]
     found = tune("scenes", *given)
-    rows = pq.read_table(next((tmp_path / "out").glob("tuning/*/trials.parquet"))).to_pylist()
+    rows = pq.read_table(next((tmp_path / "out").glob("tuning/*/*/trials.parquet"))).to_pylist()
     assert {row["iterations"]: row["reward"] for row in rows}.keys() == {1, 3}
     assert len({row["reward"] for row in rows}) == 2
     assert len(list((tmp_path / "out/salience").glob("*/*.done.json"))) == 1, "for the one (layer, head) alone"
     best = yaml.safe_load((tmp_path / "out/best.yaml").read_text())
-    assert best["salience"]["dropout"] == {"iterations": found["best"]["iterations"]}
+    assert best["salience"]["dropout"]["iterations"] == found["best"]["iterations"]
+
+
+def test_best_yaml_carries_all_that_the_choice_depends_on(tmp_path):
+    settings = tmp_path / "attention.yaml"
+    space = {"layers": [1], "thresholds": [0.1], "blurs": [0.0], "iterations": [2]}
+    salience = {"kind": "attention", "caption": {"mode": "joint"}, "dropout": {"strategy": "fraction", "amount": 0.3}}
+    settings.write_text(yaml.safe_dump({"space": space, "salience": salience, "compare": {"masks": "off"}}))
+    given = ["--images", "3", "--optimizer", "grid", "--config", str(settings)]
+    tune("scenes", *given, "--out", str(tmp_path / "tune"))
+    best = EvalConfig(settings=str(tmp_path / "tune/best.yaml"), out=str(tmp_path))
+    assert best.salience.kind == "attention"
+    assert best.salience.caption.mode == "joint"
+    assert best.salience.dropout.model_dump() == {"iterations": 2, "strategy": "fraction", "amount": 0.3}
+    config = ["--limit", "2", "--config", str(tmp_path / "tune/best.yaml"), "--out", str(tmp_path / "eval")]
+    assert runner.invoke(app, ["eval", "scenes", *config]).exit_code == 0
+    refused_line = runner.invoke(app, ["eval", "scenes", *config, "--checkpoint", "owner/name"])
+    assert refused_line.exit_code == 2
+    assert "was made for checkpoint tiny; leave out --checkpoint owner/name" in refused_line.stderr
+
+
+def test_a_class_subset_still_gets_its_number_of_pictures(tmp_path):
+    given = ["--images", "6", "--only-classes", "star", "--trials", "2", "--compare", "plain"]
+    found = tune("scenes", *given, "--out", str(tmp_path))
+    assert (found["images"], found["pairs"], found["quarantined"]) == (6, 6, 0)
+    assert found["comparison"]["images"] == 6
+
+
+def test_pictures_without_a_class_are_counted(tmp_path):
+    settings = tmp_path / "none.yaml"
+    candidates = {"source": "itm", "min_score": 0.97, "fallback": "background"}
+    settings.write_text(yaml.safe_dump({"salience": {"candidates": candidates}, "compare": {"masks": "off"}}))
+    given = ["--images", "12", "--trials", "1", "--config", str(settings), "--out", str(tmp_path / "out")]
+    found = tune("scenes", *given)
+    assert found["without_classes"] > 0
+    assert found["stages"]["pictures"]["images"] + found["quarantined"] + found["without_classes"] == 12
+
+
+def test_groups_side_by_side_give_what_they_give_one_after_the_other(tmp_path, random_blip):
+    found = {}
+    for parallel in (1, 2):
+        settings = tmp_path / f"{parallel}.yaml"
+        backbone = {"checkpoint": str(random_blip), "image_size": 48, "heads": 2}
+        values = {"salience": {"backbone": backbone}, "search": {"parallel": parallel}, "compare": {"masks": "off"}}
+        settings.write_text(yaml.safe_dump({**values, "images_per_shard": 2}))
+        given = ["--images", "4", "--trials", "7", "--config", str(settings), "--out", str(tmp_path / str(parallel))]
+        found[parallel] = tune("scenes", *given)
+    assert found[1]["best"] == found[2]["best"]
+    assert trials(tmp_path / "1") == trials(tmp_path / "2")
+    rows = pq.read_table(next((tmp_path / "1").glob("tuning/*/*/trials.parquet"))).to_pylist()
+    assert [sorted({r["layer"] for r in rows if r["group"] == g}) for g in (0, 1)] == [[0], [1]]
+
+
+def test_what_another_search_chose_does_not_stay_behind(tuned, tmp_path):
+    out = shutil.copytree(tuned[0], tmp_path / "copy")
+    config = TuneConfig(out=str(out), images=12, search={"seed": 0, "trials": 3})
+    plan = plan_tune(config)
+    discard_other_results(plan, shard_tuning(config))
+    assert not any((out / name).exists() for name in ("best.yaml", "tune.json", "tuning.png"))
+
+
+def test_comparison_follows_the_masks_not_only_the_pictures(shared_data, tmp_path):
+    data = voc_copy(shared_data, tmp_path / "data", masks=True)
+    given = ["--data", str(data), "--trials", "2", "--out", str(tmp_path / "out")]
+    before = tune("voc21", *given)
+    mask = data / "VOC2012/SegmentationClass/2007_000063.png"
+    with Image.open(mask) as opened:
+        everywhere = np.full((opened.height, opened.width), 12, np.uint8)
+    Image.fromarray(everywhere).save(mask)
+    after = tune("voc21", *given)
+    assert after["best"] == before["best"]
+    assert after["comparison"]["miou_best"] != before["comparison"]["miou_best"]
 
 
 def test_objective_of_a_run_equals_its_log(tuned):
@@ -186,7 +258,7 @@ def test_objective_of_a_run_equals_its_log(tuned):
     record = json.loads((out / "tune.json").read_text())
     plan = plan_tune(TuneConfig.model_validate(record["config"]))
     objective = Objective.create(plan, shard_tuning(plan.config), plan.config.runtime)
-    for row in pq.read_table(next(out.glob("tuning/*/trials.parquet"))).to_pylist()[:3]:
+    for row in pq.read_table(next(out.glob("tuning/*/*/trials.parquet"))).to_pylist()[:3]:
         setting = next(s for s in plan.groups[0].space.settings() if all(row[k] == v for k, v in vars(s).items()))
         assert objective(setting) == pytest.approx(row["reward"], abs=1e-6)
 
@@ -202,7 +274,7 @@ def run_command(out: Path, environment: dict[str, str]) -> dict:
 
 
 def logged(out: Path) -> int:
-    files = list(out.glob("tuning/*/group-0.parquet"))
+    files = list(out.glob("tuning/*/*/group-0.parquet"))
     return pq.read_metadata(files[0]).num_rows if files else 0
 
 
@@ -251,7 +323,7 @@ def test_layers_and_heads_that_are_not_there_end_in_one_line(tmp_path):
         ({"layers": [1]}, "layer 1 is the last one: its salience is zero"),
         ({"layers": [7]}, "layer 7 is out of range"),
         ({"heads": [2]}, "head 2 is out of range"),
-        ({"thresholds": [1.5]}, "space.threshold: Input should be less than 1"),
+        ({"thresholds": [1.5]}, "space.thresholds.0: Input should be less than 1"),
         ({"thresholds": []}, "space.thresholds: "),
     ):
         (tmp_path / "space.yaml").write_text(yaml.safe_dump({"space": space}))

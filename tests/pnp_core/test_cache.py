@@ -133,8 +133,8 @@ def test_half_precision_keeps_tiny_salience(maps):
 
 
 def test_salience_that_is_no_number_counts_as_none():
-    maps = np.array([[[np.nan, 2.0], [1.0, np.inf]], [[np.nan, np.nan], [np.nan, np.nan]]], np.float32)
-    assert relative_to_peak(maps).tolist() == [[[0, 1], [0.5, 0]], [[0, 0], [0, 0]]]
+    maps = np.array([[[np.nan, 2], [1, 0]], [[0, np.inf], [1, 0]], [[0, 2], [1, 0]]], np.float32)
+    assert relative_to_peak(maps).tolist() == [[[0, 0], [0, 0]], [[0, 0], [0, 0]], [[0, 1], [0.5, 0]]]
 
 
 def test_label_maps_from_the_cache_are_those_of_full_precision(cached):

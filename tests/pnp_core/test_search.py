@@ -13,6 +13,7 @@ from pnp_core.search import (
     Trial,
     TrialLog,
     best_trial,
+    known_rewards,
     search_group,
 )
 from pnp_core.store import RunFolder
@@ -28,7 +29,7 @@ def search(
     folder: Path, optimizer: str = "random-search", trials: int = 20, reward=toy_reward, **options
 ) -> list[Trial]:
     log = TrialLog(RunFolder(str(folder)), "log.parquet")
-    chosen = {"group": 0, "space": SPACE, "seed": 5, **options}
+    chosen = {"group": 0, "space": SPACE, "seed": 5, "known": {}, **options}
     return search_group(optimizer=optimizer, trials=trials, log=log, reward=reward, progress=lambda n: None, **chosen)
 
 
@@ -132,6 +133,21 @@ def test_a_log_of_another_search_is_refused(tmp_path):
     search(tmp_path, seed=1)
     with pytest.raises(CorruptRunError, match="the log of group 0 is of another search"):
         search(tmp_path, seed=2)
+
+
+def test_groups_of_neighbouring_seeds_have_sequences_of_their_own(tmp_path):
+    second_group = search(tmp_path / "a", seed=0, group=1)
+    other_seed = search(tmp_path / "b", seed=1, group=0)
+    assert [t.setting for t in second_group] != [t.setting for t in other_seed]
+
+
+def test_rewards_known_from_another_search_are_not_asked_for_again(tmp_path):
+    first = search(tmp_path / "tuning/a", "grid-search", trials=len(SPACE))
+    (tmp_path / "tuning/a/log.parquet").rename(tmp_path / "tuning/a/group-0.parquet")
+    known = known_rewards(RunFolder(str(tmp_path)), "tuning")
+    assert known == {trial.setting: trial.reward for trial in first}
+    again = search(tmp_path / "tuning/b", seed=8, known=known, reward=killed_after(0))
+    assert {t.setting: t.reward for t in again}.items() <= known.items()
 
 
 def test_names_of_optimizers():
