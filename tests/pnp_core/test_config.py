@@ -3,7 +3,7 @@ from pydantic import ValidationError
 
 from pnp_core.cards import load_card
 from pnp_core.config import PRESETS, CaptionConfig, EvalConfig, LabelConfig, RuntimeConfig, preset
-from pnp_core.errors import UnknownNameError
+from pnp_core.errors import UnknownNameError, UsageError
 from pnp_core.stages.masks import MaskJob
 from pnp_core.stages.salience import SalienceJob
 
@@ -131,3 +131,34 @@ def test_user_pictures_are_asked_for_classes_that_match_and_datasets_for_their_l
     label = LabelConfig.model_validate({"out": "x", "source": "y", "classes": ["a"]})
     assert (label.salience.candidates.source, label.salience.candidates.fallback) == ("itm", "background")
     assert EvalConfig(out="x").salience.candidates.source == "labels"
+
+
+def test_settings_file_lies_between_what_is_given_and_what_a_flow_presets(tmp_path):
+    file = tmp_path / "settings.yaml"
+    file.write_text("preset: paper\nsalience: {layer: 3, candidates: {source: vocabulary}}\nmasks: {threshold: 0.4}\n")
+    config = LabelConfig(settings=str(file), source=".", classes=("cat",), out="x", masks={"blur": 0.3})
+    assert config.preset == "paper"
+    assert (config.salience.layer, config.salience.candidates.source) == (3, "vocabulary")
+    assert config.salience.candidates.fallback == "background", "the flow's own default, where the file says nothing"
+    assert (config.masks.threshold, config.masks.blur) == (0.4, 0.3)
+    assert LabelConfig.model_validate(config.model_dump()) == config
+
+
+def test_a_stored_configuration_can_be_read_without_its_settings_file(tmp_path):
+    file = tmp_path / "settings.yaml"
+    file.write_text("masks: {threshold: 0.4}\n")
+    stored = EvalConfig(settings=str(file), out="x").model_dump(mode="json")
+    file.unlink()
+    assert EvalConfig.model_validate(stored).masks.threshold == 0.4
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [(None, "cannot read configuration"), ("a: [", "is not valid YAML"), ("- 1\n", "must be a mapping")],
+)
+def test_a_bad_settings_file_ends_in_one_line(text, message, tmp_path):
+    file = tmp_path / "settings.yaml"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(UsageError, match=message):
+        EvalConfig(settings=str(file), out="x")
