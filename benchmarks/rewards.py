@@ -3,7 +3,8 @@
     uv run pnp-ovss tune scenes --optimizer grid --compare full --out /tmp/grid
     uv run python -m benchmarks.rewards /tmp/grid
 
-The run's comparison with masks gives the mIoU of every setting. Variants that need more than the
+The run's comparison with masks gives the mIoU of every setting, or that of another run with the same space
+(`--masks`), such as one on the test split. Variants that need more than the
 pipeline's rewards (the picture without the region, the region moved elsewhere) are computed here.
 """
 
@@ -90,13 +91,16 @@ def main() -> None:
     """Print one line per variant."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run")
-    run = RunFolder(parser.parse_args().run)
+    parser.add_argument("--masks", help="run whose comparison has the mIoU; the same one by default")
+    arguments = parser.parse_args()
+    run, masks = RunFolder(arguments.run), RunFolder(arguments.masks or arguments.run)
     record = run.read_json("tune.json")
     plan = plan_tune(TuneConfig.model_validate(record["config"]))
     dataset = run.read_table("shards/index.parquet").schema.metadata
     shards = read_index(run, dataset[b"identity"].decode(), dataset[b"digest"].decode())
     objective = Objective.create(plan, shards or [], plan.config.runtime)
-    known = dict(compared(run, record["search"]))
+    known = dict(compared(masks, masks.read_json("tune.json")["search"]))
+    known = {setting: miou for setting, miou in known.items() if setting in set(plan.groups[0].space.settings())}
     seen = {setting: Seen(objective, setting) for setting in known}
     miou = np.array(list(known.values()))
     print(f"{len(known)} settings, mIoU best {miou.max():.3f}, median {np.median(miou):.3f}\n")

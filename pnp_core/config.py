@@ -293,7 +293,9 @@ class SpaceConfig(Config):
     thresholds: tuple[Annotated[float, Field(ge=0, lt=1)], ...] = Field(
         default=(0.05, 0.1, 0.15, 0.25, 0.35, 0.45), min_length=1
     )
-    blurs: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(default=(0.0, 0.01, 0.02, 0.05, 0.1), min_length=1)
+    blurs: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(default=(0.0, 0.01, 0.02, 0.05), min_length=1)
+    """Gaussian sigma as a share of max(H, W). Beyond the authors' 0.05 the reward's regions outgrow the masks: a
+    region is cut again after the blur, a mask is not."""
     iterations: tuple[Annotated[int, Field(ge=1, le=32)], ...] = Field(default=(1,), min_length=1)
     """Drop iterations of the maps that the reward sees. 1 alone, as in the paper, leaves those of the method as
     configured. Others become part of the result, and are computed for each (layer, head) that the search asks for.

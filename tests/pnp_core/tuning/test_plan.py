@@ -21,7 +21,7 @@ def test_trials_are_spread_over_the_groups_of_layers(tmp_path, random_blip):
     few = planned(tmp_path, salience=salience, search={"trials": 5}).groups
     assert [g.trials for g in few] == [3, 2]
     grid = planned(tmp_path, salience=salience, search={"optimizer": "grid"}).groups
-    assert [g.trials for g in grid] == [60, 60]
+    assert [g.trials for g in grid] == [48, 48]
 
 
 @pytest.mark.parametrize(
