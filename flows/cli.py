@@ -169,8 +169,12 @@ def _execute(
         from flows.console import ProgressBars, errors
         from tasks.runtime import observed_by
 
-        with ProgressBars() as bars, observed_by(bars):
-            summary = flow(config)
+        try:
+            with ProgressBars() as bars, observed_by(bars):
+                summary = flow(config)
+        except KeyboardInterrupt as interruption:
+            errors.print("[yellow]stopped[/]: what is done is kept, the same command continues", soft_wrap=True)
+            raise typer.Exit(130) from interruption
         show(summary, errors if as_json else Console())
         if as_json:
             print(json.dumps(summary.as_json(), ensure_ascii=False), flush=True)

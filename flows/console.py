@@ -151,10 +151,13 @@ def show_tuning(summary: TuneSummary, console: Console) -> None:
     console.print(_stages_table(summary))
     parts = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in summary.search_seconds.items())
     console.print(
-        f"{summary.trials} trials of {summary.settings} different settings on {summary.images} pictures "
+        f"{summary.trials} trials of {summary.settings} different settings on "
+        f"{summary.images - summary.quarantined - summary.without_classes} pictures "
         f"({summary.pairs} pictures x classes); of the search: {parts}",
         soft_wrap=True,
     )
+    if summary.equal_rewards:
+        console.print("[yellow]warning[/]: all settings have the same reward: it cannot tell them apart here")
     if summary.without_classes:
         console.print(f"[yellow]warning[/]: {summary.without_classes} pictures have no class and reward nothing")
     console.print(f"cache          {summary.cache_bytes_per_image / 1000:.1f} kB per picture, all layers and heads")

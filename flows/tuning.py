@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from time import monotonic
 
 from prefect import flow
@@ -14,10 +15,11 @@ from pnp_core.report.tuning_text import tuning_markdown
 from pnp_core.search import Trial
 from pnp_core.tuning.compare import Comparison
 from pnp_core.tuning.objective import require_pictures
-from pnp_core.tuning.plan import TunePlan, parallel_groups, plan_tune
+from pnp_core.tuning.plan import Group, TunePlan, parallel_groups, plan_tune
 from pnp_core.tuning.result import TuneSummary, discard_other_results, finish_tuning, write_best
 from tasks.runtime import observer
 from tasks.tuning import (
+    Searched,
     task_cache_maps,
     task_cache_pictures,
     task_compare,
@@ -53,22 +55,33 @@ def _search(plan: TunePlan, shards: list[ShardRef], summary: TuneSummary) -> lis
     """All groups, as many at a time as there are devices."""
     observer().begin("search", sum(group.trials for group in plan.groups))
     start, at_once = monotonic(), parallel_groups(plan.config)
-    found, spent = [], Counter()
+    found, spent, replayed = [], Counter(), 0
     for first in range(0, len(plan.groups), at_once):
-        futures = [task_search_group.submit(plan, shards, group) for group in plan.groups[first : first + at_once]]
-        for future in futures:
-            searched = future.result()
+        for searched in _search_groups(plan, shards, plan.groups[first : first + at_once]):
             found += searched.trials
             spent.update(searched.seconds)
             summary.regions += searched.regions
+            replayed += searched.replayed
     summary.search_seconds = dict(spent)
-    summary.stages["search"] = StageSummary(len(plan.groups), images=len(found), seconds=monotonic() - start)
+    counts = {"images": len(found), "images_resumed": replayed, "seconds": monotonic() - start}
+    summary.stages["search"] = StageSummary(len(plan.groups), **counts)
     observer().end("search")
     return found
 
 
+def _search_groups(plan: TunePlan, shards: list[ShardRef], groups: tuple[Group, ...]) -> Iterator[Searched]:
+    """Groups side by side in threads; one alone in the main thread, where it can be interrupted."""
+    if len(groups) == 1:
+        yield task_search_group(plan, shards, groups[0])
+        return
+    for future in [task_search_group.submit(plan, shards, group) for group in groups]:
+        yield future.result()
+
+
 def _compare(plan: TunePlan, shards: list[ShardRef], trials: list[Trial], summary: TuneSummary) -> Comparison | None:
-    observer().begin("compare", plan.config.compare.images)
+    if plan.config.compare.masks == "off":
+        return None
+    observer().begin("compare", min(plan.config.compare.images, summary.images - summary.quarantined))
     start = monotonic()
     comparison = task_compare(plan, shards, trials)
     if comparison:

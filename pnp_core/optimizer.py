@@ -94,6 +94,7 @@ def _process(errors: IO[str]) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
         [sys.executable, "-m", "pnp_core.optimizer"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True,
+        start_new_session=True,  # an interruption is for the search, which ends this process
     )  # fmt: skip
     try:
         yield process

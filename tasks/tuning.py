@@ -38,9 +38,10 @@ def task_cache_pictures(plan: TunePlan, shard: ShardRef, maps: StageResult) -> S
 
 @dataclass(frozen=True)
 class Searched:
-    """A group's trials, where the time went, and how many regions CLIP looked at."""
+    """A group's trials, how many of them were in its log, where the time went, and regions CLIP looked at."""
 
     trials: list[Trial]
+    replayed: int
     seconds: dict[str, float]
     regions: int
 
@@ -49,19 +50,20 @@ class Searched:
 def task_search_group(plan: TunePlan, shards: list[ShardRef], group: Group) -> Searched:
     """Search one group of layers, or go on with the search from its log."""
     objective = Objective.create(plan, shards, group_runtime(plan.config.runtime, group.number))
-    watch = observer()
+    log, watch = TrialLog(plan.run, plan.log_file(shards, group)), observer()
+    replayed = min(len(log.trials), group.trials)
     trials = search_group(
         group.number,
         group.space,
         plan.optimizer,
         group.trials,
         plan.config.search.seed,
-        TrialLog(plan.run, plan.log_file(shards, group)),
+        log,
         known_rewards(plan.run, plan.reward_folder(shards)),
         objective,
         lambda n: watch.advance("search", n),
     )
-    return Searched(trials, objective.seconds, objective.judge.seen)
+    return Searched(trials, replayed, objective.seconds, objective.judge.seen)
 
 
 @stage_task("compare")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from pnp_core.search import Trial, best_trial
 from pnp_core.tuning.compare import Comparison
@@ -33,7 +34,7 @@ def tuning_figure(trials: Sequence[Trial], comparison: Comparison | None) -> byt
     )  # fmt: skip
     _heat_map(
         figure, axes[0, 1], trials, best, lambda t: t.setting.threshold, lambda t: t.setting.blur,
-        ("threshold", "blur", "Best reward of each threshold and blur"),
+        ("threshold", "blur", "Best reward of each threshold and blur (grey: not tried)"),
     )  # fmt: skip
     _history(axes[1, 0], trials)
     _against_masks(axes[1, 1], comparison, best)
@@ -59,6 +60,9 @@ def _heat_map(
         values[place] = np.nanmax([values[place], trial.reward])
     axes.set_facecolor("#cccccc")
     image = axes.imshow(values, origin="lower", aspect="auto", cmap="viridis")
+    for row, column in np.argwhere(np.isfinite(values)):
+        shade = "black" if values[row, column] > (np.nanmin(values) + np.nanmax(values)) / 2 else "white"
+        axes.text(column, row - 0.33, f"{values[row, column]:.3f}", ha="center", va="center", color=shade, fontsize=8)
     _star(axes, columns.index(across(best)), rows.index(up(best)), "chosen")
     axes.set_xticks(range(len(columns)), [f"{value:g}" for value in columns])
     axes.set_yticks(range(len(rows)), [f"{value:g}" for value in rows])
@@ -78,7 +82,9 @@ def _history(axes: Axes, trials: Sequence[Trial]) -> None:
         axes.scatter(where, rewards, s=14, alpha=0.6, color=colour, label=f"group {group}: {named}")
         axes.step(where, np.maximum.accumulate(rewards), where="post", color=colour)
         place += len(own)
-    axes.legend(loc="lower right")
+    if len({trial.group for trial in trials}) > 1:
+        axes.legend(loc="best")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     _name(axes, "trial, one group after the other", "reward", "Reward over trials; lines: best so far")
 

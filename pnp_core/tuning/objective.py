@@ -43,7 +43,12 @@ def require_pictures(plan: TunePlan, shards: list[ShardRef]) -> None:
     reasons = quarantine_reasons(plan.maps.folder, shards)
     told = "; ".join(f"{number} x {reason}" for reason, number in list(reasons.items())[:3]) or "see --candidates"
     pictures = sum(shard.samples for shard in shards)
-    raise NothingToTuneError(f"nothing to tune on: none of {pictures} pictures has a class ({told})")
+    advice = "; --image-labels masks or --candidates itm may help" if _by_labels(plan) else ""
+    raise NothingToTuneError(f"nothing to tune on: none of {pictures} pictures has a class ({told}){advice}")
+
+
+def _by_labels(plan: TunePlan) -> bool:
+    return plan.config.salience.candidates.source == "labels"
 
 
 def job_of(plan: TunePlan, setting: Setting, runtime: RuntimeConfig | None = None) -> SalienceJob:

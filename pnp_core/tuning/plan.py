@@ -15,7 +15,7 @@ from pnp_core.backbones import resolve_device
 from pnp_core.cards import DatasetCard, DrawnScenes, load_card
 from pnp_core.clip_model import clip_image_size, clip_revision, load_clip
 from pnp_core.config import RuntimeConfig, SalienceConfig, TuneConfig
-from pnp_core.errors import UnknownNameError, UsageError
+from pnp_core.errors import DatasetError, UnknownNameError, UsageError
 from pnp_core.optimizer import GRID, optimizer_name
 from pnp_core.plan import OTHER_MODEL, class_subset, foreign_to_tiny, ignored_files
 from pnp_core.prompts import build_prompts, clean_class_names
@@ -48,7 +48,7 @@ class TunePlan:
     """The jobs of a tuning run.
 
     Attributes:
-        vocabulary: labels that the reward's softmax runs over.
+        vocabulary: labels that the reward's softmax runs over: all, also where a class subset is tuned for.
         clip_revision: names the judge's weights.
     """
 
@@ -141,12 +141,15 @@ def plan_tune(config: TuneConfig) -> TunePlan:
     vocabulary = subset and tuple(label for label in subset if label)
     if _own_pictures(config) and config.salience.candidates.source == "labels":
         raise UsageError("pictures of your own have no image-level labels; use --candidates itm, clip or file")
+    everything = tuple(range(1, len(card.classes) + 1))
+    if len(everything) < 2:
+        raise UsageError("tuning needs two class names or more, for CLIP to tell apart; add what else may be there")
     revision, size = clip_revision(config.reward.clip), clip_image_size(config.reward.clip)
     salience = SalienceJob.create(config.out, _base(config), config.runtime, card, vocabulary, any_layer=True)
     maps = MapsJob.create(salience, config.space.layers)
     groups = _groups(config, _space(config, maps), optimizer)
     pictures = PicturesJob(maps=maps, size=size)
-    return TunePlan(config, card, maps, pictures, groups, optimizer, salience.vocabulary, revision)
+    return TunePlan(config, card, maps, pictures, groups, optimizer, everything, revision)
 
 
 def _label_source(config: TuneConfig, card: DatasetCard) -> Literal["masks", "boxes", "none"]:
@@ -173,15 +176,21 @@ def tuning_dataset(config: TuneConfig) -> Dataset:
     """
     card = _resolved_card(config)
     split, _ = get_split(card, config.split or card.tuning_split)
-    dataset = open_dataset(
-        card,
-        config.data,
-        split,
-        config.ground_truth,
-        _label_source(config, card),
-        class_subset(config, card),
-        truth=_reads_masks(config, card),
-    )
+    try:
+        dataset = open_dataset(
+            card,
+            config.data,
+            split,
+            config.ground_truth,
+            _label_source(config, card),
+            class_subset(config, card),
+            truth=_reads_masks(config, card),
+        )
+    except DatasetError as error:
+        if config.split is not None:
+            raise
+        others = ", ".join(name for name in card.splits if name != split) or "none"
+        raise DatasetError(f"{error} (tuning takes split {split} unless told otherwise; others: {others})") from error
     return dataset.shuffled(config.search.seed)
 
 

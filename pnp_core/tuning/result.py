@@ -30,6 +30,7 @@ class TuneSummary(Summary):
         best: the setting with the highest reward, and that reward.
         trials, settings: how many trials, and how many different settings they were.
         without_classes: pictures that are neither quarantined nor have a class: nothing in them is rewarded.
+        equal_rewards: whether no setting was better than another.
         pairs: (picture, class) that the reward is a mean over.
         cache_bytes_per_image: of the maps cache.
         regions: that CLIP looked at; equal ones count once.
@@ -41,6 +42,7 @@ class TuneSummary(Summary):
     trials: int = 0
     settings: int = 0
     without_classes: int = 0
+    equal_rewards: bool = False
     pairs: int = 0
     cache_bytes_per_image: float = 0.0
     regions: int = 0
@@ -104,6 +106,7 @@ def write_best(plan: TunePlan, shards: list[ShardRef], trials: list[Trial], summ
     held = [plan.run.size(plan.maps.folder.file(shard.name, "safetensors")) or 0 for shard in shards]
     summary.best = {**asdict(best.setting), "reward": best.reward}
     summary.trials, summary.settings = len(trials), len({trial.setting for trial in trials})
+    summary.equal_rewards = len({trial.reward for trial in trials}) == 1 and summary.settings > 1
     summary.pairs = sum(len(picture.classes) for picture in pictures)
     summary.without_classes = summary.images - summary.quarantined - len(pictures)
     summary.cache_bytes_per_image = sum(held) / max(1, len(pictures))

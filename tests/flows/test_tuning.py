@@ -162,7 +162,16 @@ def test_pictures_of_ones_own_need_neither_labels_nor_masks(tmp_path):
 def test_pictures_that_all_fail_end_in_one_line_with_the_reason(tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos/torn.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-    given = ["tune", "folder", "--data", str(tmp_path / "photos"), "--classes", "star", "--out", str(tmp_path / "out")]
+    given = [
+        "tune",
+        "folder",
+        "--data",
+        str(tmp_path / "photos"),
+        "--classes",
+        "star,car",
+        "--out",
+        str(tmp_path / "out"),
+    ]
     result = runner.invoke(app, given)
     assert result.exit_code == 1
     assert "nothing to tune on: none of 1 pictures has a class (1 x" in result.stderr.splitlines()[-1]
@@ -217,6 +226,7 @@ def test_pictures_without_a_class_are_counted(tmp_path):
     assert found["stages"]["pictures"]["images"] + found["quarantined"] + found["without_classes"] == 12
 
 
+@pytest.mark.slow
 def test_groups_side_by_side_give_what_they_give_one_after_the_other(tmp_path, random_blip):
     found = {}
     for parallel in (1, 2):
@@ -240,6 +250,7 @@ def test_what_another_search_chose_does_not_stay_behind(tuned, tmp_path):
     assert not any((out / name).exists() for name in ("best.yaml", "tune.json", "tuning.png"))
 
 
+@pytest.mark.slow
 def test_comparison_follows_the_masks_not_only_the_pictures(shared_data, tmp_path):
     data = voc_copy(shared_data, tmp_path / "data", masks=True)
     given = ["--data", str(data), "--trials", "2", "--out", str(tmp_path / "out")]
@@ -300,7 +311,8 @@ def test_search_killed_at_a_random_trial_gives_the_same_best_and_the_same_log(tm
         (["scenes", "--clip", "ViT-B-17"], "unknown CLIP model 'ViT-B-17'"),
         (["scenes", "--split", "dev"], "unknown split of dataset scenes 'dev'"),
         (["scenes", "--classes", "cat"], "classes are for pictures of your own"),
-        (["folder", "--classes", "cat"], "say where your pictures are with --data"),
+        (["folder", "--classes", "cat,dog"], "say where your pictures are with --data"),
+        (["folder", "--data", ".", "--classes", "cat"], "tuning needs two class names or more"),
         (["voc21"], "dataset voc21 is read from disk; say where with --data"),
         (["folder", "--data", ".", "--classes", "star", "--candidates", "labels"], "have no image-level labels"),
     ],
