@@ -104,11 +104,11 @@ def test_yaml_holds_where_no_option_is_given_and_options_win_over_it(tmp_path):
         "{preset: authors, limit: 5, shards: 2, png: true, masks: {threshold: 0.3}, runtime: {device: cpu}}"
     )
     none = {"preset": None, "backbone": None, "device": None, "limit": None, "shards": None, "png": None}
-    config = EvalConfig.model_validate(_values(path, None, **none, out="x"))
+    config = EvalConfig.model_validate(_values(str(path), None, **none, out="x"))
     assert (config.preset, config.limit, config.shards, config.png) == ("authors", 5, 2, True)
     assert (config.masks.threshold, config.masks.sum, config.runtime.device) == (0.3, "first_twice", "cpu")
     options = {**none, "preset": "tiny", "limit": 7, "png": False, "device": "cuda"}
-    config = EvalConfig.model_validate(_values(path, None, **options, out="x"))
+    config = EvalConfig.model_validate(_values(str(path), None, **options, out="x"))
     assert (config.preset, config.limit, config.shards, config.png) == ("tiny", 7, 2, False)
     assert (config.masks.threshold, config.runtime.device) == (0.3, "cuda")
 
