@@ -54,7 +54,7 @@ def test_layers_are_cut_into_neighbouring_groups():
     assert SPACE.groups(1) == [SPACE]
 
 
-QUICK = ("random-search", "grid-search", "random-annealing", "particle-swarm")
+QUICK = ("random-search", "particle-swarm")
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_every_optimizer_of_the_library_goes_on_with_the_same_sequence(optimizer
     assert logs[0] == logs[1]
 
 
-@pytest.mark.parametrize("cut", [0, 9])
+@pytest.mark.parametrize("cut", [9])
 def test_a_search_killed_at_any_trial_gives_the_same_log(cut, tmp_path):
     undisturbed = search(tmp_path / "a", "bayesian", trials=12)
     with pytest.raises(Killed):

@@ -150,7 +150,7 @@ def test_clip_takes_very_thin_pictures_without_enlarging_them(clip_folder):
 def test_clip_revision_follows_the_weights_and_names_what_is_missing(clip_folder, tmp_path):
     first = clip_revision(ClipConfig(model=f"local-dir:{clip_folder}"))
     assert first == clip_revision(ClipConfig(model=f"local-dir:{clip_folder}"))
-    assert clip_revision(ClipConfig()) == "ViT-B-16:openai"
+    assert clip_revision(ClipConfig()) == "ViT-B-16:openai:quickgelu"
     with pytest.raises(CheckpointError, match=r"open_clip_config\.json is missing"):
         clip_revision(ClipConfig(model=f"local-dir:{tmp_path}"))
     with pytest.raises(UnknownNameError, match="did you mean 'ViT-B-16'"):
@@ -161,5 +161,5 @@ def test_clip_revision_follows_the_weights_and_names_what_is_missing(clip_folder
 
 def test_clip_without_a_network_says_what_to_do(monkeypatch):
     load_clip.cache_clear()
-    with pytest.raises(CheckpointError, match="without a network give local weights"):
+    with pytest.raises(CheckpointError, match="without a network give a weights file"):
         load_clip(ClipConfig(model="ViT-B-32", pretrained="laion2b_s34b_b79k"), "cpu")
