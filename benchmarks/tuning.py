@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +22,7 @@ import open_clip
 import torch
 from transformers import BlipForImageTextRetrieval
 
+from benchmarks.salience import seconds
 from pnp_core.backbones import locate_checkpoint
 from pnp_core.config import TuneConfig
 from pnp_core.images import decode_image
@@ -48,13 +48,6 @@ def configured(size: str, images: int, folder: Path) -> TuneConfig:
         backbone = {"checkpoint": str(checkpoint), "image_size": 336, "heads": 12}
         values["salience"] = {"backbone": backbone, "caption": {"mode": "joint"}}
     return TuneConfig.model_validate(values)
-
-
-def seconds(work: Callable[[], object]) -> float:
-    """Wall time of one call."""
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
 
 
 def plainly(plan: TunePlan, shards: list[ShardRef]) -> Callable[[Setting], None]:

@@ -147,6 +147,11 @@ def _one_line_errors(debug: bool) -> Iterator[None]:
     """Whatever goes wrong, a user gets one line; --debug shows the rest."""
     try:
         yield
+    except KeyboardInterrupt as interruption:
+        from flows.console import errors
+
+        errors.print("[yellow]stopped[/]: what is done is kept, the same command continues", soft_wrap=True)
+        raise typer.Exit(130) from interruption
     except PnpError as error:
         _fail(error, debug)
     except Exception as error:
@@ -169,12 +174,8 @@ def _execute(
         from flows.console import ProgressBars, errors
         from tasks.runtime import observed_by
 
-        try:
-            with ProgressBars() as bars, observed_by(bars):
-                summary = flow(config)
-        except KeyboardInterrupt as interruption:
-            errors.print("[yellow]stopped[/]: what is done is kept, the same command continues", soft_wrap=True)
-            raise typer.Exit(130) from interruption
+        with ProgressBars() as bars, observed_by(bars):
+            summary = flow(config)
         show(summary, errors if as_json else Console())
         if as_json:
             print(json.dumps(summary.as_json(), ensure_ascii=False), flush=True)

@@ -67,7 +67,8 @@ class Sight:
     elsewhere: tuple[Float[np.ndarray, "R V"], ...] = ()
 
 
-def _softmax(values: np.ndarray) -> np.ndarray:
+def softmax(values: Float[np.ndarray, "*R V"]) -> Float[np.ndarray, "*R V"]:
+    """Probabilities from scaled similarities, over the last axis."""
     powers = np.exp(values - values.max(axis=-1, keepdims=True))
     return powers / powers.sum(axis=-1, keepdims=True)
 
@@ -81,7 +82,7 @@ def authors(sight: Sight) -> Float[np.ndarray, " R"]:
     scores = np.zeros(len(sight.label))
     for i, (label, labels) in enumerate(zip(sight.label, sight.labels, strict=True)):
         own = list(labels)
-        here, empty = _softmax(sight.similarity[i, own]), _softmax(sight.blank[own])
+        here, empty = softmax(sight.similarity[i, own]), softmax(sight.blank[own])
         scores[i] = here[own.index(label)] > empty[own.index(label)]
     # On some devices an empty region and an empty picture differ in the last bit.
     return np.where(sight.area > 0, scores, 0.0)
@@ -94,8 +95,8 @@ def contrast(sight: Sight) -> Float[np.ndarray, " R"]:
     score is graded. Without the area nothing would speak against a region that is the whole picture.
     """
     rows = np.arange(len(sight.label))
-    here = _softmax(sight.similarity)[rows, sight.label]
-    return np.where(sight.area > 0, here - _softmax(sight.blank)[sight.label] - sight.area, 0.0)
+    here = softmax(sight.similarity)[rows, sight.label]
+    return np.where(sight.area > 0, here - softmax(sight.blank)[sight.label] - sight.area, 0.0)
 
 
 def control(sight: Sight) -> Float[np.ndarray, " R"]:
@@ -105,7 +106,7 @@ def control(sight: Sight) -> Float[np.ndarray, " R"]:
     well. The softmax is over the whole vocabulary. An empty region and the whole picture score 0.
     """
     rows = np.arange(len(sight.label))
-    here, *elsewhere = (_softmax(seen)[rows, sight.label] for seen in (sight.similarity, *sight.elsewhere))
+    here, *elsewhere = (softmax(seen)[rows, sight.label] for seen in (sight.similarity, *sight.elsewhere))
     return here - np.mean(elsewhere, axis=0)
 
 

@@ -118,6 +118,22 @@ class TrialLog:
             for row in self._run.read_table(self._file).to_pylist()
         ]
 
+    def replay(self, number: int, setting: Setting) -> Trial | None:
+        """The trial of that number, None when it was not made yet.
+
+        Raises:
+            CorruptRunError: it was of another setting.
+        """
+        if number >= len(self.trials):
+            return None
+        trial = self.trials[number]
+        if trial.setting != setting:
+            raise CorruptRunError(
+                f"the log of group {trial.group} is of another search: trial {number} was {trial.setting}, "
+                f"now {setting}; choose another --out"
+            )
+        return trial
+
     def append(self, trial: Trial) -> None:
         """Add a trial."""
         self.trials.append(trial)
@@ -150,35 +166,19 @@ def search_group(
     tried: list[Trial] = []
 
     def objective(position: tuple[int, ...]) -> float:
-        tried.append(_next_trial(group, len(tried), space.at(position), log, rewards, reward))
+        setting = space.at(position)
+        trial = log.replay(len(tried), setting)
+        if trial is None:
+            if setting not in rewards:
+                rewards[setting] = reward(setting)
+            trial = Trial(group, len(tried), setting, rewards[setting])
+            log.append(trial)
+        tried.append(trial)
         progress(1)
-        return tried[-1].reward
+        return trial.reward
 
     optimize(optimizer, space.sizes, trials, seed, group, objective)
     return tried
-
-
-def _next_trial(
-    group: int,
-    number: int,
-    setting: Setting,
-    log: TrialLog,
-    known: dict[Setting, float],
-    reward: Callable[[Setting], float],
-) -> Trial:
-    if number < len(log.trials):
-        trial = log.trials[number]
-        if trial.setting != setting:
-            raise CorruptRunError(
-                f"the log of group {group} is of another search: trial {number} was {trial.setting}, now {setting}; "
-                f"choose another --out"
-            )
-        return trial
-    if setting not in known:
-        known[setting] = reward(setting)
-    trial = Trial(group, number, setting, known[setting])
-    log.append(trial)
-    return trial
 
 
 def best_trial(trials: Iterable[Trial]) -> Trial:

@@ -22,21 +22,12 @@ from pnp_core.prompts import PromptBatch
 from pnp_core.records import Progress, Quarantined, Sample, ShardRef, StageResult, silent
 from pnp_core.salience import all_salience, check_layer_head, check_salient, useful_layers
 from pnp_core.shards import read_shard
-from pnp_core.stages.salience import Look, SalienceJob, look_at
+from pnp_core.stages.salience import PICTURE_COLUMNS, Look, SalienceJob, look_at, picture_row
 from pnp_core.store import RunFolder, StageFolder, StageOutput, fingerprint, table_bytes
 
 MAPS = "tuning-maps"
 PICTURES = "tuning-pictures"
 VERSION = 1
-_SCHEMA = pa.schema(
-    [
-        ("key", pa.string()),
-        ("source", pa.string()),
-        ("height", pa.int32()),
-        ("width", pa.int32()),
-        ("classes", pa.list_(pa.int32())),
-    ]
-)
 
 
 @dataclass(frozen=True)
@@ -137,19 +128,11 @@ def cache_maps(job: MapsJob, shard: ShardRef, progress: Progress = silent) -> St
             elif result[1].classes:
                 sample, maps = result
                 kept.append(relative_to_peak(maps.maps))
-                rows.append(
-                    {
-                        "key": sample.key,
-                        "source": sample.source,
-                        "height": maps.height,
-                        "width": maps.width,
-                        "classes": list(maps.classes),
-                    }
-                )
+                rows.append(picture_row(sample, maps))
         pairs = [pair_name(layer, head) for layer in job.layers for head in range(heads)]
         nothing = [np.zeros((len(pairs), 0, 0, 0), np.float16)]
         tensors = {name: np.concatenate([maps[i] for maps in kept or nothing]) for i, name in enumerate(pairs)}
-        table = pa.Table.from_pylist(rows, schema=_SCHEMA)
+        table = pa.Table.from_pylist(rows, schema=pa.schema(PICTURE_COLUMNS))
         files = {"safetensors": save_tensors(tensors), "parquet": table_bytes(table)}
         return StageOutput(files, len(rows), quarantined)
 

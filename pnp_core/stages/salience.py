@@ -276,11 +276,7 @@ def extract_shard(job: SalienceJob, shard: ShardRef, progress: Progress = silent
             tensors[sample.key] = np.ascontiguousarray(maps.maps)
             rows.append(
                 {
-                    "key": sample.key,
-                    "source": sample.source,
-                    "height": maps.height,
-                    "width": maps.width,
-                    "classes": list(maps.classes),
+                    **picture_row(sample, maps),
                     "itm": maps.itm.tolist(),
                     "scores": list(maps.scores),
                     "chosen": maps.chosen,
@@ -294,13 +290,30 @@ def extract_shard(job: SalienceJob, shard: ShardRef, progress: Progress = silent
     return job.folder.complete(shard.name, shard.sha256, work)
 
 
+PICTURE_COLUMNS = [
+    ("key", pa.string()),
+    ("source", pa.string()),
+    ("height", pa.int32()),
+    ("width", pa.int32()),
+    ("classes", pa.list_(pa.int32())),
+]
+"""What every table of maps says of a picture."""
+
+
+def picture_row(sample: Sample, maps: SalienceMaps) -> dict[str, Any]:
+    """A picture as a row of `PICTURE_COLUMNS`."""
+    return {
+        "key": sample.key,
+        "source": sample.source,
+        "height": maps.height,
+        "width": maps.width,
+        "classes": list(maps.classes),
+    }
+
+
 _SCHEMA = pa.schema(
     [
-        ("key", pa.string()),
-        ("source", pa.string()),
-        ("height", pa.int32()),
-        ("width", pa.int32()),
-        ("classes", pa.list_(pa.int32())),
+        *PICTURE_COLUMNS,
         ("itm", pa.list_(pa.float32())),
         ("scores", pa.list_(pa.float32())),
         ("chosen", pa.string()),
