@@ -24,7 +24,6 @@ from transformers import BlipForImageTextRetrieval
 
 from benchmarks.salience import seconds
 from pnp_core.backbones import locate_checkpoint
-from pnp_core.config import TuneConfig
 from pnp_core.images import decode_image
 from pnp_core.prompts import build_prompts
 from pnp_core.records import ShardRef
@@ -32,6 +31,7 @@ from pnp_core.search import TRIALS_PER_GROUP, Setting, Trial, TrialLog, search_g
 from pnp_core.shards import read_shard
 from pnp_core.stages.cache import cache_maps, cache_pictures
 from pnp_core.stages.salience import look_at, look_with_dropout, model_pixels
+from pnp_core.tuning.config import TuneConfig
 from pnp_core.tuning.objective import Objective, job_of
 from pnp_core.tuning.plan import TunePlan, plan_tune, shard_tuning
 from tests.models import LARGE, save_random_blip

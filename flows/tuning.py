@@ -9,11 +9,11 @@ from time import monotonic
 from prefect import flow
 
 from flows.stages import run_shard_stage, run_stage
-from pnp_core.config import TuneConfig
 from pnp_core.records import ShardRef, StageSummary
 from pnp_core.report.tuning_text import tuning_markdown
 from pnp_core.search import Trial
 from pnp_core.tuning.compare import Comparison
+from pnp_core.tuning.config import TuneConfig
 from pnp_core.tuning.objective import require_pictures
 from pnp_core.tuning.plan import Group, TunePlan, parallel_groups, plan_tune
 from pnp_core.tuning.result import TuneSummary, discard_other_results, finish_tuning, write_best

@@ -7,7 +7,7 @@ how fast (`RuntimeConfig`) is kept apart and enters no fingerprint.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -268,108 +268,6 @@ class LabelConfig(LabellingConfig):
     def own_defaults(cls, values: dict[str, Any]) -> dict[str, Any]:
         """A corpus has no image-level labels, and a class that is absent would claim pixels all the same."""
         return {"salience": {"candidates": {"source": "itm", "fallback": "background"}}}
-
-
-class RewardConfig(Config):
-    """What a trial of the search is worth (ALGORITHM section 6)."""
-
-    kind: Literal["authors", "contrast", "control"] = "control"
-    """`control`: how much more a region shows its class than regions of its shape elsewhere do. `contrast`: than an
-    empty picture does, less the share it covers; one look per region in place of three. `authors`: how often it
-    shows more than an empty picture. docs/tuning.md says what they are worth."""
-    clip: ClipConfig = ClipConfig(model="ViT-L-14-336")
-    """The judge. The authors' own by default."""
-    batch_size: int = Field(default=32, ge=1)
-    """Regions per forward pass of CLIP. Changes the last digits of rewards, since CLIP rounds differently."""
-
-
-class SpaceConfig(Config):
-    """What the search chooses from: the product of all lists."""
-
-    layers: tuple[int, ...] | None = Field(default=None, min_length=1)
-    """Cross-attention layers, counted from 0; all whose salience is not zero when empty."""
-    heads: tuple[int, ...] | None = Field(default=None, min_length=1)
-    """Heads, counted from 0; all when empty."""
-    thresholds: tuple[Annotated[float, Field(ge=0, lt=1)], ...] = Field(
-        default=(0.05, 0.1, 0.15, 0.25, 0.35, 0.45), min_length=1
-    )
-    blurs: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(default=(0.0, 0.01, 0.02, 0.05), min_length=1)
-    """Gaussian sigma as a share of max(H, W). Beyond the authors' 0.05 the reward's regions outgrow the masks: a
-    region is cut again after the blur, a mask is not."""
-    iterations: tuple[Annotated[int, Field(ge=1, le=32)], ...] = Field(default=(1,), min_length=1)
-    """Drop iterations of the maps that the reward sees. 1 alone, as in the paper, leaves those of the method as
-    configured. Others become part of the result, and are computed for each (layer, head) that the search asks for.
-    """
-
-    @model_validator(mode="after")
-    def _each_value_once(self) -> SpaceConfig:
-        named = {"thresholds": self.thresholds, "blurs": self.blurs, "iterations": self.iterations}
-        named |= {"layers": self.layers or (), "heads": self.heads or ()}
-        for name, values in named.items():
-            if len(set(values)) < len(values):
-                raise ValueError(f"{name} holds a value twice")
-        return self
-
-
-class SearchConfig(Config):
-    """How the space is searched (Gradient-Free-Optimizers)."""
-
-    optimizer: str = "random-search"
-    """Any of the library's by name, such as random-search, grid-search, bayesian, particle-swarm."""
-    trials: int | None = Field(default=None, ge=1)
-    """Trials of all groups together. 34 for each of 3 groups when empty, as in the paper; for grid-search all."""
-    groups: int = Field(default=3, ge=1)
-    """The layers are cut into so many groups, each searched by itself; fewer where there are fewer layers."""
-    seed: int = Field(default=0, ge=0)
-    """Of the search and of the choice of pictures."""
-    parallel: int | None = Field(default=None, ge=1)
-    """Groups searched at the same time; one per GPU when empty. Changes nothing but the time."""
-
-
-class CompareConfig(Config):
-    """Where there are masks, every setting that was tried is scored with them afterwards, for people to see what
-    the reward is worth. The choice is made before and never looks at it.
-    """
-
-    masks: Literal["off", "plain", "full"] = "plain"
-    """`plain`: threshold and blur of the maps that the search saw; `full`: the whole method, drop iterations and
-    CRF included."""
-    images: int = Field(default=40, ge=1)
-    """The first so many of the tuning pictures."""
-
-
-class TuneConfig(DatasetConfig, PipelineConfig):
-    """The `tune` flow: choose layer, head, threshold and blur from image-level labels."""
-
-    classes: tuple[str, ...] = ()
-    """Class names for pictures of your own; `data` is then anything that `label` takes."""
-    image_column: str | None = None
-    """Column of a Parquet source; found by itself when there is only one that fits."""
-    images: int = Field(default=100, ge=1)
-    """Pictures to tune on, drawn at random by the search's seed."""
-    images_per_shard: int = Field(default=32, ge=1)
-    reward: RewardConfig = RewardConfig()
-    space: SpaceConfig = SpaceConfig()
-    search: SearchConfig = SearchConfig()
-    compare: CompareConfig = CompareConfig()
-
-    @property
-    def title(self) -> str:
-        """Name of a run, for people."""
-        return "-".join(str(part) for part in ("tune", self.dataset, self.split, self.images) if part is not None)
-
-    @classmethod
-    def own_defaults(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Pictures of one's own have no image-level labels."""
-        if not values.get("classes"):
-            return {}
-        return {"dataset": "folder", "salience": {"candidates": {"source": "itm"}}}
-
-    @model_validator(mode="after")
-    def _own_pictures_or_a_dataset(self) -> TuneConfig:
-        if self.classes and self.dataset != "folder":
-            raise ValueError(f"classes are for pictures of your own (dataset folder); {self.dataset} has its own")
-        return self
 
 
 _AUTHORS_BACKBONE = {

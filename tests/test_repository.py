@@ -74,7 +74,7 @@ def test_wheel_holds_cards_and_weights_and_runs_from_another_directory(tmp_path)
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         archive.extractall(tmp_path / "site")
-    assert {"pnp_core/_cards/scenes.yaml", "pnp_core/_tiny/model.safetensors", "flows/cli.py"} <= names
+    assert {"pnp_core/_cards/scenes.yaml", "pnp_core/_tiny/model.safetensors", "flows/cli/__init__.py"} <= names
     assert not any(name.startswith(("datasets/", "tests/", "training/")) for name in names)
     script = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"

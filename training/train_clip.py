@@ -7,7 +7,6 @@ Two CPU cores are enough; docs/tiny-clip.md says what was measured.
 
 from __future__ import annotations
 
-import argparse
 import math
 import time
 from pathlib import Path
@@ -17,6 +16,7 @@ from open_clip.model import CLIP
 from torch.nn import functional as F
 
 from pnp_core.shapes import CLASS_NAMES
+from training.common import parser, read_arguments, set_rate
 from training.data import PictureBank, augment, scene_bank, window_bank
 from training.tiny_blip import build_tokenizer
 from training.tiny_clip import CONTEXT, IMAGE_SIZE, MEAN, STD, build_clip, save_clip
@@ -119,9 +119,7 @@ def train(seed: int, out: Path, steps: int, rate: float, scenes: int, windows: i
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.05, betas=(0.9, 0.98))
     start, shown = time.monotonic(), {"scenes": 0.0, "windows": 0.0}
     for step in range(steps):
-        factor = min(1, (step + 1) / 200) * 0.5 * (1 + math.cos(math.pi * step / steps))
-        for group in optimizer.param_groups:
-            group["lr"] = rate * max(factor, 0.01)
+        set_rate(optimizer, rate, step, steps)
         pixels, labels = _batch(banks, batch, generator)
         template = int(torch.randint(0, len(TEMPLATES), (1,), generator=generator))
         with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -154,18 +152,10 @@ def train(seed: int, out: Path, steps: int, rate: float, scenes: int, windows: i
 
 def main() -> None:
     """Read the arguments and train."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=8000)
-    parser.add_argument("--rate", type=float, default=1e-3)
-    parser.add_argument("--scenes", type=int, default=16000)
-    parser.add_argument("--windows", type=int, default=12000)
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--threads", type=int, default=2)
-    arguments = vars(parser.parse_args())
-    torch.set_num_threads(arguments.pop("threads"))
-    train(**arguments)
+    made = parser(__doc__)
+    made.add_argument("--steps", type=int, default=8000)
+    made.add_argument("--rate", type=float, default=1e-3)
+    train(**read_arguments(made))
 
 
 if __name__ == "__main__":

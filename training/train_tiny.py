@@ -7,8 +7,6 @@ Two CPU cores are enough; docs/tiny-model.md says what was measured.
 
 from __future__ import annotations
 
-import argparse
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -20,6 +18,7 @@ from torch.nn import functional as F
 from transformers import BlipForImageTextRetrieval
 
 from pnp_core.shapes import CLASS_NAMES, CLASSES
+from training.common import parser, read_arguments, set_rate
 from training.data import MODEL_SIZE, PictureBank, augment, scene_bank, window_bank
 from training.tiny_blip import build_model, build_tokenizer, regauge
 
@@ -210,9 +209,7 @@ def run_phase(learner: Learner, phase: Phase, banks: dict[str, PictureBank], bat
     start = time.monotonic()
     for step in range(phase.steps):
         progress = step / phase.steps
-        factor = min(1, (step + 1) / 200) * 0.5 * (1 + math.cos(math.pi * progress))
-        for group in optimizer.param_groups:
-            group["lr"] = phase.rate * max(factor, 0.01)
+        set_rate(optimizer, phase.rate, step, phase.steps)
         kind = "windows" if torch.rand(1, generator=generator) < phase.windows(progress) else "scenes"
         low, high = phase.kept_in_windows if kind == "windows" else phase.kept(progress)
         keep = low + (high - low) * float(torch.rand(1, generator=generator))
@@ -259,17 +256,9 @@ def train(seed: int, out: Path, scenes: int, windows: int, batch: int, stretch: 
 
 def main() -> None:
     """Read the arguments and train."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--stretch", type=float, default=1.0, help="factor on the number of steps")
-    parser.add_argument("--scenes", type=int, default=16000)
-    parser.add_argument("--windows", type=int, default=12000)
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--threads", type=int, default=2)
-    arguments = vars(parser.parse_args())
-    torch.set_num_threads(arguments.pop("threads"))
-    train(**arguments)
+    made = parser(__doc__)
+    made.add_argument("--stretch", type=float, default=1.0, help="factor on the number of steps")
+    train(**read_arguments(made))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from pnp_core.config import MaskConfig, TuneConfig
+from pnp_core.config import MaskConfig
 from pnp_core.errors import DatasetError
 from pnp_core.images import decode_image, decode_label_map
 from pnp_core.masks import make_label_map
@@ -24,6 +24,7 @@ from pnp_core.records import Progress, SalienceMaps, Sample, ShardRef, silent
 from pnp_core.search import Setting, Trial, best_trial
 from pnp_core.stages.cache import CachedPicture, read_pictures
 from pnp_core.store import fingerprint, table_bytes
+from pnp_core.tuning.config import TuneConfig
 from pnp_core.tuning.objective import setting_maps
 from pnp_core.tuning.plan import TunePlan, tuning_dataset
 

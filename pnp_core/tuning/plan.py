@@ -14,7 +14,7 @@ import torch
 from pnp_core.backbones import resolve_device
 from pnp_core.cards import DatasetCard, DrawnScenes, load_card
 from pnp_core.clip_model import clip_image_size, clip_revision, load_clip
-from pnp_core.config import RuntimeConfig, SalienceConfig, TuneConfig
+from pnp_core.config import RuntimeConfig, SalienceConfig
 from pnp_core.errors import DatasetError, UnknownNameError, UsageError
 from pnp_core.optimizer import GRID, optimizer_name
 from pnp_core.plan import OTHER_MODEL, class_subset, foreign_to_tiny, ignored_files
@@ -29,6 +29,7 @@ from pnp_core.sources import Source, open_source, subset_of
 from pnp_core.stages.cache import MapsJob, PicturesJob
 from pnp_core.stages.salience import SalienceJob
 from pnp_core.store import RunFolder, fingerprint
+from pnp_core.tuning.config import TuneConfig
 
 SEARCH_VERSION = 1
 """Goes up when the same seed gives other trials."""

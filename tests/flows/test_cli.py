@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from flows.cli import _values, app
+from flows.cli import app
+from flows.cli.options import PipelineOptions
 from pnp_core.config import PRESETS, EvalConfig
 
 runner = CliRunner()
@@ -103,20 +104,18 @@ def test_yaml_holds_where_no_option_is_given_and_options_win_over_it(tmp_path):
     path.write_text(
         "{preset: authors, limit: 5, shards: 2, png: true, masks: {threshold: 0.3}, runtime: {device: cpu}}"
     )
-    none = {"preset": None, "backbone": None, "device": None, "limit": None, "shards": None, "png": None}
-    config = EvalConfig.model_validate(_values(str(path), None, **none, out="x"))
+    config = EvalConfig.model_validate(PipelineOptions(config=str(path)).values({"out": "x", "limit": None}))
     assert (config.preset, config.limit, config.shards, config.png) == ("authors", 5, 2, True)
     assert (config.masks.threshold, config.masks.sum, config.runtime.device) == (0.3, "first_twice", "cpu")
-    options = {**none, "preset": "tiny", "limit": 7, "png": False, "device": "cuda"}
-    config = EvalConfig.model_validate(_values(str(path), None, **options, out="x"))
+    options = PipelineOptions(config=str(path), preset="tiny", device="cuda")
+    config = EvalConfig.model_validate(options.values({"out": "x", "limit": 7, "png": False}))
     assert (config.preset, config.limit, config.shards, config.png) == ("tiny", 7, 2, False)
     assert (config.masks.threshold, config.runtime.device) == (0.3, "cuda")
 
 
 def test_checkpoint_without_preset_starts_from_the_authors():
-    none = {"backbone": None, "device": None}
-    assert _values(None, "some/folder", None, **none)["preset"] == "authors"
-    assert _values(None, "tiny", None, **none)["preset"] == _values(None, None, None, **none)["preset"] == "tiny"
+    assert PipelineOptions(checkpoint="some/folder").values({})["preset"] == "authors"
+    assert PipelineOptions(checkpoint="tiny").values({})["preset"] == PipelineOptions().values({})["preset"] == "tiny"
 
 
 def test_error_nobody_foresaw_is_one_line_too(pictures, tmp_path, monkeypatch):

@@ -1,0 +1,7 @@
+"""`python -m flows.cli` is `pnp-ovss`."""
+
+import sys
+
+from flows.cli import main
+
+sys.exit(main())
