@@ -2,11 +2,12 @@
 
 from prefect import flow
 
+from flows.reporting import progress_artifacts
 from flows.stages import run_shard_stage, run_stages
 from pnp_core.config import EvalConfig
 from pnp_core.plan import finish_run, plan_eval
 from pnp_core.records import RunSummary
-from tasks.report import task_contact_sheet
+from tasks.report import task_report
 from tasks.sharding import task_shard_dataset
 
 
@@ -19,7 +20,8 @@ def evaluate_dataset(config: EvalConfig) -> RunSummary:
     plan = plan_eval(config)
     summary = RunSummary(config.out, masks=plan.masks.place)
     shards = run_shard_stage(lambda: task_shard_dataset(config), summary)
-    run_stages(plan, shards, summary)
-    task_contact_sheet(plan, shards)
-    finish_run(config, plan, shards, summary)
+    with progress_artifacts():
+        masked = run_stages(plan, shards, summary, config.dispatch)
+    task_report(plan, masked, summary)
+    finish_run(config, plan, summary)
     return summary

@@ -8,7 +8,8 @@ from time import monotonic
 
 from prefect import flow
 
-from flows.stages import run_shard_stage, run_stage
+from flows.reporting import progress_artifacts
+from flows.stages import Stage, run_shard_stage, run_stage
 from pnp_core.records import ShardRef, StageSummary
 from pnp_core.report.tuning_text import tuning_markdown
 from pnp_core.search import Trial
@@ -38,8 +39,9 @@ def tune_dataset(config: TuneConfig) -> TuneSummary:
     plan = plan_tune(config)
     summary = TuneSummary(config.out)
     shards = run_shard_stage(lambda: task_shard_tuning(config), summary)
-    maps = run_stage("maps", lambda s, _: task_cache_maps(plan, s), shards, None, summary)
-    run_stage("pictures", lambda s, r: task_cache_pictures(plan, s, r), shards, maps, summary)
+    with progress_artifacts():
+        maps = run_stage(Stage("maps", task_cache_maps, plan), [(s, None) for s in shards], summary, config.dispatch)
+        run_stage(Stage("pictures", task_cache_pictures, plan), maps, summary, config.dispatch)
     summary.quarantined = summary.stages["maps"].quarantined
     require_pictures(plan, shards)
     discard_other_results(plan, shards)

@@ -179,6 +179,42 @@ class RuntimeConfig(Config):
     """`auto` (the first GPU, else the CPU), `cpu`, `cuda`, `cuda:1`, `mps` ..."""
     batch_size: int = Field(default=16, ge=1)
     """Pictures per forward pass."""
+    threads: int | None = Field(default=None, ge=1)
+    """Threads of torch on the CPU, in every process that works for the run. When empty as many as torch takes by
+    itself where the run is started: another number would change last bits."""
+
+
+class DispatchConfig(Config):
+    """Who works on the shards, and how often it is tried. Enters no fingerprint."""
+
+    mode: Literal["inline", "deployment", "dask"] = "inline"
+    """`inline`: this process, one shard after the other. `deployment`: salience in batches of shards by the workers
+    of a Prefect deployment. `dask`: salience and masks by the workers of a Dask cluster (extra `dask`)."""
+    deployment: str = "salience/gpu"
+    """For `deployment`: the Prefect deployment of the salience flow."""
+    scheduler: str | None = None
+    """For `dask`: address of its scheduler, such as tcp://host:8786; a cluster on this machine when empty."""
+    workers: int = Field(default=1, ge=1)
+    """Batches at the same time, or processes of a Dask cluster on this machine: the number of GPUs, usually."""
+    most_shards: int = Field(default=256, ge=1)
+    """Shards in a batch at most; otherwise there is one batch per worker."""
+    attempts: int = Field(default=3, ge=1)
+    """A shard that failed so many times is set aside, and the rest goes on."""
+    backoff: float = Field(default=5, ge=0)
+    """Seconds before the second attempt; twice as many before each further one."""
+    shard_seconds: float | None = Field(default=None, gt=0)
+    """Time limit for one shard in one stage: one that takes longer has failed."""
+    lost_after: float = Field(default=1800, gt=0)
+    """For `deployment`: a worker that finishes no shard for so many seconds, its start included, is taken for
+    lost. The automation that `pnp-ovss deploy` sets up finds most lost ones within minutes."""
+
+    def delay(self, attempt: int) -> float:
+        """Seconds to wait after so many failed attempts.
+
+        >>> [DispatchConfig(backoff=5).delay(n) for n in (1, 2, 3)]
+        [5.0, 10.0, 20.0]
+        """
+        return float(self.backoff * 2 ** (attempt - 1))
 
 
 class PipelineConfig(Config):
@@ -194,6 +230,7 @@ class PipelineConfig(Config):
     salience: SalienceConfig = SalienceConfig()
     masks: MaskConfig = MaskConfig()
     runtime: RuntimeConfig = RuntimeConfig()
+    dispatch: DispatchConfig = DispatchConfig()
 
     @model_validator(mode="before")
     @classmethod
@@ -252,14 +289,12 @@ class EvalConfig(DatasetConfig, LabellingConfig):
         return "-".join(str(part) for part in (self.dataset, self.split, self.limit) if part is not None)
 
 
-class LabelConfig(LabellingConfig):
-    """The `label` flow: masks for a user's own pictures."""
+class OwnPicturesConfig(LabellingConfig):
+    """What the flows share that label a user's own pictures."""
 
     source: str
     """A folder of pictures (recursive), one picture, a text file of paths or URLs, a Parquet file with an
     image column, or webdataset tars; local or any fsspec URL."""
-    image_column: str | None = None
-    """Column of a Parquet source; found by itself when there is only one that fits."""
     classes: tuple[str, ...] = Field(min_length=1)
     """Class names. Mask value 0 is background, i the i-th name."""
     images_per_shard: int = Field(default=64, ge=1)
@@ -268,6 +303,26 @@ class LabelConfig(LabellingConfig):
     def own_defaults(cls, values: dict[str, Any]) -> dict[str, Any]:
         """A corpus has no image-level labels, and a class that is absent would claim pixels all the same."""
         return {"salience": {"candidates": {"source": "itm", "fallback": "background"}}}
+
+
+class LabelConfig(OwnPicturesConfig):
+    """The `label` flow: masks for a user's own pictures."""
+
+    image_column: str | None = None
+    """Column of a Parquet source; found by itself when there is only one that fits."""
+
+
+class CorpusConfig(OwnPicturesConfig):
+    """The `corpus` flow: masks for what is new or changed in a folder that grows.
+
+    `source` is a folder or a bucket.
+    """
+
+    settle: float = Field(default=60, ge=0)
+    """Seconds a file must have been left alone before it is read: what is still being written waits for the next
+    run."""
+    images_per_batch: int = Field(default=10_000, ge=1)
+    """Pictures that are labelled and published together; a run goes on with the next batch until none is left."""
 
 
 _AUTHORS_BACKBONE = {

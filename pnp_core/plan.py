@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
+from itertools import product
 from typing import Any
 
 from pnp_core.cards import DatasetCard, load_card
-from pnp_core.config import TINY, DatasetConfig, EvalConfig, LabelConfig, LabellingConfig
+from pnp_core.config import TINY, DatasetConfig, EvalConfig, LabelConfig, LabellingConfig, OwnPicturesConfig
 from pnp_core.crf import get_crf
 from pnp_core.errors import UsageError
 from pnp_core.prompts import build_prompts, clean_class_names
@@ -110,8 +112,8 @@ def plan_eval(config: EvalConfig) -> Plan:
     return replace(plan, score=score)
 
 
-def plan_label(config: LabelConfig) -> Plan:
-    """The jobs of a `label` run.
+def plan_label(config: OwnPicturesConfig) -> Plan:
+    """The jobs of a run over a user's own pictures.
 
     Raises:
         PnpError: a class name, backbone, checkpoint, layer, head or CRF does not exist or fit.
@@ -179,15 +181,26 @@ def check_label(config: LabelConfig) -> list[str]:
     """
     plan = plan_label(config)
     source = open_source(config.source, leave_out=config.out, image_column=config.image_column)
+    return check_own_pictures(config, plan) + ignored_files(source)
+
+
+def check_own_pictures(config: OwnPicturesConfig, plan: Plan) -> list[str]:
+    """Try the captions and the run folder.
+
+    Returns:
+        Warnings for the user.
+
+    Raises:
+        PnpError: a class name the text encoder cannot read, or the run folder cannot be written.
+    """
     RunFolder(config.out).check_writable()
     build_prompts(plan.salience.card.captions, config.salience.caption, plan.salience.backbone())
-    warnings = []
-    if foreign := foreign_to_tiny(plan.salience):
-        warnings.append(
-            f"the bundled tiny model knows only its {len(CLASS_NAMES)} drawn classes, not {', '.join(foreign)}: "
-            f"these masks mean nothing. {OTHER_MODEL}"
-        )
-    return warnings + ignored_files(source)
+    if not (foreign := foreign_to_tiny(plan.salience)):
+        return []
+    return [
+        f"the bundled tiny model knows only its {len(CLASS_NAMES)} drawn classes, not {', '.join(foreign)}: "
+        f"these masks mean nothing. {OTHER_MODEL}"
+    ]
 
 
 def shard_dataset(config: EvalConfig) -> list[ShardRef]:
@@ -237,18 +250,18 @@ def versions() -> dict[str, str]:
     return found
 
 
-def quarantine_reasons(folder: StageFolder, shards: list[ShardRef]) -> dict[str, int]:
-    """The most frequent reasons of a stage's shards."""
+def quarantine_reasons(folders: Iterable[StageFolder], shards: list[ShardRef]) -> dict[str, int]:
+    """The most frequent reasons of some stages' shards."""
     reasons: Counter[str] = Counter()
-    for file in (folder.quarantine_file(shard.name) for shard in shards):
+    for folder, shard in product(folders, shards):
+        file = folder.quarantine_file(shard.name)
         if folder.run.exists(file):
             reasons.update(folder.run.read_table(file)["reason"].to_pylist())
     return dict(reasons.most_common(REASONS))
 
 
-def finish_run(config: LabellingConfig, plan: Plan, shards: list[ShardRef], summary: RunSummary) -> None:
-    """Sum up the quarantine, and write run.json: configuration, versions, weights, fingerprints, counts, timings."""
-    summary.reasons = quarantine_reasons(plan.salience.folder, shards) if summary.quarantined else {}
+def finish_run(config: LabellingConfig, plan: Plan, summary: RunSummary) -> None:
+    """Write run.json: configuration, versions, weights, fingerprints, counts, timings."""
     card = load_card(config.dataset) if isinstance(config, EvalConfig) else None
     record: dict[str, Any] = {
         "config": config.model_dump(mode="json"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -88,6 +88,7 @@ class StageResult:
     Attributes:
         record_sha256: digest of the completion record, the input identity of the next stage.
         resumed: True when the record existed and nothing was computed.
+        failed: the shard was given up, and all its pictures are set aside.
     """
 
     stage: str
@@ -97,6 +98,7 @@ class StageResult:
     record_sha256: str
     resumed: bool
     seconds: float = 0.0
+    failed: bool = False
 
 
 @dataclass
@@ -109,6 +111,8 @@ class StageSummary:
     images_resumed: int = 0
     quarantined: int = 0
     seconds: float = 0.0
+    shards_failed: int = 0
+    images_failed: int = 0
 
     def add(self, result: StageResult) -> None:
         """Count one shard in."""
@@ -116,9 +120,16 @@ class StageSummary:
         self.images += result.done
         self.quarantined += result.quarantined
         self.seconds += result.seconds
+        if result.failed:
+            self.shards_failed += 1
+            self.images_failed += result.quarantined
         if result.resumed:
             self.shards_resumed += 1
             self.images_resumed += result.done
+
+    def __add__(self, other: StageSummary) -> StageSummary:
+        """Of the same stage in another batch."""
+        return StageSummary(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
 
     @property
     def images_per_second(self) -> float | None:
@@ -155,11 +166,13 @@ class RunSummary(Summary):
     masks: str = ""
     labelled: int = 0
     resumed: int = 0
+    failed: int = 0
+    """Of the quarantined those whose shard was given up; the next run tries them again."""
     scores: dict[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """The object that `--json` prints."""
-        head = {k: getattr(self, k) for k in ("images", "labelled", "quarantined", "resumed", "out", "masks")}
+        head = {k: getattr(self, k) for k in ("images", "labelled", "quarantined", "failed", "resumed", "out", "masks")}
         return {**head, **self.stages_json(), "reasons": self.reasons, **self.scores}
 
 

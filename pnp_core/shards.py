@@ -13,8 +13,8 @@ from webdataset.tariterators import group_by_keys, tar_file_iterator
 from webdataset.writer import TarWriter
 
 from pnp_core.errors import CorruptRunError, OutputError, SourceError
-from pnp_core.records import Sample, ShardRef
-from pnp_core.store import RunFolder, discard_shards, sha256, table_bytes
+from pnp_core.records import Quarantined, Sample, ShardRef, StageResult
+from pnp_core.store import RunFolder, StageFolder, discard_shards, sha256, table_bytes
 
 INDEX = "shards/index.parquet"
 MAX_SHARD_BYTES = 256 * 2**20
@@ -86,6 +86,25 @@ def read_shard(run: RunFolder, shard: ShardRef) -> Iterator[Sample]:
             f"'{run.path(shard_file(shard.name))}' changed since it was written; delete the run folder"
         )
     return unpack(data)
+
+
+def set_shard_aside(
+    folder: StageFolder, shard: ShardRef, reason: str, before: StageFolder | None = None
+) -> StageResult:
+    """Quarantine every picture of a shard that a stage gave up.
+
+    Args:
+        before: folder of the stage before, whose quarantine counts already.
+    """
+    gone: set[str] = set()
+    if before and folder.run.exists(before.quarantine_file(shard.name)):
+        gone = set(folder.run.read_table(before.quarantine_file(shard.name))["key"].to_pylist())
+    pictures = [
+        Quarantined(sample.key, sample.source, folder.stage, reason)
+        for sample in read_shard(folder.run, shard)
+        if sample.key not in gone
+    ]
+    return folder.give_up(shard.name, pictures)
 
 
 def even_sizes(samples: int, shards: int) -> list[int]:

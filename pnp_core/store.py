@@ -4,7 +4,7 @@ Layout, relative to the folder (a local path or any fsspec URL)::
 
     shards/000000.tar ...  shards/index.parquet
     salience/<fingerprint>/000000.safetensors  000000.parquet  000000.done.json
-    masks/<fingerprint>/000000.parquet         000000.done.json
+    masks/<fingerprint>/000000.parquet         000000.done.json (or .failed.json, when it was given up)
     png/<fingerprint>/<key>.png                000000.done.json
     tuning-maps/<fingerprint>/000000.safetensors  000000.parquet  000000.done.json
     tuning-pictures/<fingerprint>/000000.safetensors              000000.done.json
@@ -260,19 +260,14 @@ class StageFolder:
             work: computes the outputs; called at most once, and never when the shard is complete.
         """
         start = monotonic()
-        record_file = self.file(shard, "done.json")
-        record = self.run.read_json(record_file)
-        if record and record["input"] == input_sha256 and self._outputs_intact(record):
-            return self._result(shard, record, self.run.read(record_file), True, start)
+        if finished := self.find(shard, input_sha256):
+            return finished
+        self.try_again(shard)
         output = work()
         files = {self.file(shard, extension): data for extension, data in output.files.items()}
         files |= output.extra
         if output.quarantined:
-            rows = [vars(q) for q in output.quarantined]
-            table = pa.Table.from_pylist(rows, schema=QUARANTINE_SCHEMA)
-            files[self.quarantine_file(shard)] = table_bytes(table)
-        else:
-            self.run.remove(self.quarantine_file(shard))
+            files[self.quarantine_file(shard)] = _quarantine_bytes(output.quarantined)
         for relative, data in files.items():
             self.run.write(relative, data)
         record = {
@@ -284,7 +279,34 @@ class StageFolder:
             "done": output.done,
             "quarantined": len(output.quarantined),
         }
-        return self._result(shard, record, self.run.write_json(record_file, record), False, start)
+        return self._result(shard, record, self.run.write_json(self.file(shard, "done.json"), record), False, start)
+
+    def find(self, shard: str, input_sha256: str) -> StageResult | None:
+        """What the completion record of a shard says; None when the work is still to be done."""
+        start, record_file = monotonic(), self.file(shard, "done.json")
+        record = self.run.read_json(record_file)
+        if record and record["input"] == input_sha256 and self._outputs_intact(record):
+            return self._result(shard, record, self.run.read(record_file), True, start)
+        return None
+
+    def give_up(self, shard: str, pictures: list[Quarantined]) -> StageResult:
+        """Set all pictures of a shard aside. There is no completion record: the next run tries it again."""
+        self.run.write(self.quarantine_file(shard), _quarantine_bytes(pictures))
+        self.run.write_json(self.file(shard, "failed.json"), {"quarantined": len(pictures)})
+        return self._failed(shard, len(pictures))
+
+    def find_failed(self, shard: str) -> StageResult | None:
+        """What is known of a shard that was given up; None when it was not."""
+        record = self.run.read_json(self.file(shard, "failed.json"))
+        return record and self._failed(shard, record["quarantined"])
+
+    def try_again(self, shard: str) -> None:
+        """Forget that a shard was given up."""
+        for file in (self.file(shard, "failed.json"), self.quarantine_file(shard)):
+            self.run.remove(file)
+
+    def _failed(self, shard: str, pictures: int) -> StageResult:
+        return StageResult(self.stage, shard, 0, pictures, "", resumed=False, failed=True)
 
     def _outputs_intact(self, record: dict[str, Any]) -> bool:
         return all(self.run.size(path) == size for path, size in record["outputs"].items())
@@ -299,6 +321,10 @@ class StageFolder:
             resumed=resumed,
             seconds=monotonic() - start,
         )
+
+
+def _quarantine_bytes(pictures: list[Quarantined]) -> bytes:
+    return table_bytes(pa.Table.from_pylist([vars(picture) for picture in pictures], schema=QUARANTINE_SCHEMA))
 
 
 def discard_shards(run: RunFolder, keep: set[str]) -> None:

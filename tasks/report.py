@@ -1,17 +1,23 @@
-"""Task that draws what people look at."""
+"""Tasks that make what people look at."""
+
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from pnp_core.plan import Plan
-from pnp_core.records import ShardRef
+from pnp_core.records import RunSummary, ShardRef
 from pnp_core.report.contact_sheet import contact_sheet
+from pnp_core.report.run_text import run_markdown
 from pnp_core.store import RunFolder
 from tasks.runtime import stage_task
 
 CONTACT_SHEET = "contact_sheet.png"
 
 
-@stage_task("contact-sheet")
-def task_contact_sheet(plan: Plan, shards: list[ShardRef]) -> str:
-    """Write the contact sheet and return where it lies."""
-    run = RunFolder(plan.masks.out)
-    run.write(CONTACT_SHEET, contact_sheet(plan, shards))
-    return run.path(CONTACT_SHEET)
+@stage_task("report")
+def task_report(plan: Plan, shards: list[ShardRef], summary: RunSummary) -> None:
+    """Write the contact sheet, and leave a page and a table of scores in Prefect."""
+    if shards:
+        RunFolder(plan.masks.out).write(CONTACT_SHEET, contact_sheet(plan, shards))
+    create_markdown_artifact(run_markdown(plan, shards, summary), key="run", description="What the run made")
+    if summary.scores:
+        table = [{"class": name, "IoU": iou} for name, iou in summary.scores["per_class_iou"].items()]
+        create_table_artifact(table, key="per-class-iou", description=f"mIoU {summary.scores['miou']:.4f}")

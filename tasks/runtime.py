@@ -1,8 +1,7 @@
 """The one task decorator, and how tasks report progress.
 
 Resume is the completion records' (`pnp_core.store`), not Prefect's cache: they survive a lost
-database, edited code and another host. So results are neither cached nor persisted. Retries are
-for the file system's bad moments only; what is wrong with the input stays wrong.
+database, edited code and another host. So results are neither cached nor persisted.
 """
 
 from __future__ import annotations
@@ -14,6 +13,8 @@ from typing import Any, Protocol
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from pnp_core.config import DispatchConfig
+from pnp_core.errors import PnpError
 from pnp_core.records import ShardRef, StageResult
 
 
@@ -65,22 +66,34 @@ def observed_by(new: Observer) -> Iterator[None]:
         _observer = previous
 
 
-def _is_transient(_task: Any, _run: Any, state: Any) -> bool:
+def _may_pass(_task: Any, _run: Any, state: Any) -> bool:
+    """Our own errors say what is wrong and stay wrong, but for the file system's bad moments."""
     error = state.result(raise_on_failure=False)
-    return any(isinstance(e, ConnectionError | TimeoutError) for e in (error, getattr(error, "__cause__", None)))
+    moment = any(isinstance(e, ConnectionError | TimeoutError) for e in (error, getattr(error, "__cause__", None)))
+    return moment or not isinstance(error, PnpError)
 
 
 def stage_task(stage: str, **options: Any) -> Callable[[Callable[..., Any]], Any]:
     """The project's task decorator: one task per shard, resumed by completion records."""
+    once = attempts(DispatchConfig())
     return task(
         name=stage,
         cache_policy=NO_CACHE,
         persist_result=False,
-        retries=2,
-        retry_delay_seconds=5,
-        retry_condition_fn=_is_transient,
+        retry_condition_fn=_may_pass,
+        **once,
         **options,
     )
+
+
+def attempts(dispatch: DispatchConfig) -> dict[str, Any]:
+    """Task options: how often a shard is tried, and for how long."""
+    retries = dispatch.attempts - 1
+    return {
+        "retries": retries,
+        "retry_delay_seconds": [dispatch.delay(n + 1) for n in range(retries)] or None,
+        "timeout_seconds": dispatch.shard_seconds,
+    }
 
 
 def run_on_shard(stage: str, shard: ShardRef, work: Callable[[Callable[[int], None]], StageResult]) -> StageResult:

@@ -25,15 +25,15 @@ def task_shard_tuning(config: TuneConfig) -> list[ShardRef]:
 
 
 @stage_task("maps", task_run_name="maps-{shard.name}")
-def task_cache_maps(plan: TunePlan, shard: ShardRef) -> StageResult:
+def task_cache_maps(job: TunePlan, shard: ShardRef, given: StageResult | None = None) -> StageResult:
     """Keep the maps of all (layer, head) pairs of one shard."""
-    return run_on_shard("maps", shard, lambda progress: cache_maps(plan.maps, shard, progress))
+    return run_on_shard("maps", shard, lambda progress: cache_maps(job.maps, shard, progress))
 
 
 @stage_task("pictures", task_run_name="pictures-{shard.name}")
-def task_cache_pictures(plan: TunePlan, shard: ShardRef, maps: StageResult) -> StageResult:
+def task_cache_pictures(job: TunePlan, shard: ShardRef, given: StageResult) -> StageResult:
     """Keep one shard's pictures as CLIP sees them."""
-    return cache_pictures(plan.pictures, shard, maps)
+    return cache_pictures(job.pictures, shard, given)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli import inspection, labelling, tuning
+from flows.cli import corpus, inspection, labelling, operations, tuning
 
 app = typer.Typer(
     name="pnp-ovss",
@@ -19,10 +19,15 @@ app = typer.Typer(
 app.command()(labelling.demo)
 app.command("eval")(labelling.evaluate)
 app.command()(labelling.label)
+app.command()(corpus.label_corpus)
 app.command()(tuning.tune)
 app.command()(inspection.datasets)
 app.command()(inspection.check)
 app.command()(inspection.candidates)
+app.command()(operations.up)
+app.command()(operations.down)
+app.command()(operations.deploy)
+app.command()(operations.run)
 
 
 def _print_version(wanted: bool) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # these import torch, which takes seconds
     from pnp_core.candidates.report import FileReport
     from pnp_core.cards import DatasetCard
     from pnp_core.check import CheckReport
+    from pnp_core.corpus import CorpusSummary
     from pnp_core.tuning.result import TuneSummary
 
 SHOWN = 20
@@ -135,6 +136,21 @@ def show_summary(summary: RunSummary, console: Console) -> None:
         console.print(f"quarantine     {out}/quarantine/ (what and why)", soft_wrap=True)
         _show_reasons(summary, console)
     console.print(f"contact sheet  {out}/contact_sheet.png", soft_wrap=True)
+
+
+def show_corpus(summary: CorpusSummary, console: Console) -> None:
+    """Print what is new in a corpus, and where it is published."""
+    if summary.stages:
+        console.print(_stages_table(summary))
+    console.print(
+        f"{summary.images} new or changed pictures: {summary.labelled} labelled, {summary.quarantined} quarantined; "
+        f"{summary.waiting} may still be written to and wait, {summary.deleted} are gone; {summary.pictures} in all"
+    )
+    out = escape(summary.out.rstrip("/"))
+    console.print(f"latest         {out}/latest.json", soft_wrap=True)
+    console.print(f"manifest       {out}/{escape(summary.manifest)}", soft_wrap=True)
+    if summary.quarantined:
+        _show_reasons(summary, console)
 
 
 def _show_reasons(summary: Summary, console: Console) -> None:

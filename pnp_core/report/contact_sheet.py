@@ -27,7 +27,9 @@ _INK, _PAPER = (30, 30, 30), (255, 255, 255)
 
 
 @dataclass(frozen=True)
-class _Row:
+class Row:
+    """A picture, its salience, its mask, and ground truth where there is some."""
+
     sample: Sample
     picture: np.ndarray
     salience: SalienceMaps
@@ -35,7 +37,7 @@ class _Row:
     truth: np.ndarray | None
 
 
-def _rows(plan: Plan, shards: Sequence[ShardRef], number: int) -> Iterator[_Row]:
+def rows_of(plan: Plan, shards: Sequence[ShardRef], number: int) -> Iterator[Row]:
     """The first labelled pictures of each shard, in turn, as many as asked for."""
     run = RunFolder(plan.masks.out)
     per_shard = -(-number // len(shards))
@@ -48,13 +50,13 @@ def _rows(plan: Plan, shards: Sequence[ShardRef], number: int) -> Iterator[_Row]
                 truth = decode_label_map(sample.label_map) if sample.label_map else None
                 picture = decode_image(sample.image, plan.masks.max_pixels).pixels
                 labels = decode_label_map(wanted[sample.key])
-                yield _Row(sample, picture, stored[sample.key], labels, truth)
+                yield Row(sample, picture, stored[sample.key], labels, truth)
         left -= len(wanted)
         if left <= 0:
             return
 
 
-def _tile(pixels: np.ndarray) -> Image.Image:
+def tile(pixels: np.ndarray) -> Image.Image:
     """A picture centred on a square tile, aspect kept."""
     image = Image.fromarray(pixels)
     scale = TILE / max(image.size)
@@ -65,7 +67,7 @@ def _tile(pixels: np.ndarray) -> Image.Image:
     return tile
 
 
-def _overlay(picture: np.ndarray, labels: np.ndarray, palette: np.ndarray) -> np.ndarray:
+def overlay(picture: np.ndarray, labels: np.ndarray, palette: np.ndarray) -> np.ndarray:
     """Class colours over a pale grey picture; void pixels white."""
     grey = picture.mean(axis=2, keepdims=True) * 0.35 + 140
     colours = palette[labels].astype(np.float32)
@@ -74,7 +76,7 @@ def _overlay(picture: np.ndarray, labels: np.ndarray, palette: np.ndarray) -> np
     return np.clip(shown, 0, 255).astype(np.uint8)
 
 
-def _heat(row: _Row, iteration: int, palette: np.ndarray) -> np.ndarray:
+def _heat(row: Row, iteration: int, palette: np.ndarray) -> np.ndarray:
     """Salience over a dark picture: each pixel in the colour of its strongest class, each class scaled by its
     peak over all iterations.
     """
@@ -91,7 +93,7 @@ def _heat(row: _Row, iteration: int, palette: np.ndarray) -> np.ndarray:
 
 
 def _draw_legend(
-    draw: ImageDraw.ImageDraw, row: _Row, names: Sequence[str], palette: np.ndarray, y: int, width: int
+    draw: ImageDraw.ImageDraw, row: Row, names: Sequence[str], palette: np.ndarray, y: int, width: int
 ) -> None:
     x = GAP
     font = ImageFont.load_default(12)
@@ -115,7 +117,7 @@ def contact_sheet(plan: Plan, shards: Sequence[ShardRef], pictures: int = 10) ->
     Args:
         pictures: how many, spread over the shards.
     """
-    rows = list(_rows(plan, shards, pictures))
+    rows = list(rows_of(plan, shards, pictures))
     palette = plan.masks.colours
     truths = any(row.truth is not None for row in rows)
     iterations = plan.salience.config.dropout.iterations
@@ -130,11 +132,11 @@ def contact_sheet(plan: Plan, shards: Sequence[ShardRef], pictures: int = 10) ->
         y = HEADER + number * (TILE + LEGEND)
         tiles = [row.picture]
         if truths:
-            tiles.append(_overlay(row.picture, row.truth, palette) if row.truth is not None else row.picture)
-        tiles.append(_overlay(row.picture, row.labels, palette))
+            tiles.append(overlay(row.picture, row.truth, palette) if row.truth is not None else row.picture)
+        tiles.append(overlay(row.picture, row.labels, palette))
         tiles += [_heat(row, k, palette) for k in range(iterations)]
         for column, pixels in enumerate(tiles):
-            sheet.paste(_tile(pixels), (GAP + column * (TILE + GAP), y))
+            sheet.paste(tile(pixels), (GAP + column * (TILE + GAP), y))
         _draw_legend(draw, row, plan.masks.class_names, palette, y + TILE, width - 40)
     buffer = io.BytesIO()
     sheet.save(buffer, format="PNG")

@@ -6,6 +6,8 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
 
 from pnp_core.errors import SourceError, UnreadableImage
 from pnp_core.images import IMAGE_EXTENSIONS, decode_image
@@ -78,7 +80,9 @@ def _local_names(folder: str, leave_out: str | None, ignored: Counter[str]) -> I
     yield from (os.path.relpath(place, folder) for place in locked)
 
 
-def _remote_names(root: FileRef, leave_out: FileRef | None, ignored: Counter[str]) -> Iterator[tuple[str, str]]:
+def _remote_files(
+    root: FileRef, leave_out: FileRef | None, ignored: Counter[str]
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """All files below a folder of another file system, and what it tells of each.
 
     Raises:
@@ -98,7 +102,7 @@ def _remote_names(root: FileRef, leave_out: FileRef | None, ignored: Counter[str
         if depth is not None:
             hidden.add(tuple(parts[: depth + 1]))
         elif excluded is None or not path.startswith(excluded):
-            yield name, marks(info)
+            yield name, info
     ignored[HIDDEN] += len(hidden)
 
 
@@ -140,13 +144,104 @@ def open_folder(folder: FileRef, leave_out: str | None) -> FolderSource:
         skip = os.path.realpath(excluded.path) if excluded and excluded.local else None
         names = sorted((n for n in _local_names(folder.path, skip, ignored) if _pick(n, ignored)), key=_order)
     else:
-        told = dict(pair for pair in _remote_names(folder, excluded, ignored) if _pick(pair[0], ignored))
+        listed = _remote_files(folder, excluded, ignored)
+        told = {name: marks(info) for name, info in listed if _pick(name, ignored)}
         names = sorted(told, key=_order)
         listing = digest_of(f"{folder.path}/{name}\0{told[name]}" for name in names)
     ignored += Counter()  # drops zeros
     if not names:
         raise SourceError(f"no pictures in '{printable(folder.path)}'{_hint(folder.path, ignored)}")
     return FolderSource(printable(folder.path), folder, tuple(names), ignored, listing)
+
+
+@dataclass(frozen=True)
+class FileSeen:
+    """A picture file as the file system shows it.
+
+    Attributes:
+        stamp: changes when the file does.
+        changed: when it was written to, seconds since the epoch; None when the file system does not say.
+    """
+
+    name: str
+    stamp: str
+    changed: float | None
+
+
+@dataclass(frozen=True)
+class GrowingFolder:
+    """A folder that is looked at again and again; it may be empty."""
+
+    root: FileRef
+
+    @classmethod
+    def of(cls, url: str) -> GrowingFolder:
+        """A folder by its path or URL.
+
+        Raises:
+            SourceError: there is none.
+        """
+        root = FileRef.of(url)
+        kind = root.kind()
+        # In a bucket a folder without files is not there at all.
+        if kind not in ("directory", None) or (kind is None and root.local):
+            raise SourceError(f"'{url}' is no folder; a corpus that grows is a folder or a bucket")
+        return cls(FileRef(root.fs, os.path.realpath(root.path)) if root.local else root)
+
+    @property
+    def identity(self) -> str:
+        """Where it is, for people and for telling corpora apart."""
+        return printable(self.root.path)
+
+    def file(self, name: str) -> FileRef:
+        """One of its files."""
+        return FileRef(self.root.fs, f"{self.root.path.rstrip('/')}/{name}")
+
+    def look_at(self, name: str) -> FileSeen:
+        """A file as it is now."""
+        file = self.file(name)
+        try:
+            if self.root.local:
+                status = os.stat(file.path)  # noqa: PTH116 - surrogates
+                stamp = f"{status.st_size}/{status.st_mtime_ns}/{status.st_ctime_ns}/{os.access(file.path, os.R_OK)}"
+                return FileSeen(name, stamp, status.st_mtime)
+            file.fs.invalidate_cache(file.path)
+            info = file.fs.info(file.path)
+            return FileSeen(name, marks(info), _changed(info))
+        except Exception as error:  # packages raise types of their own
+            return FileSeen(name, f"unreadable: {type(error).__name__}", None)
+
+    def files(self, leave_out: str | None) -> list[FileSeen]:
+        """All its pictures, in order.
+
+        Args:
+            leave_out: path or URL of a folder inside that holds no pictures of the corpus.
+        """
+        excluded, ignored = _place(leave_out), Counter[str]()
+        if self.root.local:
+            skip = os.path.realpath(excluded.path) if excluded and excluded.local else None
+            names = (name for name in _local_names(self.root.path, skip, ignored) if _pick(name, ignored))
+            seen = [self.look_at(name) for name in names]
+        else:
+            listed = _remote_files(self.root, excluded, ignored)
+            seen = [FileSeen(n, marks(info), _changed(info)) for n, info in listed if _pick(n, ignored)]
+        return sorted(seen, key=lambda file: _order(file.name))
+
+
+def _changed(info: dict[str, Any]) -> float | None:
+    """When a file was written to, by whatever name its file system tells it."""
+    for name in ("LastModified", "last_modified", "updated", "mtime", "modified", "created"):
+        value = info.get(name)
+        if isinstance(value, datetime):
+            return value.timestamp()
+        if isinstance(value, int | float):
+            return float(value)
+        if isinstance(value, str):
+            try:
+                return datetime.fromisoformat(value).timestamp()
+            except ValueError:
+                continue
+    return None
 
 
 def _hint(path: str, ignored: Counter[str]) -> str:

@@ -81,7 +81,7 @@ class SalienceJob(Config):
         return cls(
             out=out,
             config=config,
-            runtime=runtime,
+            runtime=runtime.model_copy(update={"threads": runtime.threads or torch.get_num_threads()}),
             card=card,
             vocabulary=vocabulary or tuple(range(1, len(card.classes) + 1)),
             checkpoint=checkpoint,
@@ -241,6 +241,8 @@ def look_at(
     samples: Iterable[Sample], job: SalienceJob, look: Look, progress: Progress
 ) -> Iterator[tuple[Sample, SalienceMaps] | Quarantined]:
     """Process samples batch by batch; decoding runs on threads, in order."""
+    if job.runtime.threads:  # holds for the calling thread, hence here
+        torch.set_num_threads(job.runtime.threads)
     extractor = _Extractor.create(job, look)
     with ThreadPoolExecutor(4, thread_name_prefix="decode") as pool:
         remaining = iter(samples)

@@ -40,7 +40,7 @@ def require_pictures(plan: TunePlan, shards: list[ShardRef]) -> None:
     """
     if any(read_pictures(plan.maps, shard.name) for shard in shards):
         return
-    reasons = quarantine_reasons(plan.maps.folder, shards)
+    reasons = quarantine_reasons([plan.maps.folder], shards)
     told = "; ".join(f"{number} x {reason}" for reason, number in list(reasons.items())[:3]) or "see --candidates"
     pictures = sum(shard.samples for shard in shards)
     advice = "; --image-labels masks or --candidates itm may help" if _by_labels(plan) else ""

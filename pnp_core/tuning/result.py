@@ -111,7 +111,7 @@ def write_best(plan: TunePlan, shards: list[ShardRef], trials: list[Trial], summ
     summary.without_classes = summary.images - summary.quarantined - len(pictures)
     summary.cache_bytes_per_image = sum(held) / max(1, len(pictures))
     if summary.quarantined:
-        summary.reasons = quarantine_reasons(plan.maps.folder, shards)
+        summary.reasons = quarantine_reasons([plan.maps.folder], shards)
     plan.run.write(f"{plan.search_folder(shards)}/{TRIALS}", table_bytes(trials_table(trials)))
     plan.run.write(BEST, _best_yaml(plan, shards, best, len(trials), len(pictures)).encode())
 

@@ -1,0 +1,134 @@
+"""Commands that operate Prefect: up, down, deploy, run."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Annotated, Any
+
+import typer
+
+from flows.cli.options import DebugOption, JsonOption
+from flows.cli.running import fail, one_line_errors, quiet_prefect
+from pnp_core.errors import PnpError
+
+
+def _tell(text: str) -> None:
+    from flows.cli.console import errors
+
+    errors.print(text, style="dim", soft_wrap=True, highlight=False)
+
+
+def up(
+    port: Annotated[int, typer.Option(help="Of the server, on 127.0.0.1.", min=1, max=65535)] = 4200,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Start a Prefect stack on this machine: server, deployments, a worker for CPU and one for GPU work.
+
+    Run it again and it starts what is missing. Its files are in PNP_OVSS_HOME, by default in the user's folder for
+    state; what runs is ended by `down`.
+    """
+    with one_line_errors(debug):
+        from flows.stack import QUEUES, default_home
+        from flows.stack import up as start
+
+        stack = start(default_home(), port, _tell)
+    print(f"runs and their results  {stack.ui}", flush=True)
+    print(f"PREFECT_API_URL         {stack.api}")
+    print(f"logs                    {stack.home}/*.log")
+    print("try                     pnp-ovss run eval-scenes --watch")
+    print("end                     pnp-ovss down", flush=True)
+    if as_json:
+        record = {"ui": stack.ui, "api": stack.api, "home": str(stack.home), "queues": list(QUEUES)}
+        print(json.dumps(record), flush=True)
+
+
+def down(debug: DebugOption = False) -> None:
+    """End what `up` has started, and nothing else. Runs that are under way stop; the same run again continues."""
+    with one_line_errors(debug):
+        from flows.stack import default_home
+        from flows.stack import down as end
+
+        ended = end(default_home(), _tell)
+    print(f"ended: {', '.join(ended)}" if ended else "nothing was running", flush=True)
+
+
+def deploy(debug: DebugOption = False) -> None:
+    """Make pool, queues, deployments and automation on the server of PREFECT_API_URL, or bring them up to date."""
+    quiet_prefect(debug)
+    with one_line_errors(debug):
+        from flows.stack import use_stack
+
+        use_stack()
+        import subprocess
+        import sys
+
+        from flows.runs import require_server
+
+        require_server()
+        done = subprocess.run([sys.executable, "-m", "flows.deploying"], check=False)
+    raise typer.Exit(done.returncode)
+
+
+def run(
+    name: Annotated[
+        str, typer.Argument(help="Deployment, such as eval-voc; with its flow's name where that is needed.")
+    ],
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--param",
+            "-p",
+            metavar="KEY=VALUE",
+            help="Value of the run's configuration, laid over the deployment's: -p data=/data/VOCdevkit "
+            "-p salience.layer=7 -p 'classes=[cat, dog]'. Can be given several times.",
+        ),
+    ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show progress until the run ends; exit code 1 if it fails.")
+    ] = False,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Start a run of a deployment on the stack of `up`, or on the server of PREFECT_API_URL.
+
+    Without -p out=... the run folder is runs/NAME here. Paths may be relative where the server is on this machine.
+    """
+    quiet_prefect(debug)
+    with one_line_errors(debug):
+        from flows.stack import use_stack
+
+        use_stack()
+        from flows.runs import require_server, start_run
+
+        require_server()
+        started = start_run(name, parameter or [], os.getcwd())  # noqa: PTH109
+        _tell(f"flow run '{started.name}' of {started.deployment}: {started.url}")
+        if started.out:
+            _tell(f"run folder {started.out}")
+        ended: Any = _watch(started) if watch else None
+    if as_json:
+        print(json.dumps(started.as_json() | {"state": ended and ended.name}, ensure_ascii=False), flush=True)
+    if ended is not None and not ended.is_completed():
+        fail(
+            PnpError(f"flow run '{started.name}' ended as {ended.name}: {' '.join((ended.message or '').split())}"),
+            False,
+        )
+
+
+def _watch(started: Any) -> Any:
+    """Show progress until the run ends; Ctrl-C ends the watching only."""
+    from flows.cli.console import errors
+    from flows.cli.watching import watch_run
+
+    try:
+        state = watch_run(started)
+    except KeyboardInterrupt:
+        errors.print(f"no longer watching; the run goes on: {started.url}", soft_wrap=True)
+        raise typer.Exit(130) from None
+    if state.is_completed() and started.out:
+        from flows.cli.watching import show_result
+
+        show_result(started.out)
+    return state

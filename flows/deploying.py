@@ -1,0 +1,77 @@
+"""What this project needs on a Prefect server: the pool, the deployments of prefect.yaml, one automation.
+
+Run as `python -m flows.deploying` by `pnp-ovss deploy` and `up`: Prefect reads its settings when it is imported.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+from prefect.automations import Automation
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.objects import StateType
+from prefect.events.actions import ChangeFlowRunState
+from prefect.events.schemas.automations import EventTrigger, Posture
+from prefect.exceptions import ObjectNotFound
+from prefect.workers.process import ProcessWorker
+
+from flows.stack import HEARTBEAT, POOL
+
+LOST = "pnp-ovss: flow runs without a sign of life have crashed"
+MISSED = 3
+"""Heartbeats a flow run may miss."""
+
+
+def prefect_file() -> Path:
+    """The deployments: beside the code where installed, in the checkout otherwise."""
+    here = Path(__file__).parent
+    packaged = here / "_prefect.yaml"
+    return packaged if packaged.exists() else here.parent / "prefect.yaml"
+
+
+def create_pool() -> None:
+    """Make a pool of processes, unless a pool of that name is there, of whatever type."""
+    with get_client(sync_client=True) as client:
+        try:
+            client.read_work_pool(POOL)
+        except ObjectNotFound:
+            template = ProcessWorker.get_default_base_job_template()
+            client.create_work_pool(WorkPoolCreate(name=POOL, type="process", base_job_template=template))
+
+
+def create_automation() -> None:
+    """Have flow runs marked as crashed whose process and worker vanished together: nobody else would."""
+    ended = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")}
+    try:
+        Automation.read(name=LOST)
+    except ValueError:
+        Automation(
+            name=LOST,
+            description="Without it a run whose machine was lost would count as running for ever.",
+            trigger=EventTrigger(
+                after={"prefect.flow-run.heartbeat"},
+                expect={"prefect.flow-run.heartbeat", *ended},
+                match={"prefect.resource.id": ["prefect.flow-run.*"]},
+                for_each={"prefect.resource.id"},
+                posture=Posture.Proactive,
+                threshold=1,
+                within=timedelta(seconds=MISSED * HEARTBEAT),
+            ),
+            actions=[ChangeFlowRunState(state=StateType.CRASHED, message="no sign of life of its process")],
+        ).create()
+
+
+def main() -> int:
+    """Make what is missing, and bring the deployments up to date."""
+    create_pool()
+    create_automation()
+    command = ["-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(prefect_file())]
+    return subprocess.run([sys.executable, *command], check=False).returncode  # noqa: S603
+
+
+if __name__ == "__main__":
+    sys.exit(main())

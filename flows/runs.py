@@ -1,0 +1,180 @@
+"""Starting runs of deployments, with parameters as people type them."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import UUID
+
+import yaml
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import DeploymentFilter
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.exceptions import PrefectHTTPStatusError
+from prefect.settings import PREFECT_API_URL
+
+from pnp_core.config import merge
+from pnp_core.errors import PnpError, UsageError
+
+PLACES = ("out", "data", "source", "settings")
+"""Keys of a configuration that name a file or folder."""
+_LOCAL = ("127.0.0.1", "localhost", "::1")
+
+
+@dataclass(frozen=True)
+class StartedRun:
+    """A flow run that was asked for.
+
+    Attributes:
+        deployment: flow name / deployment name.
+        queue: whose workers take it.
+    """
+
+    id: UUID
+    name: str
+    deployment: str
+    queue: str | None
+    url: str
+    out: str | None
+
+    def as_json(self) -> dict[str, Any]:
+        """For `--json`."""
+        return asdict(self) | {"id": str(self.id)}
+
+
+def require_server() -> str:
+    """The address of the Prefect server.
+
+    Raises:
+        UsageError: there is none: a temporary one would have no deployments and no workers.
+    """
+    url = PREFECT_API_URL.value()
+    if not url:
+        raise UsageError("no Prefect server: `pnp-ovss up` starts one on this machine, or set PREFECT_API_URL")
+    return url
+
+
+def start_run(name: str, parameters: list[str], here: str) -> StartedRun:
+    """Start a run of a deployment.
+
+    Args:
+        name: of the deployment, or flow name / deployment name.
+        parameters: `key=value`, laid over the deployment's configuration.
+        here: folder that relative paths are meant from.
+
+    Raises:
+        UsageError: no or several such deployments, or the parameters do not fit.
+    """
+    given = parse_parameters(parameters)
+    local = urlsplit(require_server()).hostname in _LOCAL
+    with get_client(sync_client=True) as client:
+        flow, deployment = _find(client, name)
+        values = dict(deployment.parameters or {})
+        if "config" in (deployment.parameter_openapi_schema or {}).get("properties", {}):
+            config = merge(values.get("config", {}), given)
+            values["config"] = place(config, deployment.name, here if local else None)
+        else:
+            values = merge(values, given)
+        try:
+            run = client.create_flow_run_from_deployment(deployment.id, parameters=values)
+        except PrefectHTTPStatusError as error:
+            raise UsageError(f"{deployment.name}: {_detail(error)}") from error
+        url = f"{require_server().removesuffix('/api')}/runs/flow-run/{run.id}"
+        out = values.get("config", {}).get("out")
+        return StartedRun(run.id, run.name, f"{flow}/{deployment.name}", deployment.work_queue_name, url, out)
+
+
+def parse_parameters(parameters: list[str]) -> dict[str, Any]:
+    """Nested values from `key.key=value`; values are YAML.
+
+    Raises:
+        UsageError: not of that form.
+
+    >>> parse_parameters(["salience.layer=7", "config.classes=[cat, dog]", "png=true", "out=/a=b"])
+    {'salience': {'layer': 7}, 'classes': ['cat', 'dog'], 'png': True, 'out': '/a=b'}
+    """
+    given: dict[str, Any] = {}
+    for parameter in parameters:
+        key, equals, text = parameter.partition("=")
+        path = [part.strip() for part in key.removeprefix("config.").split(".")]
+        if not equals or not all(path):
+            raise UsageError(f"-p {parameter}: expected KEY=VALUE, such as -p out=/data/runs/voc")
+        try:
+            value: Any = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise UsageError(f"-p {parameter}: {' '.join(str(error).split())}") from error
+        for part in reversed(path):
+            value = {part: value}
+        given = merge(given, value)
+    return given
+
+
+def place(config: dict[str, Any], name: str, here: str | None) -> dict[str, Any]:
+    """A configuration whose paths a worker can find, since it works in a folder of its own.
+
+    Args:
+        here: folder relative paths are meant from; None when the worker is on another machine.
+
+    Raises:
+        UsageError: a path is relative, or there is no run folder, and the worker is elsewhere.
+    """
+    if not config.get("out"):
+        if here is None:
+            raise UsageError(f"give the run folder: -p out=URL or an absolute path (the server of {name} is elsewhere)")
+        config = {**config, "out": f"runs/{name}"}
+    placed = dict(config)
+    for key in PLACES:
+        text = config.get(key)
+        if isinstance(text, str) and "://" not in text and not Path(text).expanduser().is_absolute():
+            if here is None:
+                raise UsageError(f"{key}={text} is relative: the server is elsewhere, give an absolute path or a URL")
+            placed[key] = str(Path(here) / text)
+    return placed
+
+
+def _find(client: SyncPrefectClient, name: str) -> tuple[str, DeploymentResponse]:
+    flow_name, _, bare = name.rpartition("/")
+    wanted: Any = {"name": {"any_": [bare]}}
+    found = client.read_deployments(deployment_filter=DeploymentFilter.model_validate(wanted))
+    flows = {deployment.id: client.read_flow(deployment.flow_id).name for deployment in found}
+    fitting = [deployment for deployment in found if flow_name in ("", flows[deployment.id])]
+    if len(fitting) > 1:
+        names = ", ".join(sorted(f"{flows[deployment.id]}/{bare}" for deployment in fitting))
+        raise UsageError(f"several deployments are named '{bare}': {names}; give the one you mean")
+    if not fitting:
+        raise UsageError(f"no deployment '{name}' on {require_server()}{_known(client, bare)}")
+    return flows[fitting[0].id], fitting[0]
+
+
+def _known(client: SyncPrefectClient, name: str) -> str:
+    """What there is instead."""
+    names = sorted({deployment.name for deployment in client.read_deployments()})
+    if not names:
+        return ": it has none, `pnp-ovss deploy` makes them"
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"{f'; did you mean {close[0]!r}?' if close else ';'} available: {', '.join(names)}"
+
+
+def _detail(error: PrefectHTTPStatusError) -> str:
+    """What the server says of parameters that do not fit, in one line."""
+    try:
+        detail = error.response.json().get("detail", error.response.text)
+    except ValueError:
+        detail = error.response.text
+    return " ".join(str(detail).split())[:500]
+
+
+def read_state(run: UUID) -> Any:
+    """The state of a flow run.
+
+    Raises:
+        PnpError: it was deleted.
+    """
+    with get_client(sync_client=True) as client:
+        state = client.read_flow_run(run).state
+        if state is None:
+            raise PnpError(f"flow run {run} has no state")
+        return state

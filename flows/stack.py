@@ -1,0 +1,288 @@
+"""A Prefect stack on this machine: server, pool, deployments, two workers. Started by `up`, ended by `down`.
+
+What was started is written down with each process's start time, so that `down` ends exactly that: a number that
+was given to another process since is not touched.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from time import monotonic, sleep
+from uuid import uuid4
+
+import httpx
+import psutil
+from filelock import FileLock, Timeout
+from platformdirs import user_state_path
+
+from pnp_core.errors import PnpError, UsageError
+
+POOL = "pnp"
+QUEUES = {"cpu": 2, "gpu": 1}
+"""Work queue -> flow runs at a time of its worker."""
+STARTING = 180.0
+"""Seconds a server may take to answer, on a slow machine."""
+ENDING = 30.0
+"""Seconds a process has to end by itself."""
+HEARTBEAT = 30
+"""Seconds between signs of life of a flow run."""
+
+
+MARK = "PNP_OVSS_STACK"
+"""Variable of the environment by which the stack knows its own."""
+
+
+class StackError(PnpError):
+    """The stack cannot be started or is not there."""
+
+
+@dataclass(frozen=True)
+class Started:
+    """A process of the stack."""
+
+    pid: int
+    born: float
+
+    @classmethod
+    def of(cls, pid: int) -> Started:
+        """A process that runs."""
+        return cls(pid, psutil.Process(pid).create_time())
+
+    def process(self) -> psutil.Process | None:
+        """The process, None when it has ended."""
+        try:
+            process = psutil.Process(self.pid)
+            same = abs(process.create_time() - self.born) < 0.01
+            return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+        except psutil.NoSuchProcess:
+            return None
+
+
+@dataclass
+class Stack:
+    """What runs, and where its files lie.
+
+    Attributes:
+        mark: in the environment of all its processes, and of theirs.
+        started: `server`, `cpu`, `gpu` -> its process.
+    """
+
+    home: Path
+    port: int
+    mark: str
+    started: dict[str, Started] = field(default_factory=dict)
+
+    @property
+    def api(self) -> str:
+        """Address of the server's API."""
+        return f"http://127.0.0.1:{self.port}/api"
+
+    @property
+    def ui(self) -> str:
+        """Address of the pages for people."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def log(self, name: str) -> Path:
+        """Where a process writes what it has to say."""
+        return self.home / f"{name}.log"
+
+    def running(self, name: str) -> bool:
+        """Whether a process of the stack is alive."""
+        return name in self.started and self.started[name].process() is not None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Of all its processes: an own Prefect home, this server, no telemetry."""
+        return {
+            **{name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")},
+            "PREFECT_HOME": str(self.home / "prefect"),
+            "PREFECT_API_URL": self.api,
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT),
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            MARK: self.mark,
+        }
+
+    def members(self) -> list[psutil.Process]:
+        """All processes that have come of it, those of a worker that was killed too."""
+        return [process for process in psutil.process_iter() if _mark_of(process) == self.mark]
+
+    def save(self) -> None:
+        """Write down what runs."""
+        self.home.mkdir(parents=True, exist_ok=True)
+        record = {
+            "port": self.port,
+            "mark": self.mark,
+            "started": {name: asdict(s) for name, s in self.started.items()},
+        }
+        temporary = _record(self.home).with_suffix(".tmp")
+        temporary.write_text(json.dumps(record, indent=1))
+        temporary.replace(_record(self.home))
+
+
+def default_home() -> Path:
+    """Folder of the stack: `PNP_OVSS_HOME`, or the user's folder for state."""
+    given = os.environ.get("PNP_OVSS_HOME")
+    return Path(given).expanduser().absolute() if given else user_state_path("pnp-ovss")
+
+
+def _record(home: Path) -> Path:
+    return home / "stack.json"
+
+
+def load_stack(home: Path) -> Stack | None:
+    """The stack of a folder, None when none was started."""
+    try:
+        record = json.loads(_record(home).read_text())
+        started = {name: Started(**s) for name, s in record["started"].items()}
+        return Stack(home, int(record["port"]), record["mark"], started)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StackError(f"'{_record(home)}' cannot be read ({error}); delete it") from error
+
+
+@contextmanager
+def _alone(home: Path) -> Iterator[None]:
+    """One `up` or `down` at a time."""
+    home.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(home / "stack.lock", timeout=5):
+            yield
+    except Timeout as error:
+        raise StackError(f"another `up` or `down` is at work in '{home}'") from error
+
+
+def up(home: Path, port: int, tell: Callable[[str], None]) -> Stack:
+    """Start what does not run yet: the server, the deployments on it, a worker per queue.
+
+    Args:
+        tell: called with what happens, for people.
+
+    Raises:
+        StackError: the port is taken, or something does not start; names its log.
+    """
+    with _alone(home):
+        stack = load_stack(home) or Stack(home, port, uuid4().hex)
+        if stack.running("server") and stack.port != port:
+            raise UsageError(f"a stack runs on port {stack.port}; `pnp-ovss down` first, or leave out --port")
+        stack.port = port
+        if not stack.running("server"):
+            _start_server(stack, tell)
+        tell("deploying")
+        _run(stack, "deploy", "-m", "flows.deploying")
+        for queue, limit in QUEUES.items():
+            if not stack.running(queue):
+                tell(f"starting the worker of queue {queue}")
+                arguments = ("worker", "start", "--pool", POOL, "--work-queue", queue, "--limit", str(limit))
+                _start(stack, queue, "-m", "prefect", *arguments, "--name", f"pnp-{queue}")
+        return stack
+
+
+def down(home: Path, tell: Callable[[str], None]) -> list[str]:
+    """End what `up` has started, and all that has come of it.
+
+    Returns:
+        Names of the processes that were running.
+    """
+    with _alone(home):
+        stack = load_stack(home)
+        if stack is None:
+            return []
+        ended = [name for name in stack.started if stack.running(name)]
+        for name in (*QUEUES, "server"):  # workers first, so that they can still say good-bye
+            if process := stack.started[name].process() if name in ended else None:
+                tell(f"ending {name}")
+                process.terminate()
+                psutil.wait_procs([process], timeout=ENDING)
+        _end(stack.members())
+        _record(home).unlink()
+        return ended
+
+
+def _mark_of(process: psutil.Process) -> str | None:
+    try:
+        return process.environ().get(MARK)
+    except psutil.Error:  # ended meanwhile, or of somebody else
+        return None
+
+
+def _end(processes: list[psutil.Process]) -> None:
+    """End processes: asked first, then killed."""
+    for process in processes:
+        process.terminate()
+    _, stubborn = psutil.wait_procs(processes, timeout=10)
+    for process in stubborn:
+        process.kill()
+    psutil.wait_procs(stubborn, timeout=5)
+
+
+def _start_server(stack: Stack, tell: Callable[[str], None]) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", stack.port))
+        except OSError as error:
+            raise StackError(f"port {stack.port} is in use; choose another with --port") from error
+    tell(f"starting the server on {stack.ui}")
+    _start(stack, "server", "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(stack.port))
+    deadline = monotonic() + STARTING
+    while not _healthy(stack.api):
+        if not stack.running("server") or monotonic() > deadline:
+            raise StackError(f"the server did not start: {_last_words(stack.log('server'))}")
+        sleep(0.3)
+
+
+def _healthy(api: str) -> bool:
+    try:
+        return httpx.get(f"{api}/health", timeout=2).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def _start(stack: Stack, name: str, *arguments: str) -> None:
+    """Start a Python process of its own session, so that a Ctrl-C meant for another command spares it."""
+    stack.home.mkdir(parents=True, exist_ok=True)
+    with stack.log(name).open("ab") as log:
+        process = subprocess.Popen(  # noqa: S603
+            [sys.executable, *arguments],
+            env=stack.environment,
+            cwd=stack.home,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    stack.started[name] = Started.of(process.pid)
+    stack.save()
+
+
+def _run(stack: Stack, name: str, *arguments: str) -> None:
+    """Run a Python process to its end."""
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, *arguments], env=stack.environment, cwd=stack.home, capture_output=True, text=True, check=False
+    )
+    stack.log(name).write_text(done.stdout + done.stderr)
+    if done.returncode:
+        raise StackError(f"{name} failed: {_last_words(stack.log(name))}")
+
+
+def _last_words(log: Path) -> str:
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return f"{lines[-1] if lines else 'no word'} (see {log})"
+
+
+def use_stack() -> None:
+    """Talk to the stack of this machine, unless the user has named a server. Before Prefect is imported."""
+    if not os.environ.get("PREFECT_API_URL"):
+        stack = load_stack(default_home())
+        if stack and stack.running("server"):
+            os.environ["PREFECT_API_URL"] = stack.api

@@ -1,0 +1,71 @@
+"""What a run that made masks found, as Markdown with a few pictures, for Prefect's page of the run."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Sequence
+
+from PIL import Image
+
+from pnp_core.plan import Plan
+from pnp_core.records import RunSummary, ShardRef
+from pnp_core.report.contact_sheet import GAP, Row, overlay, rows_of, tile
+
+PICTURES = 4
+QUALITY = 70
+"""Of the JPEG files: about 10 kB each, since they travel in the page."""
+
+
+def run_markdown(plan: Plan, shards: Sequence[ShardRef], summary: RunSummary) -> str:
+    """Counts, reasons for quarantine, and a few pictures beside their masks."""
+    lines = [f"## {summary.labelled} of {summary.images} pictures labelled", ""]
+    if summary.scores:
+        lines += [f"**mIoU {summary.scores['miou']:.3f}**, pixel accuracy {summary.scores['pixel_accuracy']:.3f}", ""]
+    lines += [
+        "| stage | shards | resumed | failed | pictures | quarantined | pictures/s |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, stage in summary.stages.items():
+        rate = f"{stage.images_per_second:.1f}" if stage.images_per_second else "-"
+        lines += [
+            f"| {name} | {stage.shards} | {stage.shards_resumed} | {stage.shards_failed} | {stage.images} "
+            f"| {stage.quarantined} | {rate} |"
+        ]
+    lines += ["", f"Run folder {_code(summary.out)}, masks {_code(summary.masks)}", ""]
+    if summary.reasons:
+        lines += ["### Quarantined, by reason", ""]
+        lines += [f"- {number} x {plain(reason)}" for reason, number in summary.reasons.items()]
+        lines += [""]
+    for row in rows_of(plan, shards, PICTURES) if shards else ():
+        lines += [_figure(row, plan), ""]
+    return "\n".join(lines)
+
+
+def _figure(row: Row, plan: Plan) -> str:
+    """A picture beside its mask, with the classes found."""
+    pixels = [row.picture, overlay(row.picture, row.labels, plan.masks.colours)]
+    tiles = [tile(p) for p in pixels]
+    pair = Image.new("RGB", (2 * tiles[0].width + GAP, tiles[0].height), (255, 255, 255))
+    for number, part in enumerate(tiles):
+        pair.paste(part, (number * (part.width + GAP), 0))
+    buffer = io.BytesIO()
+    pair.save(buffer, format="JPEG", quality=QUALITY)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    names = ", ".join(plan.masks.class_names[label - 1] for label in row.salience.classes) or "none of the classes"
+    return f"{plain(row.sample.key)}: {plain(names)}\n\n![picture and mask](data:image/jpeg;base64,{data})"
+
+
+def _code(text: str) -> str:
+    return f"`{text.replace('`', chr(39))}`"
+
+
+def plain(text: str) -> str:
+    """A text from data so that Markdown shows it as it is.
+
+    >>> plain("<b>|*x*")
+    '&lt;b&gt;&#124;&#42;x&#42;'
+    """
+    escaped = html.escape(" ".join(text.split()), quote=False)
+    return "".join(f"&#{ord(c)};" if c in "|*_`[]()#\\!~" else c for c in escaped)

@@ -1,0 +1,42 @@
+"""Tasks of the corpus flow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from time import time
+
+from prefect.artifacts import create_markdown_artifact
+
+from pnp_core.config import CorpusConfig
+from pnp_core.corpus import Corpus
+from pnp_core.plan import Plan, plan_label
+from pnp_core.records import ShardRef
+from tasks.runtime import stage_task
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What one batch has to label, and whether there may be more for another."""
+
+    plan: Plan
+    shards: list[ShardRef]
+    more: bool
+
+
+@stage_task("collect")
+def task_collect(config: CorpusConfig, retry: bool) -> Collected:
+    """Find what is new or changed, and shard it."""
+    corpus = Corpus(config, plan_label(config))
+    return Collected(corpus.plan(), *corpus.collect(time(), retry))
+
+
+@stage_task("publish")
+def task_publish(config: CorpusConfig, collected: Collected) -> str:
+    """Make the results the latest; returns the manifest's place."""
+    return Corpus(config, plan_label(config)).publish(collected.shards, collected.plan)
+
+
+@stage_task("report")
+def task_report_corpus(text: str) -> None:
+    """Leave a page in Prefect."""
+    create_markdown_artifact(text, key="corpus", description="What is new in the corpus")
