@@ -103,9 +103,11 @@ class Stack:
         """Of all its processes: an own Prefect home, this server, no telemetry."""
         return {
             **{name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")},
+            "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath))),
             "PREFECT_HOME": str(self.home / "prefect"),
             "PREFECT_API_URL": self.api,
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "PREFECT_WORKER_QUERY_SECONDS": "2",
             "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT),
             "HF_HUB_DISABLE_TELEMETRY": "1",
             MARK: self.mark,

@@ -1,0 +1,104 @@
+"""A real stack: server, pool, worker processes on 127.0.0.1, started and ended by `pnp-ovss up` and `down`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from flows.stack import Stack, load_stack
+
+COMMAND = [sys.executable, "-m", "flows.cli"]
+
+
+def wait_for(condition: Callable[[], Any], what: str, seconds: float = 120) -> Any:
+    """Poll until something is true, and return it."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"waited {seconds:.0f} s for {what}"
+        time.sleep(0.05)
+    return found
+
+
+class RealStack:
+    """The stack under test, and commands that use it."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+        self.environment = {**kept, "PNP_OVSS_HOME": str(home), "HF_HUB_OFFLINE": "1"}
+
+    def call(self, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+        """A command to its end."""
+        done = subprocess.run(
+            [*COMMAND, *arguments], env=self.environment, capture_output=True, text=True, timeout=300, check=False
+        )
+        assert done.returncode == code, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}\n{self.logs()}"
+        return done
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """A command that goes on beside the test."""
+        return subprocess.Popen(
+            [*COMMAND, *arguments], env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+
+    def up(self) -> None:
+        """Start what does not run."""
+        self.call("up", "--port", str(self.port))
+
+    @property
+    def state(self) -> Stack:
+        """What is written down of it."""
+        stack = load_stack(self.home)
+        assert stack
+        return stack
+
+    def processes_of(self, run: str) -> list[psutil.Process]:
+        """Processes that execute a flow run."""
+        return [p for p in self.state.members() if p.environ().get("PREFECT__FLOW_RUN_ID") == run]
+
+    def logs(self) -> str:
+        """The last of what its processes said."""
+        return "\n".join(f"== {log.name}\n{log.read_text()[-3000:]}" for log in sorted(self.home.glob("*.log")))
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealStack]:
+    """Started once for all tests; afterwards no process may be left."""
+    real = RealStack(tmp_path_factory.mktemp("stack"))
+    real.up()
+    state = real.state
+    yield real
+    real.call("down")
+    assert state.members() == []
+    assert not (real.home / "stack.json").exists()
+
+
+def artifacts(out: Path) -> dict[str, str]:
+    """Digests of all a run leaves, but run.json (timings) and temporary files of a killed writer."""
+    files = [f for f in out.rglob("*") if f.is_file() and f.name != "run.json" and not f.name.endswith(".tmp")]
+    return {str(f.relative_to(out)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
+
+
+def records(out: Path, stage: str) -> dict[str, tuple[int, int]]:
+    """Completion records of a stage, with what changes when a file is written again."""
+    found = sorted((out / stage).glob("*/*.done.json"))
+    return {f.name: (f.stat().st_ino, f.stat().st_mtime_ns) for f in found}
+
+
+def last_json(text: str) -> dict[str, Any]:
+    """The object a command printed last."""
+    return json.loads(text.strip().splitlines()[-1])

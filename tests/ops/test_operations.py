@@ -1,0 +1,136 @@
+"""The stack, its deployments and its workers, as users have them; and what happens to them."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import ArtifactFilter, FlowRunFilter, TaskRunFilter
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from tests.ops.conftest import RealStack, artifacts, last_json, records, wait_for
+
+pytestmark = pytest.mark.ops
+
+SHARDS = 12
+RUN = ["-p", "limit=96", "-p", f"shards={SHARDS}", "-p", "runtime.threads=1"]
+DEPLOYED = [*RUN, "-p", "dispatch.mode=deployment", "-p", "dispatch.lost_after=20", "-p", "dispatch.backoff=1"]
+
+
+@pytest.fixture
+def client(stack: RealStack):
+    """Of the stack's server."""
+    with temporary_settings({PREFECT_API_URL: stack.state.api}), get_client(sync_client=True) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def undisturbed(stack: RealStack, tmp_path_factory) -> Path:
+    """A run on the stack, watched to its end, inline."""
+    out = tmp_path_factory.mktemp("undisturbed") / "run"
+    done = stack.call("run", "eval-scenes", *RUN, "-p", f"out={out}", "--watch", "--json")
+    assert last_json(done.stdout)["state"] == "Completed"
+    assert "96 pictures: 96 labelled, 0 quarantined" in done.stdout
+    return out
+
+
+def run_of(client: SyncPrefectClient, out: Path) -> Any:
+    """The flow run that writes a folder, newest first."""
+    runs = [r for r in client.read_flow_runs(limit=200) if (r.parameters.get("config") or {}).get("out") == str(out)]
+    return max(runs, key=lambda r: r.created, default=None)
+
+
+def artifacts_of(client: SyncPrefectClient, run: Any) -> dict[str, Any]:
+    wanted: Any = {"flow_run_id": {"any_": [str(run.id)]}}
+    return {a.key: a for a in client.read_artifacts(artifact_filter=ArtifactFilter.model_validate(wanted))}
+
+
+def test_run_leaves_progress_a_page_with_pictures_and_a_table_of_scores(stack, undisturbed, client):
+    run = run_of(client, undisturbed)
+    assert run.name == "scenes-96"
+    found = artifacts_of(client, run)
+    assert {"progress-salience", "progress-masks", "progress-scores", "run", "per-class-iou"} <= set(found)
+    assert all(found[f"progress-{stage}"].data == 100 for stage in ("salience", "masks", "scores"))
+    assert found["run"].data.count("](data:image/jpeg;base64,") == 4
+    assert len(found["run"].data) < 100_000
+    assert '"class": "heart"' in found["per-class-iou"].data
+
+
+def test_dispatch_to_a_deployment_gives_the_same_masks(stack, undisturbed, tmp_path, client):
+    out = tmp_path / "deployed"
+    stack.call("run", "eval-scenes", *DEPLOYED, "-p", "dispatch.workers=2", "-p", f"out={out}", "--watch")
+    assert artifacts(out) == artifacts(undisturbed)
+    tag: Any = {"tags": {"all_": ["pnp-ovss", "salience"]}}
+    batches = [r for r in client.read_flow_runs(flow_run_filter=FlowRunFilter.model_validate(tag))]
+    ours = [r for r in batches if r.parameters["batch"]["out"] == str(out)]
+    assert sorted(len(r.parameters["batch"]["shards"]) for r in ours) == [6, 6]
+
+
+def test_dispatch_to_dask_gives_the_same_masks(stack, undisturbed, tmp_path):
+    out = tmp_path / "dask"
+    mode = ["-p", "dispatch.mode=dask", "-p", "dispatch.workers=2"]
+    stack.call("run", "eval-scenes", *RUN, *mode, "-p", f"out={out}", "--watch")
+    assert artifacts(out) == artifacts(undisturbed)
+
+
+class Disturbed:
+    """A run that is killed again and again."""
+
+    def __init__(self, stack: RealStack, out: Path) -> None:
+        self.stack, self.out, self.kept = stack, out, {}
+
+    def begin(self) -> None:
+        self.stack.call("run", "eval-scenes", *DEPLOYED, "-p", f"out={self.out}")
+
+    def wait_for_shards(self, more: int) -> None:
+        """Until so many more shards have salience; those before must be as they were."""
+        number = len(records(self.out, "salience")) + more
+        wait_for(lambda: len(records(self.out, "salience")) >= number, f"{number} shards with salience", 150)
+
+    def kill(self, processes: list[psutil.Process]) -> None:
+        assert processes, "nothing to kill"
+        for process in processes:
+            process.send_signal(signal.SIGKILL)
+        psutil.wait_procs(processes, timeout=10)
+        self.kept = {**self.kept, **records(self.out, "salience")}
+        assert len(self.kept) < SHARDS, "killed too late to tell anything"
+
+
+def test_killed_worker_flow_both_and_server_lose_nothing_and_repeat_at_most_what_was_in_flight(
+    stack, undisturbed, tmp_path, client
+):
+    disturbed = Disturbed(stack, out := tmp_path / "disturbed")
+
+    def worker() -> list[psutil.Process]:
+        """The worker of queue gpu and all below it."""
+        process = stack.state.started["gpu"].process()
+        return [*process.children(recursive=True), process]
+
+    def flow() -> list[psutil.Process]:
+        return stack.processes_of(str(run_of(client, out).id))
+
+    disturbed.begin()
+    disturbed.wait_for_shards(2)
+    disturbed.kill(worker())
+    stack.up()
+    disturbed.wait_for_shards(2)  # the same run found out by itself and went on
+    disturbed.kill(flow())
+    wait_for(lambda: run_of(client, out).state.is_crashed(), "the flow to be marked as crashed")
+    disturbed.begin()
+    disturbed.wait_for_shards(2)
+    disturbed.kill([*flow(), *worker()])
+    stack.up()
+    disturbed.begin()
+    disturbed.wait_for_shards(2)
+    disturbed.kill([stack.state.started["server"].process()])
+    stack.up()
+    stack.call("run", "eval-scenes", *DEPLOYED, "-p", f"out={out}", "--watch")
+    assert artifacts(out) == artifacts(undisturbed)
+    assert disturbed.kept.items() <= records(out, "salience").items(), "a finished shard was made again"
+    wanted: Any = {"name": {"like_": "salience-0000"}}
+    runs = client.read_task_runs(task_run_filter=TaskRunFilter.model_validate(wanted), limit=200)
+    print(len(runs))
