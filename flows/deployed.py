@@ -30,7 +30,7 @@ from tasks.runtime import observer
 
 POLL = 1.0
 """Seconds between looks at the batches."""
-CANCELLING = 30.0
+CANCELLING = 15.0
 """Seconds a worker has to stop a run; after that it is taken for dead."""
 UNTAKEN = 60.0
 """Seconds after which people are told that nobody takes a batch."""

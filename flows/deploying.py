@@ -8,7 +8,6 @@ from __future__ import annotations
 import subprocess
 import sys
 from datetime import timedelta
-from pathlib import Path
 
 from prefect.automations import Automation
 from prefect.client.orchestration import get_client
@@ -19,18 +18,11 @@ from prefect.events.schemas.automations import EventTrigger, Posture
 from prefect.exceptions import ObjectNotFound
 from prefect.workers.process import ProcessWorker
 
-from flows.stack import HEARTBEAT, POOL
+from flows.stack import HEARTBEAT, POOL, prefect_file
 
 LOST = "pnp-ovss: flow runs without a sign of life have crashed"
 MISSED = 3
 """Heartbeats a flow run may miss."""
-
-
-def prefect_file() -> Path:
-    """The deployments: beside the code where installed, in the checkout otherwise."""
-    here = Path(__file__).parent
-    packaged = here / "_prefect.yaml"
-    return packaged if packaged.exists() else here.parent / "prefect.yaml"
 
 
 def create_pool() -> None:

@@ -6,6 +6,7 @@ was given to another process since is not touched.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import socket
@@ -14,6 +15,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from time import monotonic, sleep
 from uuid import uuid4
@@ -73,12 +75,14 @@ class Stack:
     Attributes:
         mark: in the environment of all its processes, and of theirs.
         started: `server`, `cpu`, `gpu` -> its process.
+        deployed: digest of the deployments on the server.
     """
 
     home: Path
     port: int
     mark: str
     started: dict[str, Started] = field(default_factory=dict)
+    deployed: str = ""
 
     @property
     def api(self) -> str:
@@ -120,14 +124,22 @@ class Stack:
     def save(self) -> None:
         """Write down what runs."""
         self.home.mkdir(parents=True, exist_ok=True)
-        record = {
-            "port": self.port,
-            "mark": self.mark,
-            "started": {name: asdict(s) for name, s in self.started.items()},
-        }
+        record = {name: getattr(self, name) for name in ("port", "mark", "deployed")}
+        record["started"] = {name: asdict(process) for name, process in self.started.items()}
         temporary = _record(self.home).with_suffix(".tmp")
         temporary.write_text(json.dumps(record, indent=1))
         temporary.replace(_record(self.home))
+
+
+def prefect_file() -> Path:
+    """The deployments: beside the code where installed, in the checkout otherwise."""
+    here = Path(__file__).parent
+    packaged = here / "_prefect.yaml"
+    return packaged if packaged.exists() else here.parent / "prefect.yaml"
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(version("pnp-ovss").encode() + file.read_bytes()).hexdigest()
 
 
 def default_home() -> Path:
@@ -145,7 +157,7 @@ def load_stack(home: Path) -> Stack | None:
     try:
         record = json.loads(_record(home).read_text())
         started = {name: Started(**s) for name, s in record["started"].items()}
-        return Stack(home, int(record["port"]), record["mark"], started)
+        return Stack(home, int(record["port"]), record["mark"], started, record["deployed"])
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -179,8 +191,12 @@ def up(home: Path, port: int, tell: Callable[[str], None]) -> Stack:
         stack.port = port
         if not stack.running("server"):
             _start_server(stack, tell)
-        tell("deploying")
-        _run(stack, "deploy", "-m", "flows.deploying")
+        deployments = _digest(prefect_file())
+        if stack.deployed != deployments:
+            tell("deploying")
+            _run(stack, "deploy", "-m", "flows.deploying")
+            stack.deployed = deployments
+            stack.save()
         for queue, limit in QUEUES.items():
             if not stack.running(queue):
                 tell(f"starting the worker of queue {queue}")

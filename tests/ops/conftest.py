@@ -15,7 +15,9 @@ from typing import Any
 
 import psutil
 import pytest
+import yaml
 
+from flows.runs import parse_parameters
 from flows.stack import Stack, load_stack
 
 COMMAND = [sys.executable, "-m", "flows.cli"]
@@ -75,14 +77,34 @@ class RealStack:
         return "\n".join(f"== {log.name}\n{log.read_text()[-3000:]}" for log in sorted(self.home.glob("*.log")))
 
 
+class Beside:
+    """A command that runs beside other tests."""
+
+    def __init__(self, stack: RealStack, out: Path, *arguments: str) -> None:
+        environment = {**stack.environment, "PREFECT_API_URL": stack.state.api, "OMP_NUM_THREADS": "1"}
+        command = [*COMMAND, *arguments, "--out", str(out), "--json"]
+        self.out = out
+        self._process = subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    def finish(self) -> Path:
+        """Wait for it; returns its run folder."""
+        _, said = self._process.communicate(timeout=300)
+        assert self._process.returncode == 0, said
+        return self.out
+
+
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealStack]:
     """Started once for all tests; afterwards no process may be left."""
     real = RealStack(tmp_path_factory.mktemp("stack"))
-    real.up()
-    state = real.state
-    yield real
-    real.call("down")
+    try:
+        real.up()
+        state = real.state
+        yield real
+    finally:
+        real.call("down")
     assert state.members() == []
     assert not (real.home / "stack.json").exists()
 
@@ -102,3 +124,15 @@ def records(out: Path, stage: str) -> dict[str, tuple[int, int]]:
 def last_json(text: str) -> dict[str, Any]:
     """The object a command printed last."""
     return json.loads(text.strip().splitlines()[-1])
+
+
+@pytest.fixture(scope="session")
+def slow_undisturbed(stack: RealStack, tmp_path_factory: pytest.TempPathFactory) -> Beside:
+    """The run that the others are killed in, inline and left alone."""
+    from tests.ops.test_operations import SLOW
+
+    folder = tmp_path_factory.mktemp("slow")
+    values: dict[str, Any] = parse_parameters(SLOW)
+    del values["dispatch"]
+    (folder / "slow.yaml").write_text(yaml.safe_dump(values))
+    return Beside(stack, folder / "run", "eval", "scenes", "--config", str(folder / "slow.yaml"))

@@ -16,9 +16,12 @@ from tests.ops.conftest import RealStack, artifacts, last_json, records, wait_fo
 
 pytestmark = pytest.mark.ops
 
-SHARDS = 12
-RUN = ["-p", "limit=96", "-p", f"shards={SHARDS}", "-p", "runtime.threads=1"]
-DEPLOYED = [*RUN, "-p", "dispatch.mode=deployment", "-p", "dispatch.lost_after=20", "-p", "dispatch.backoff=1"]
+RUN = ["-p", "limit=24", "-p", "shards=12", "-p", "runtime.threads=1"]
+SHARDS = 24
+SLOW = ["limit=144", f"shards={SHARDS}", "runtime.threads=1", "masks.crf.name='off'"]
+SLOW += ["salience.dropout={iterations: 32, strategy: fraction, amount: 0.02}"]
+SLOW += ["dispatch={mode: deployment, lost_after: 30, backoff: 1}"]
+"""Salience that takes about two seconds for each of its shards, so that it can be killed in between."""
 
 
 @pytest.fixture
@@ -34,7 +37,7 @@ def undisturbed(stack: RealStack, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("undisturbed") / "run"
     done = stack.call("run", "eval-scenes", *RUN, "-p", f"out={out}", "--watch", "--json")
     assert last_json(done.stdout)["state"] == "Completed"
-    assert "96 pictures: 96 labelled, 0 quarantined" in done.stdout
+    assert "24 pictures: 24 labelled, 0 quarantined" in done.stdout
     return out
 
 
@@ -51,7 +54,7 @@ def artifacts_of(client: SyncPrefectClient, run: Any) -> dict[str, Any]:
 
 def test_run_leaves_progress_a_page_with_pictures_and_a_table_of_scores(stack, undisturbed, client):
     run = run_of(client, undisturbed)
-    assert run.name == "scenes-96"
+    assert run.name == "scenes-24"
     found = artifacts_of(client, run)
     assert {"progress-salience", "progress-masks", "progress-scores", "run", "per-class-iou"} <= set(found)
     assert all(found[f"progress-{stage}"].data == 100 for stage in ("salience", "masks", "scores"))
@@ -62,10 +65,12 @@ def test_run_leaves_progress_a_page_with_pictures_and_a_table_of_scores(stack, u
 
 def test_dispatch_to_a_deployment_gives_the_same_masks(stack, undisturbed, tmp_path, client):
     out = tmp_path / "deployed"
-    stack.call("run", "eval-scenes", *DEPLOYED, "-p", "dispatch.workers=2", "-p", f"out={out}", "--watch")
+    stack.call(
+        "run", "eval-scenes", *RUN, "-p", "dispatch={mode: deployment, workers: 2}", "-p", f"out={out}", "--watch"
+    )
     assert artifacts(out) == artifacts(undisturbed)
     tag: Any = {"tags": {"all_": ["pnp-ovss", "salience"]}}
-    batches = [r for r in client.read_flow_runs(flow_run_filter=FlowRunFilter.model_validate(tag))]
+    batches = client.read_flow_runs(flow_run_filter=FlowRunFilter.model_validate(tag))
     ours = [r for r in batches if r.parameters["batch"]["out"] == str(out)]
     assert sorted(len(r.parameters["batch"]["shards"]) for r in ours) == [6, 6]
 
@@ -84,7 +89,12 @@ class Disturbed:
         self.stack, self.out, self.kept = stack, out, {}
 
     def begin(self) -> None:
-        self.stack.call("run", "eval-scenes", *DEPLOYED, "-p", f"out={self.out}")
+        self.stack.call("run", "eval-scenes", *self.parameters)
+
+    @property
+    def parameters(self) -> list[str]:
+        """Of the run."""
+        return [part for value in (*SLOW, f"out={self.out}") for part in ("-p", value)]
 
     def wait_for_shards(self, more: int) -> None:
         """Until so many more shards have salience; those before must be as they were."""
@@ -101,7 +111,7 @@ class Disturbed:
 
 
 def test_killed_worker_flow_both_and_server_lose_nothing_and_repeat_at_most_what_was_in_flight(
-    stack, undisturbed, tmp_path, client
+    stack, slow_undisturbed, tmp_path, client
 ):
     disturbed = Disturbed(stack, out := tmp_path / "disturbed")
 
@@ -128,8 +138,8 @@ def test_killed_worker_flow_both_and_server_lose_nothing_and_repeat_at_most_what
     disturbed.wait_for_shards(2)
     disturbed.kill([stack.state.started["server"].process()])
     stack.up()
-    stack.call("run", "eval-scenes", *DEPLOYED, "-p", f"out={out}", "--watch")
-    assert artifacts(out) == artifacts(undisturbed)
+    stack.call("run", "eval-scenes", *disturbed.parameters, "--watch")
+    assert artifacts(out) == artifacts(slow_undisturbed.finish())
     assert disturbed.kept.items() <= records(out, "salience").items(), "a finished shard was made again"
     wanted: Any = {"name": {"like_": "salience-0000"}}
     runs = client.read_task_runs(task_run_filter=TaskRunFilter.model_validate(wanted), limit=200)
