@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
@@ -16,7 +17,6 @@ from pnp_core.errors import PnpError
 
 def quiet_prefect(debug: bool) -> None:
     """Settings Prefect reads at import; what the user has set stays."""
-    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO" if debug else "CRITICAL")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -45,12 +45,30 @@ def one_line_errors(debug: bool) -> Iterator[None]:
         from flows.cli.console import errors
 
         errors.print("[yellow]stopped[/]: what is done is kept, the same command continues", soft_wrap=True)
-        raise typer.Exit(130) from interruption
+        raise typer.Exit(143 if isinstance(interruption, Terminated) else 130) from interruption
     except PnpError as error:
         fail(error, debug)
     except Exception as error:
         message = " ".join(str(error).split())
         fail(PnpError(f"{type(error).__name__}: {message[:500]} (--debug shows where)"), debug)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, as a scheduler sends it: the shard in the works is abandoned, all else is kept."""
+
+
+@contextmanager
+def termination_as_interruption() -> Iterator[None]:
+    """Leave the block as by Ctrl-C when the process is told to end, so that everything is cleared up."""
+
+    def stop(*_: object) -> NoReturn:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def warn(warnings: list[str]) -> None:
@@ -76,9 +94,10 @@ def execute(
         from rich.console import Console
 
         from flows.cli.console import ProgressBars, errors
+        from flows.temporary_server import temporary_server
         from tasks.runtime import observed_by
 
-        with ProgressBars() as bars, observed_by(bars):
+        with termination_as_interruption(), temporary_server(), ProgressBars() as bars, observed_by(bars):
             summary = flow(config)
         show(summary, errors if as_json else Console())
         if as_json:

@@ -1,0 +1,93 @@
+"""A Prefect server for one command, when the user has none.
+
+Prefect starts one by itself, but in the command's process group: a Ctrl-C reaches both, and the command then waits
+a minute for a server that is gone; a command that is killed leaves its server behind. Here a guard stands between:
+it holds the server in a session of its own, and ends it when the pipe to the command closes, for whatever reason.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import monotonic, sleep
+
+STARTING = 120.0
+"""Seconds the server may take to answer, on a slow machine."""
+ENDING = 5.0
+"""Seconds it has to end by itself."""
+
+
+@contextmanager
+def temporary_server() -> Iterator[None]:
+    """Have a server while the block runs, unless the settings name one."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    if PREFECT_API_URL.value():
+        yield
+        return
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    guard = subprocess.Popen(  # noqa: S603
+        [sys.executable, "-m", "flows.temporary_server", str(port)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    assert guard.stdin
+    try:
+        api = f"http://127.0.0.1:{port}/api"
+        _wait_for(api, guard)
+        with temporary_settings({PREFECT_API_URL: api}):
+            yield
+    finally:
+        guard.stdin.close()
+        guard.wait()
+
+
+def _wait_for(api: str, guard: subprocess.Popen[bytes]) -> None:
+    import httpx
+
+    from pnp_core.errors import PnpError
+
+    deadline = monotonic() + STARTING
+    while guard.poll() is None and monotonic() < deadline:
+        try:
+            if httpx.get(f"{api}/health", timeout=2).status_code == 200:
+                return
+        except httpx.HTTPError:
+            sleep(0.1)
+    raise PnpError("Prefect's server does not start; `prefect server start` says why")
+
+
+def guard_server(port: int) -> None:
+    """Run a server until standard input closes."""
+    quiet = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "PREFECT_UI_ENABLED": "false"}
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    server = subprocess.Popen(  # noqa: S603
+        command, env={**os.environ, **quiet}, stdin=subprocess.DEVNULL, start_new_session=True
+    )
+    try:
+        sys.stdin.buffer.read()
+    finally:
+        _end(server, signal.SIGTERM)
+
+
+def _end(server: subprocess.Popen[bytes], first: signal.Signals) -> None:
+    """End the server and what it has started."""
+    for sign in (first, signal.SIGKILL):
+        try:
+            os.killpg(server.pid, sign)
+            server.wait(ENDING)
+        except (ProcessLookupError, subprocess.TimeoutExpired):
+            continue
+
+
+if __name__ == "__main__":
+    guard_server(int(sys.argv[1]))
