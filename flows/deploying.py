@@ -7,22 +7,36 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import suppress
 from datetime import timedelta
 
 from prefect.automations import Automation
+from prefect.blocks.webhook import Webhook
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.objects import StateType
-from prefect.events.actions import ChangeFlowRunState
+from prefect.events.actions import CallWebhook, ChangeFlowRunState
 from prefect.events.schemas.automations import EventTrigger, Posture
 from prefect.exceptions import ObjectNotFound
+from prefect.types import SecretDict
 from prefect.workers.process import ProcessWorker
+from pydantic import SecretStr
 
 from flows.stack import HEARTBEAT, POOL, prefect_file
 
 LOST = "pnp-ovss: flow runs without a sign of life have crashed"
 MISSED = 3
 """Heartbeats a flow run may miss."""
+TELL = "pnp-ovss: tell of runs that failed"
+WEBHOOK = "pnp-ovss-failures"
+MESSAGE = """{
+  "flow": {{ flow.name | tojson }},
+  "run": {{ flow_run.name | tojson }},
+  "state": {{ flow_run.state.name | tojson }},
+  "message": {{ flow_run.state.message | tojson }},
+  "url": {{ flow_run | ui_url | tojson }}
+}"""
+"""What the webhook is sent, JSON; a template of Prefect's automations."""
 
 
 def create_pool() -> None:
@@ -57,13 +71,35 @@ def create_automation() -> None:
         ).create()
 
 
-def main() -> int:
+def create_notification(url: str) -> None:
+    """Have a URL called (POST, JSON) when a run of this project fails or crashes."""
+    webhook = Webhook(method="POST", url=SecretStr(url), headers=SecretDict({"Content-Type": "application/json"}))
+    block = webhook.save(WEBHOOK, overwrite=True)
+    with suppress(ValueError):
+        Automation.read(name=TELL).delete()
+    Automation(
+        name=TELL,
+        description=f"Calls the webhook block {WEBHOOK}.",
+        trigger=EventTrigger(
+            expect={"prefect.flow-run.Failed", "prefect.flow-run.Crashed"},
+            match={"prefect.resource.id": "prefect.flow-run.*"},
+            match_related={"prefect.resource.id": "prefect.tag.pnp-ovss", "prefect.resource.role": "tag"},
+            posture=Posture.Reactive,
+            threshold=1,
+        ),
+        actions=[CallWebhook(block_document_id=block, payload=MESSAGE)],
+    ).create()
+
+
+def main(notify: str | None = None) -> int:
     """Make what is missing, and bring the deployments up to date."""
     create_pool()
     create_automation()
+    if notify:
+        create_notification(notify)
     command = ["-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(prefect_file())]
     return subprocess.run([sys.executable, *command], check=False).returncode  # noqa: S603
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*sys.argv[1:2]))

@@ -175,10 +175,11 @@ def _alone(home: Path) -> Iterator[None]:
         raise StackError(f"another `up` or `down` is at work in '{home}'") from error
 
 
-def up(home: Path, port: int, tell: Callable[[str], None]) -> Stack:
+def up(home: Path, port: int, notify: str | None, tell: Callable[[str], None]) -> Stack:
     """Start what does not run yet: the server, the deployments on it, a worker per queue.
 
     Args:
+        notify: URL of a webhook for failures.
         tell: called with what happens, for people.
 
     Raises:
@@ -192,9 +193,9 @@ def up(home: Path, port: int, tell: Callable[[str], None]) -> Stack:
         if not stack.running("server"):
             _start_server(stack, tell)
         deployments = _digest(prefect_file())
-        if stack.deployed != deployments:
+        if notify or stack.deployed != deployments:
             tell("deploying")
-            _run(stack, "deploy", "-m", "flows.deploying")
+            _run(stack, "deploy", "-m", "flows.deploying", *([notify] if notify else []))
             stack.deployed = deployments
             stack.save()
         for queue, limit in QUEUES.items():

@@ -19,8 +19,14 @@ def _tell(text: str) -> None:
     errors.print(text, style="dim", soft_wrap=True, highlight=False)
 
 
+NotifyOption = Annotated[
+    str | None, typer.Option(metavar="URL", help="Webhook to call (POST, JSON) when a run fails or crashes.")
+]
+
+
 def up(
     port: Annotated[int, typer.Option(help="Of the server, on 127.0.0.1.", min=1, max=65535)] = 4200,
+    notify: NotifyOption = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -33,7 +39,7 @@ def up(
         from flows.stack import QUEUES, default_home
         from flows.stack import up as start
 
-        stack = start(default_home(), port, _tell)
+        stack = start(default_home(), port, notify, _tell)
     print(f"runs and their results  {stack.ui}", flush=True)
     print(f"PREFECT_API_URL         {stack.api}")
     print(f"logs                    {stack.home}/*.log")
@@ -54,7 +60,7 @@ def down(debug: DebugOption = False) -> None:
     print(f"ended: {', '.join(ended)}" if ended else "nothing was running", flush=True)
 
 
-def deploy(debug: DebugOption = False) -> None:
+def deploy(notify: NotifyOption = None, debug: DebugOption = False) -> None:
     """Make pool, queues, deployments and automation on the server of PREFECT_API_URL, or bring them up to date."""
     quiet_prefect(debug)
     with one_line_errors(debug):
@@ -67,7 +73,7 @@ def deploy(debug: DebugOption = False) -> None:
         from flows.runs import require_server
 
         require_server()
-        done = subprocess.run([sys.executable, "-m", "flows.deploying"], check=False)
+        done = subprocess.run([sys.executable, "-m", "flows.deploying", *([notify] if notify else [])], check=False)  # noqa: S603
     raise typer.Exit(done.returncode)
 
 

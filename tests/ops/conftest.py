@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -10,7 +11,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import psutil
@@ -32,6 +35,26 @@ def wait_for(condition: Callable[[], Any], what: str, seconds: float = 120) -> A
     return found
 
 
+class Webhook:
+    """An address of this machine that keeps what it is sent."""
+
+    def __init__(self) -> None:
+        received: list[dict[str, Any]] = []
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                received.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, *_: Any) -> None:
+                """Say nothing."""
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        Thread(target=server.serve_forever, daemon=True).start()
+        self.received, self.url = received, f"http://127.0.0.1:{server.server_port}/failures"
+
+
 class RealStack:
     """The stack under test, and commands that use it."""
 
@@ -40,6 +63,7 @@ class RealStack:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
+        self.failures = Webhook()
         kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
         self.environment = {**kept, "PNP_OVSS_HOME": str(home), "HF_HUB_OFFLINE": "1"}
 
@@ -59,7 +83,7 @@ class RealStack:
 
     def up(self) -> None:
         """Start what does not run."""
-        self.call("up", "--port", str(self.port))
+        self.call("up", "--port", str(self.port), "--notify", self.failures.url)
 
     @property
     def state(self) -> Stack:
@@ -84,9 +108,23 @@ class Beside:
         environment = {**stack.environment, "PREFECT_API_URL": stack.state.api, "OMP_NUM_THREADS": "1"}
         command = [*COMMAND, *arguments, "--out", str(out), "--json"]
         self.out = out
+        self.memory: dict[tuple[str, int], int] = {}
         self._process = subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
+
+        self._watcher = Thread(target=self._watch, daemon=True)
+        self._watcher.start()
+
+    def _watch(self) -> None:
+        """Note resident memory, in bytes, whenever another shard is complete."""
+        process = psutil.Process(self._process.pid)
+        while self._process.returncode is None:
+            for stage in ("salience", "masks"):
+                with contextlib.suppress(psutil.Error):
+                    shards = len(list(self.out.glob(f"{stage}/*/*.done.json")))
+                    self.memory.setdefault((stage, shards), process.memory_info().rss)
+            time.sleep(0.1)
 
     def finish(self) -> Path:
         """Wait for it; returns its run folder."""
@@ -136,3 +174,22 @@ def slow_undisturbed(stack: RealStack, tmp_path_factory: pytest.TempPathFactory)
     del values["dispatch"]
     (folder / "slow.yaml").write_text(yaml.safe_dump(values))
     return Beside(stack, folder / "run", "eval", "scenes", "--config", str(folder / "slow.yaml"))
+
+
+@pytest.fixture(scope="session")
+def many_scenes(stack: RealStack, tmp_path_factory: pytest.TempPathFactory) -> Beside:
+    """2,000 scenes in 40 shards. One pass and no CRF, which take time but keep nothing."""
+    folder = tmp_path_factory.mktemp("many")
+    values = {"limit": 2000, "shards": 40, "runtime": {"threads": 1}, "masks": {"crf": {"name": "off"}}}
+    values["salience"] = {"dropout": {"iterations": 1}}
+    (folder / "many.yaml").write_text(yaml.safe_dump(values))
+    return Beside(stack, folder / "run", "eval", "scenes", "--config", str(folder / "many.yaml"))
+
+
+@pytest.fixture(scope="session")
+def on_dask(stack: RealStack, tmp_path_factory: pytest.TempPathFactory) -> Beside:
+    """The small run, on a Dask cluster of two processes."""
+    folder = tmp_path_factory.mktemp("dask")
+    values = {"limit": 24, "shards": 12, "runtime": {"threads": 1}, "dispatch": {"mode": "dask", "workers": 2}}
+    (folder / "dask.yaml").write_text(yaml.safe_dump(values))
+    return Beside(stack, folder / "run", "eval", "scenes", "--config", str(folder / "dask.yaml"))

@@ -9,7 +9,7 @@ from typing import Any
 import psutil
 import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.filters import ArtifactFilter, FlowRunFilter, TaskRunFilter
+from prefect.client.schemas.filters import ArtifactFilter, FlowRunFilter
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from tests.ops.conftest import RealStack, artifacts, last_json, records, wait_for
@@ -20,7 +20,7 @@ RUN = ["-p", "limit=24", "-p", "shards=12", "-p", "runtime.threads=1"]
 SHARDS = 24
 SLOW = ["limit=144", f"shards={SHARDS}", "runtime.threads=1", "masks.crf.name='off'"]
 SLOW += ["salience.dropout={iterations: 32, strategy: fraction, amount: 0.02}"]
-SLOW += ["dispatch={mode: deployment, lost_after: 30, backoff: 1}"]
+SLOW += ["dispatch={mode: deployment, lost_after: 40, backoff: 1}"]
 """Salience that takes about two seconds for each of its shards, so that it can be killed in between."""
 
 
@@ -32,7 +32,7 @@ def client(stack: RealStack):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(stack: RealStack, tmp_path_factory) -> Path:
+def undisturbed(stack: RealStack, on_dask, slow_undisturbed, tmp_path_factory) -> Path:
     """A run on the stack, watched to its end, inline."""
     out = tmp_path_factory.mktemp("undisturbed") / "run"
     done = stack.call("run", "eval-scenes", *RUN, "-p", f"out={out}", "--watch", "--json")
@@ -75,11 +75,44 @@ def test_dispatch_to_a_deployment_gives_the_same_masks(stack, undisturbed, tmp_p
     assert sorted(len(r.parameters["batch"]["shards"]) for r in ours) == [6, 6]
 
 
-def test_dispatch_to_dask_gives_the_same_masks(stack, undisturbed, tmp_path):
-    out = tmp_path / "dask"
-    mode = ["-p", "dispatch.mode=dask", "-p", "dispatch.workers=2"]
-    stack.call("run", "eval-scenes", *RUN, *mode, "-p", f"out={out}", "--watch")
-    assert artifacts(out) == artifacts(undisturbed)
+def test_dispatch_to_dask_gives_the_same_masks(undisturbed, on_dask):
+    assert artifacts(on_dask.finish()) == artifacts(undisturbed)
+
+
+def test_failed_run_is_told_to_the_webhook_and_fails_the_command(stack, tmp_path, client):
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    out = blocked / "run"
+    done = stack.call("run", "eval-scenes", "-p", f"out={out}", "--watch", code=1)
+    assert "ended as Failed" in done.stderr
+    assert "cannot write" in done.stderr
+    run = run_of(client, out)
+    (told,) = wait_for(lambda: stack.failures.received, "the webhook to be called", 60)
+    assert (told["flow"], told["run"], told["state"]) == ("eval", "scenes-200", "Failed")
+    assert "cannot write" in told["message"]
+    assert str(run.id) in told["url"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["eval-vok"], "no deployment 'eval-vok' on http://127.0.0.1:{port}/api; did you mean 'eval-voc'?"),
+        (["tune/eval-voc"], "no deployment 'tune/eval-voc'"),
+        (["eval-scenes", "-p", "limt=3"], "limt"),
+        (["eval-scenes", "-p", "limit"], "-p limit: expected KEY=VALUE"),
+        (["eval-scenes", "-p", "limit=many"], "limit"),
+    ],
+)
+def test_run_that_cannot_be_is_one_clear_line(stack, arguments, says):
+    done = stack.call("run", *arguments, code=2)
+    assert says.format(port=stack.port) in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_up_again_starts_nothing_twice(stack):
+    before = stack.state.started
+    stack.up()
+    assert stack.state.started == before
 
 
 class Disturbed:
@@ -111,7 +144,7 @@ class Disturbed:
 
 
 def test_killed_worker_flow_both_and_server_lose_nothing_and_repeat_at_most_what_was_in_flight(
-    stack, slow_undisturbed, tmp_path, client
+    stack, slow_undisturbed, many_scenes, tmp_path, client
 ):
     disturbed = Disturbed(stack, out := tmp_path / "disturbed")
 
@@ -141,6 +174,22 @@ def test_killed_worker_flow_both_and_server_lose_nothing_and_repeat_at_most_what
     stack.call("run", "eval-scenes", *disturbed.parameters, "--watch")
     assert artifacts(out) == artifacts(slow_undisturbed.finish())
     assert disturbed.kept.items() <= records(out, "salience").items(), "a finished shard was made again"
-    wanted: Any = {"name": {"like_": "salience-0000"}}
-    runs = client.read_task_runs(task_run_filter=TaskRunFilter.model_validate(wanted), limit=200)
-    print(len(runs))
+    assert salience_tasks(client, out) - SHARDS <= 4, "more was made again than was in flight"
+
+
+def salience_tasks(client: SyncPrefectClient, out: Path) -> int:
+    """Shards that workers have begun for a run folder."""
+    tag: Any = {"tags": {"all_": ["pnp-ovss", "salience"]}}
+    batches = client.read_flow_runs(flow_run_filter=FlowRunFilter.model_validate(tag))
+    ours = [str(batch.id) for batch in batches if batch.parameters["batch"]["out"] == str(out)]
+    of_batches: Any = {"id": {"any_": ours}}
+    runs = client.read_task_runs(flow_run_filter=FlowRunFilter.model_validate(of_batches), limit=200)
+    return sum(run.start_time is not None for run in runs)
+
+
+def test_memory_of_the_driver_is_that_of_a_batch_not_of_the_corpus(many_scenes):
+    many_scenes.finish()
+    for stage in ("salience", "masks"):
+        used = [rss for (name, shards), rss in many_scenes.memory.items() if name == stage and shards >= 5]
+        assert len(used) > 20, "sampled too seldom to tell"
+        assert max(used) - used[0] < 100e6
