@@ -7,12 +7,16 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
 from pnp_core.config import PipelineConfig
 from pnp_core.errors import PnpError
+
+if TYPE_CHECKING:  # imports Prefect, which takes seconds
+    from tasks.runtime import Observer
 
 
 def quiet_prefect(debug: bool) -> None:
@@ -57,18 +61,49 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM, as a scheduler sends it: the shard in the works is abandoned, all else is kept."""
 
 
-@contextmanager
-def termination_as_interruption() -> Iterator[None]:
-    """Leave the block as by Ctrl-C when the process is told to end, so that everything is cleared up."""
+class Interruptible:
+    """Leaves the block when the process is told to end, so that everything is cleared up; an `Observer`.
 
-    def stop(*_: object) -> NoReturn:
-        raise Terminated
+    An exception that a signal raises can be lost where Python or a library catches all of them; so it is raised once
+    more with the next picture that is done.
+    """
 
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    def __init__(self, passed_to: Observer) -> None:
+        self._next = passed_to
+        self._told: type[KeyboardInterrupt] | None = None
+
+    def __enter__(self) -> Interruptible:
+        self._before = {sign: signal.signal(sign, self._stop) for sign in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for sign, handler in self._before.items():
+            signal.signal(sign, handler)
+
+    def _stop(self, sign: int, _: object) -> NoReturn:
+        self._told = Terminated if sign == signal.SIGTERM else KeyboardInterrupt
+        raise self._told
+
+    def _check(self) -> None:
+        if self._told:
+            raise self._told
+
+    def begin(self, stage: str, total: int | None) -> None:
+        """A stage starts."""
+        self._check()
+        self._next.begin(stage, total)
+
+    def advance(self, stage: str, pictures: int) -> None:
+        """So many more pictures are done."""
+        self._check()
+        self._next.advance(stage, pictures)
+
+    def end(self, stage: str) -> None:
+        """A stage is over."""
+        self._check()
+        self._next.end(stage)
 
 
 def warn(warnings: list[str]) -> None:
@@ -97,7 +132,8 @@ def execute(
         from flows.temporary_server import temporary_server
         from tasks.runtime import observed_by
 
-        with termination_as_interruption(), temporary_server(), ProgressBars() as bars, observed_by(bars):
+        bars = ProgressBars()
+        with Interruptible(bars) as interruptible, temporary_server(), bars, observed_by(interruptible):
             summary = flow(config)
         show(summary, errors if as_json else Console())
         if as_json:

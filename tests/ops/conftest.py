@@ -83,7 +83,8 @@ class RealStack:
 
     def up(self) -> None:
         """Start what does not run."""
-        self.call("up", "--port", str(self.port), "--notify", self.failures.url)
+        new = [] if (self.home / "stack.json").exists() else ["--notify", self.failures.url]
+        self.call("up", "--port", str(self.port), *new)
 
     @property
     def state(self) -> Stack:

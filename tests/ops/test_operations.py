@@ -11,7 +11,9 @@ import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import ArtifactFilter, FlowRunFilter
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from typer.testing import CliRunner
 
+from flows.cli import app
 from tests.ops.conftest import RealStack, artifacts, last_json, records, wait_for
 
 pytestmark = pytest.mark.ops
@@ -103,10 +105,11 @@ def test_failed_run_is_told_to_the_webhook_and_fails_the_command(stack, tmp_path
         (["eval-scenes", "-p", "limit=many"], "limit"),
     ],
 )
-def test_run_that_cannot_be_is_one_clear_line(stack, arguments, says):
-    done = stack.call("run", *arguments, code=2)
-    assert says.format(port=stack.port) in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+def test_run_that_cannot_be_is_one_clear_line(stack, client, arguments, says):
+    result = CliRunner().invoke(app, ["run", *arguments])
+    assert result.exit_code == 2, result.output
+    assert says.format(port=stack.port) in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
 
 
 def test_up_again_starts_nothing_twice(stack):
