@@ -40,11 +40,23 @@ class DaskWorkers:
         self._runner: Any = DaskTaskRunner(**there)
 
     def __enter__(self) -> DaskWorkers:
-        try:
-            self._runner.__enter__()
-        except (OSError, ValueError) as error:
-            raise UsageError(f"cannot reach the Dask scheduler {self._dispatch.scheduler}: {error}") from error
+        if self._dispatch.scheduler:
+            self._check_scheduler(self._dispatch.scheduler)
+        self._runner.__enter__()
         return self
+
+    @staticmethod
+    def _check_scheduler(address: str) -> None:
+        """Without it, or without a worker that has a GPU, shards would wait for ever."""
+        from distributed import Client
+
+        try:
+            with Client(address, timeout=10) as client:
+                workers = client.scheduler_info(n_workers=-1)["workers"].values()
+        except (OSError, ValueError) as error:
+            raise UsageError(f"cannot reach the Dask scheduler {address}: {' '.join(str(error).split())}") from error
+        if not any(worker["resources"].get("GPU") for worker in workers):
+            raise UsageError(f"no worker of {address} has a GPU: start them with `dask worker --resources GPU=1`")
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None

@@ -340,7 +340,7 @@ class _Reading:
             data, fault = file.read(), None
         except NotReadError as error:
             data, fault = b"", str(error)
-        if self._corpus.folder.look_at(suspect.name).stamp != suspect.stamp:
+        if not (fault or self._corpus.folder.stable(suspect, len(data))):
             self._rows.append(_waiting(name))
             return None
         content = sha256(data) if fault is None else sha256(f"{name}\0{fault}".encode())

@@ -26,6 +26,11 @@ class UnknownNameError(UsageError):
         close = difflib.get_close_matches(name, names, n=1)
         hint = f"; did you mean '{close[0]}'?" if close else ";"
         super().__init__(f"unknown {kind} '{name}'{hint} available: {', '.join(names)}")
+        self._made_of = (kind, name, names)
+
+    def __reduce__(self) -> tuple[type[UnknownNameError], tuple[str, str, list[str]]]:
+        """As it was made: it may come from another process."""
+        return type(self), self._made_of
 
 
 class ClassNameError(UsageError):

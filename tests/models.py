@@ -1,13 +1,16 @@
-"""Random-weight BLIP checkpoints of any size, saved as real ones are."""
+"""What tests are made of: random-weight BLIP checkpoints, saved as real ones are, and samples."""
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from transformers import BlipConfig, BlipForImageTextRetrieval
 
+from pnp_core.records import Sample
 from training.tiny_blip import build_tokenizer
 
 SMALL: dict[str, dict[str, Any]] = {
@@ -84,3 +87,10 @@ def save_random_blip(folder: Path, size: dict[str, dict[str, Any]] = SMALL) -> P
     random_blip(size).save_pretrained(folder)
     build_tokenizer().save_pretrained(folder)
     return folder
+
+
+def sample_of(key: str) -> Sample:
+    """A sample with a small picture."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 6), (len(key), 0, 0)).save(buffer, format="PNG")
+    return Sample(key, buffer.getvalue(), "png", f"{key}.png")

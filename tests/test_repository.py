@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from flows.stack import QUEUES
+from pnp_core.config import CorpusConfig
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -46,15 +49,54 @@ def test_layers_import_downwards_only():
     assert done.returncode == 0, done.stdout
 
 
-def test_deployments_fit_their_flows():
-    deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
-    for deployment in deployments:
-        module, name = deployment["entrypoint"].rsplit(".", 1)
-        flow = getattr(importlib.import_module(module), name)
-        annotations = inspect.get_annotations(flow.fn, eval_str=True)
-        given = deployment.get("parameters", {})
-        assert set(given) <= set(annotations)
-        annotations["config"].model_validate({"out": "s3://bucket/run", **given.get("config", {})})
+DEPLOYMENT_KEYS = {
+    "name", "description", "entrypoint", "parameters", "tags", "work_pool", "concurrency_limit", "schedules",
+}  # fmt: skip
+"""Prefect deploys a misspelt key in silence."""
+
+
+def deployments() -> list[dict]:
+    return yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+
+
+@pytest.mark.parametrize("deployment", deployments(), ids=lambda deployment: deployment["name"])
+def test_deployment_fits_its_flow(deployment):
+    assert set(deployment) <= DEPLOYMENT_KEYS
+    assert set(deployment["work_pool"]) == {"name", "work_queue_name", "job_variables"}
+    assert (deployment["work_pool"]["name"], deployment["work_pool"]["work_queue_name"]) in {("pnp", q) for q in QUEUES}
+    module, name = deployment["entrypoint"].rsplit(".", 1)
+    flow = getattr(importlib.import_module(module), name)
+    annotations = inspect.get_annotations(flow.fn, eval_str=True)
+    given = deployment.get("parameters", {})
+    assert set(given) <= set(annotations)
+    assert len(deployment["description"]) > 60
+    assert "pnp-ovss" in deployment["tags"]
+    if "config" in annotations:
+        model = annotations["config"]
+        own = {"source": "s3://bucket/corpus", "classes": ["cat"]} if model is CorpusConfig else {}
+        model.model_validate({"out": "s3://bucket/run", **own, **given["config"]})
+
+
+def test_every_deployment_that_people_rely_on_is_there():
+    names = [(deployment["entrypoint"].rsplit(".", 1)[1], deployment["name"]) for deployment in deployments()]
+    data = ("scenes", "voc", "context", "coco-object", "coco-stuff", "ade20k")
+    expected = [("evaluate_dataset", f"eval-{name}") for name in data]
+    expected += [("label_corpus", "label-corpus"), ("extract_batch", "gpu")]
+    expected += [("tune_dataset", f"tune-{name}") for name in data]
+    assert names == expected
+    schedules = {d["name"]: d["schedules"] for d in deployments() if "schedules" in d}
+    assert [schedule["active"] for schedule in schedules.pop("label-corpus")] == [False]
+    assert schedules == {}
+
+
+def test_deployments_name_no_path_of_a_machine():
+    text = (ROOT / "prefect.yaml").read_text()
+    assert yaml.safe_load(text)["pull"] == []
+    settings = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
+    values = yaml.safe_dump([{k: v for k, v in d.items() if k != "description"} for d in deployments()])
+    assert "/" not in values.replace("*", ""), "a path, or an entry point by file"
+    assert "localhost" not in "".join(settings)
+    assert "127.0.0.1" not in "".join(settings)
 
 
 @pytest.mark.parametrize(("folder", "most"), [("_tiny", 12 * 2**20), ("_tiny_clip", 15 * 10**6)])
@@ -74,7 +116,12 @@ def test_wheel_holds_cards_and_weights_and_runs_from_another_directory(tmp_path)
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         archive.extractall(tmp_path / "site")
-    assert {"pnp_core/_cards/scenes.yaml", "pnp_core/_tiny/model.safetensors", "flows/cli/__init__.py"} <= names
+    assert {
+        "pnp_core/_cards/scenes.yaml",
+        "pnp_core/_tiny/model.safetensors",
+        "flows/cli/__init__.py",
+        "flows/_prefect.yaml",
+    } <= names
     assert not any(name.startswith(("datasets/", "tests/", "training/")) for name in names)
     script = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"

@@ -161,11 +161,13 @@ class FileSeen:
     Attributes:
         stamp: changes when the file does.
         changed: when it was written to, seconds since the epoch; None when the file system does not say.
+        size: bytes; None when the file system does not say.
     """
 
     name: str
     stamp: str
     changed: float | None
+    size: int | None
 
 
 @dataclass(frozen=True)
@@ -197,19 +199,22 @@ class GrowingFolder:
         """One of its files."""
         return FileRef(self.root.fs, f"{self.root.path.rstrip('/')}/{name}")
 
-    def look_at(self, name: str) -> FileSeen:
-        """A file as it is now."""
-        file = self.file(name)
+    def stable(self, file: FileSeen, read: int) -> bool:
+        """Whether a file of which so many bytes were read is still as it was listed."""
+        if self.root.local:
+            return self._local(file.name) == file
+        # What a store tells of one object differs from its listing, so only the size is compared: objects are
+        # written in one step.
+        return file.size in (None, read)
+
+    def _local(self, name: str) -> FileSeen:
+        path = self.file(name).path
         try:
-            if self.root.local:
-                status = os.stat(file.path)  # noqa: PTH116 - surrogates
-                stamp = f"{status.st_size}/{status.st_mtime_ns}/{status.st_ctime_ns}/{os.access(file.path, os.R_OK)}"
-                return FileSeen(name, stamp, status.st_mtime)
-            file.fs.invalidate_cache(file.path)
-            info = file.fs.info(file.path)
-            return FileSeen(name, marks(info), _changed(info))
-        except Exception as error:  # packages raise types of their own
-            return FileSeen(name, f"unreadable: {type(error).__name__}", None)
+            status = os.stat(path)  # noqa: PTH116 - surrogates
+        except OSError as error:
+            return FileSeen(name, f"unreadable: {type(error).__name__}", None, None)
+        stamp = f"{status.st_size}/{status.st_mtime_ns}/{status.st_ctime_ns}/{os.access(path, os.R_OK)}"
+        return FileSeen(name, stamp, status.st_mtime, status.st_size)
 
     def files(self, leave_out: str | None) -> list[FileSeen]:
         """All its pictures, in order.
@@ -221,10 +226,10 @@ class GrowingFolder:
         if self.root.local:
             skip = os.path.realpath(excluded.path) if excluded and excluded.local else None
             names = (name for name in _local_names(self.root.path, skip, ignored) if _pick(name, ignored))
-            seen = [self.look_at(name) for name in names]
+            seen = [self._local(name) for name in names]
         else:
             listed = _remote_files(self.root, excluded, ignored)
-            seen = [FileSeen(n, marks(info), _changed(info)) for n, info in listed if _pick(n, ignored)]
+            seen = [FileSeen(n, marks(i), _changed(i), i.get("size")) for n, i in listed if _pick(n, ignored)]
         return sorted(seen, key=lambda file: _order(file.name))
 
 

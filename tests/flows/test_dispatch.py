@@ -1,0 +1,115 @@
+"""How shards are handed out, and what a worker is told of them."""
+
+import pickle
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flows.deployed import batches
+from flows.runs import place
+from flows.salience import SalienceBatch
+from pnp_core.config import DispatchConfig, EvalConfig, LabelConfig
+from pnp_core.errors import UnknownNameError, UsageError
+from pnp_core.plan import plan_eval
+from pnp_core.records import Quarantined, ShardRef
+from pnp_core.shards import pack, set_shard_aside, shard_file
+from pnp_core.store import RunFolder, StageFolder, StageOutput, sha256
+from tests.models import sample_of
+
+
+def refs(number: int) -> list[ShardRef]:
+    return [ShardRef(f"{i:06d}", 2, 10, "0" * 64) for i in range(number)]
+
+
+@given(number=st.integers(1, 300), workers=st.integers(1, 9), most=st.integers(1, 64))
+def test_batches_hold_every_shard_once_in_order_and_are_one_per_worker_unless_too_large(number, workers, most):
+    made = list(batches(refs(number), workers, most))
+    assert [shard for batch in made for shard in batch] == refs(number)
+    assert max(map(len, made)) <= most
+    if number <= workers * most:
+        assert len(made) <= workers
+
+
+def test_worker_makes_the_same_job_of_what_it_is_sent(tmp_path):
+    job = plan_eval(EvalConfig(out=str(tmp_path))).salience
+    sent = SalienceBatch.of(job, refs(2), DispatchConfig()).model_dump(mode="json")
+    batch = SalienceBatch.model_validate(sent)
+    assert batch.job() == job
+    assert list(batch.shards) == refs(2)
+
+
+def test_worker_with_other_weights_refuses(tmp_path):
+    job = plan_eval(EvalConfig(out=str(tmp_path))).salience
+    batch = SalienceBatch.of(job, refs(1), DispatchConfig()).model_copy(update={"fingerprint": "0" * 16})
+    with pytest.raises(UsageError, match="this worker would make other salience"):
+        batch.job()
+
+
+def test_shard_given_up_has_every_picture_in_quarantine_but_those_of_the_stage_before(tmp_path):
+    run = RunFolder(str(tmp_path))
+    data = pack([sample_of("a"), sample_of("b"), sample_of("c")])
+    run.write(shard_file("000000"), data)
+    shard = ShardRef("000000", 3, len(data), sha256(data))
+    salience, masks = StageFolder(run, "salience", "f"), StageFolder(run, "masks", "g")
+    salience.complete("000000", "x", lambda: StageOutput({}, 2, [Quarantined("b", "b.png", "salience", "broken")]))
+    result = set_shard_aside(masks, shard, "the shard failed", salience)
+    assert (result.failed, result.done, result.quarantined) == (True, 0, 2)
+    rows = run.read_table(masks.quarantine_file("000000")).to_pylist()
+    assert [(row["key"], row["stage"], row["reason"]) for row in rows] == [
+        ("a", "masks", "the shard failed"),
+        ("c", "masks", "the shard failed"),
+    ]
+    assert masks.find("000000", "x") is None
+    assert masks.find_failed("000000") == result
+    done = masks.complete("000000", "x", lambda: StageOutput({}, 2))
+    assert (done.failed, masks.find_failed("000000")) == (False, None)
+    assert not run.exists(masks.quarantine_file("000000"))
+
+
+def test_paths_are_placed_where_a_worker_finds_them_or_refused():
+    config = {"data": "VOC", "source": "s3://bucket/x", "settings": "/a/best.yaml"}
+    placed = place(config, "eval-voc", "/here")
+    assert placed == {**config, "data": "/here/VOC", "out": "/here/runs/eval-voc"}
+    with pytest.raises(UsageError, match="give the run folder"):
+        place(config, "eval-voc", None)
+    with pytest.raises(UsageError, match="data=VOC is relative"):
+        place({**config, "out": "s3://bucket/out"}, "eval-voc", None)
+
+
+def test_dispatch_enters_no_fingerprint(tmp_path):
+    plain = EvalConfig(out=str(tmp_path))
+    other = EvalConfig(out=str(tmp_path), dispatch=DispatchConfig(mode="dask", workers=7))
+    assert plan_eval(plain).masks.fingerprint == plan_eval(other).masks.fingerprint
+
+
+def test_errors_come_through_a_process_boundary_whole():
+    error = pickle.loads(pickle.dumps(UnknownNameError("preset", "auhtors", ["authors", "tiny"])))
+    assert str(error) == "unknown preset 'auhtors'; did you mean 'authors'? available: authors, tiny"
+    assert error.exit_code == 2
+
+
+def test_dispatch_to_a_server_without_deployments_is_refused(tmp_path, prefect_server):
+    from flows.evaluation import evaluate_dataset
+
+    config = EvalConfig.model_validate(
+        {"out": str(tmp_path / "run"), "limit": 2, "shards": 1, "dispatch": {"mode": "deployment"}}
+    )
+    with pytest.raises(UsageError, match="has no deployment 'salience/gpu'; `pnp-ovss deploy` makes it"):
+        evaluate_dataset(config)
+
+
+def test_dask_scheduler_that_is_not_there_is_one_clear_line(tmp_path, prefect_server):
+    from flows.evaluation import evaluate_dataset
+
+    dispatch = {"mode": "dask", "scheduler": "tcp://127.0.0.1:9"}
+    config = EvalConfig.model_validate({"out": str(tmp_path / "run"), "limit": 2, "shards": 1, "dispatch": dispatch})
+    with pytest.raises(UsageError, match=r"cannot reach the Dask scheduler tcp://127\.0\.0\.1:9"):
+        evaluate_dataset(config)
+
+
+def test_label_configuration_takes_dispatch_too():
+    config = LabelConfig.model_validate(
+        {"source": "x", "classes": ["cat"], "out": "y", "dispatch": {"attempts": 5, "shard_seconds": 60}}
+    )
+    assert (config.dispatch.attempts, config.dispatch.mode) == (5, "inline")

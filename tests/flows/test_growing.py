@@ -1,0 +1,203 @@
+"""`label-corpus` over a folder that grows: exactly what is new or changed is labelled, and nothing half-written."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import time
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from flows.cli import app
+from pnp_core.images import decode_label_map
+
+runner = CliRunner()
+OLD = time.time() - 3600
+
+
+def picture(seed: int, size: tuple[int, int] = (24, 32)) -> bytes:
+    buffer = io.BytesIO()
+    pixels = np.random.default_rng(seed).integers(0, 255, (*size, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def put(folder: Path, name: str, data: bytes, changed: float = OLD) -> None:
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(data)
+    os.utime(folder / name, (changed, changed))
+
+
+def run(folder: Path | str, out: Path, *options: str, code: int = 0) -> dict:
+    command = ["label-corpus", str(folder), "--classes", "heart,star", "--out", str(out), "--json", *options]
+    result = runner.invoke(app, command)
+    assert result.exit_code == code, result.output
+    return json.loads(result.stdout.strip().splitlines()[-1]) if code == 0 else {"said": result.stderr}
+
+
+def latest(out: Path) -> tuple[dict, dict[str, dict]]:
+    """What a training job reads: latest.json, and the manifest's rows by source."""
+    pointer = json.loads((out / "latest.json").read_text())
+    rows = pq.read_table(out / pointer["manifest"]).to_pylist()
+    return pointer, {row["source"]: row for row in rows}
+
+
+def mask_of(out: Path, row: dict) -> np.ndarray:
+    table = pq.read_table(out / row["masks"], filters=[("key", "=", row["key"])]).to_pylist()
+    assert len(table) == 1
+    return decode_label_map(table[0]["mask"]["bytes"])
+
+
+def labelled_in(out: Path, number: int) -> set[str]:
+    """Pictures that one run labelled."""
+    files = (out / f"batches/{number:06d}").glob("masks/*/*.parquet")
+    return {row["source"] for f in files for row in pq.read_table(f, columns=["source"]).to_pylist()}
+
+
+@pytest.fixture
+def corpus(tmp_path, prefect_server) -> tuple[Path, Path]:
+    return tmp_path / "corpus", tmp_path / "out"
+
+
+def test_three_runs_over_a_growing_folder_label_exactly_what_is_new_or_changed(corpus):
+    folder, out = corpus
+    for number in range(4):
+        put(folder, f"day1/{number}.png", picture(number))
+    first = run(folder, out)
+    assert (first["labelled"], first["waiting"], first["pictures"]) == (4, 0, 4)
+    pointer, rows = latest(out)
+    assert set(rows) == labelled_in(out, 1) == {f"day1/{number}.png" for number in range(4)}
+    before = {f: f.read_bytes() for f in out.rglob("*.parquet") if f.name != "collected.parquet"}
+
+    put(folder, "day2/new.png", picture(10))
+    put(folder, "day1/0.png", picture(11, (40, 20)))  # changed
+    (folder / "day1/1.png").unlink()  # deleted
+    put(folder, "day2/half.png", picture(12)[:200], changed=time.time())  # still being written
+    os.utime(folder / "day1/2.png")  # touched, of the same content
+    os.utime(folder / "day1/2.png", (OLD + 5, OLD + 5))
+    (folder / "day1/3.png").rename(folder / "day2/moved.png")
+    second = run(folder, out)
+    assert labelled_in(out, 2) == {"day2/new.png", "day1/0.png"}
+    assert (second["labelled"], second["waiting"], second["quarantined"], second["deleted"]) == (2, 1, 0, 2)
+    pointer, rows = latest(out)
+    assert set(rows) == {"day1/0.png", "day1/2.png", "day2/new.png", "day2/moved.png", "day2/half.png"}
+    assert (pointer["labelled"], pointer["waiting"], pointer["classes"]) == (4, 1, ["background", "heart", "star"])
+    assert (rows["day2/half.png"]["status"], rows["day2/half.png"]["masks"]) == ("waiting", None)
+    assert mask_of(out, rows["day1/0.png"]).shape == (40, 20)
+    assert mask_of(out, rows["day2/moved.png"]).shape == (24, 32)
+    assert {f: f.read_bytes() for f in before} == before, "what was published has changed"
+
+    put(folder, "day2/half.png", picture(12))  # now whole, and left alone
+    third = run(folder, out)
+    assert labelled_in(out, 3) == {"day2/half.png"}
+    assert (third["labelled"], third["waiting"], third["deleted"]) == (1, 0, 0)
+
+    fourth = run(folder, out)
+    assert (fourth["labelled"], fourth["manifest"]) == (0, third["manifest"])
+    assert not (out / "batches/000004").exists()
+
+
+def test_broken_picture_is_quarantined_once_and_tried_again_when_it_changes(corpus):
+    folder, out = corpus
+    put(folder, "a.png", picture(1))
+    put(folder, "b.png", picture(2)[:300])
+    first = run(folder, out)
+    assert (first["labelled"], first["quarantined"]) == (1, 1)
+    assert "truncated" in latest(out)[1]["b.png"]["reason"]
+    again = run(folder, out)
+    assert (again["images"], again["pictures"]) == (0, 2)
+    put(folder, "b.png", picture(2), OLD + 1)
+    assert run(folder, out)["labelled"] == 1
+    assert latest(out)[1]["b.png"]["reason"] is None
+
+
+def test_batches_are_published_one_by_one_until_none_is_left(corpus, tmp_path):
+    folder, out = corpus
+    for number in range(5):
+        put(folder, f"{number}.png", picture(number))
+    put(folder, "copy of 4.png", picture(4))
+    (tmp_path / "c.yaml").write_text("{images_per_batch: 2, images_per_shard: 1}")
+    summary = run(folder, out, "--config", str(tmp_path / "c.yaml"))
+    assert (summary["labelled"], summary["pictures"]) == (5, 6)
+    assert [len(labelled_in(out, number)) for number in (1, 2, 3)] == [2, 2, 1]
+    _, rows = latest(out)
+    assert rows["copy of 4.png"]["masks"] == rows["4.png"]["masks"]
+
+
+def test_other_settings_label_all_again_and_the_old_manifest_stays(corpus, tmp_path):
+    folder, out = corpus
+    put(folder, "a.png", picture(1))
+    first = run(folder, out)
+    (tmp_path / "c.yaml").write_text("{masks: {threshold: 0.3}}")
+    second = run(folder, out, "--config", str(tmp_path / "c.yaml"))
+    assert (second["labelled"], second["manifest"]) == (1, "manifests/000002.parquet")
+    assert pq.read_table(out / first["manifest"]).num_rows == 1
+
+
+def test_batch_of_a_run_that_was_killed_is_finished_before_anything_else(corpus):
+    """The state such a run leaves: shards that count, no manifest."""
+    folder, out = corpus
+    put(folder, "a.png", picture(1))
+    run(folder, out)
+    for file in (out / "latest.json", out / "manifests/000001.parquet"):
+        file.unlink()
+    for record in out.rglob("masks/*/*.done.json"):
+        record.unlink()
+    salience = {f: f.stat().st_ino for f in out.rglob("salience/*/*.done.json")}
+    put(folder, "b.png", picture(2))
+    summary = run(folder, out)
+    assert (summary["labelled"], summary["pictures"]) == (2, 2)
+    assert (labelled_in(out, 1), labelled_in(out, 2)) == ({"a.png"}, {"b.png"})
+    assert {f: f.stat().st_ino for f in salience} == salience
+
+
+def test_bucket_grows_too(prefect_server, tmp_path):
+    bucket = fsspec.filesystem("memory")
+    bucket.pipe({"/grown/a.png": picture(1), "/grown/b.png": picture(2)})
+    out = tmp_path / "out"
+    assert run("memory://grown", out, "--settle", "0")["labelled"] == 2
+    bucket.pipe("/grown/c.png", picture(3))
+    assert run("memory://grown", out, "--settle", "0")["labelled"] == 1
+    assert run("memory://grown", out)["labelled"] == 0
+    bucket.pipe("/grown/d.png", picture(4))
+    assert run("memory://grown", out)["waiting"] == 1
+    bucket.rm("/grown", recursive=True)
+
+
+def test_empty_folder_is_published_as_empty(corpus):
+    folder, out = corpus
+    folder.mkdir()
+    assert run(folder, out)["pictures"] == 0
+    assert latest(out)[0]["pictures"] == 0
+
+
+@pytest.mark.parametrize(
+    ("prepare", "says"),
+    [
+        (lambda folder, out: None, "is no folder"),
+        (lambda folder, out: put(folder.parent, folder.name, b"x"), "is no folder"),
+        (lambda folder, out: (folder.mkdir(), put(out, "latest.json", b"{")), "latest.json' is damaged"),
+        (
+            lambda folder, out: (
+                folder.mkdir(),
+                run(folder.parent / "pictures", out),
+            ),
+            "holds labels of",
+        ),
+    ],
+)
+def test_corpus_that_cannot_be_is_one_clear_line(corpus, tmp_path, prepare, says):
+    folder, out = corpus
+    put(tmp_path / "pictures", "a.png", picture(1))
+    prepare(folder, out)
+    result = runner.invoke(app, ["label-corpus", str(folder), "--classes", "heart", "--out", str(out)])
+    assert result.exit_code in (1, 2)
+    assert says in result.stderr
+    assert result.stderr.count("error:") == 1
