@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +63,7 @@ class DaskWorkers:
     ) -> None:
         self._runner.__exit__(kind, value, trace)
 
-    def run(self, stage: Stage, work: list[Work], gpu: bool) -> Iterator[tuple[ShardRef, StageResult | Exception]]:
+    def run(self, stage: Stage, work: list[Work], gpu: bool) -> Generator[tuple[ShardRef, StageResult | Exception]]:
         """All shards, in the order in which they are done."""
         import dask
         from prefect.futures import as_completed

@@ -8,12 +8,14 @@ a record is the one it was at.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from time import monotonic, sleep
 from typing import Any
 from uuid import UUID
 
+import httpx
 from prefect import get_run_logger
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter
@@ -52,7 +54,7 @@ class _Batch:
 
 def run_deployed(
     job: SalienceJob, shards: list[ShardRef], dispatch: DispatchConfig
-) -> Iterator[tuple[ShardRef, StageResult | Exception]]:
+) -> Generator[tuple[ShardRef, StageResult | Exception]]:
     """Results of all shards as they come in; of lost ones the error of the last attempt.
 
     Raises:
@@ -103,7 +105,8 @@ class _Dispatcher:
                     self._send(left)
         finally:  # also when the run is stopped: nobody would read what they do
             for batch in self._flying:
-                self._cancel(batch.run)
+                with suppress(httpx.HTTPError):  # the reason for stopping is what people should see
+                    self._cancel(batch.run)
 
     def _send(self, shards: list[ShardRef]) -> None:
         from flows.salience import SalienceBatch

@@ -16,8 +16,8 @@ from prefect.client.schemas.responses import DeploymentResponse
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL
 
-from pnp_core.config import merge
 from pnp_core.errors import PnpError, UsageError
+from pnp_core.presets import merge
 
 PLACES = ("out", "data", "source", "settings")
 """Keys of a configuration that name a file or folder."""

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from time import monotonic, sleep
@@ -203,6 +204,8 @@ def up(home: Path, port: int, notify: str | None, tell: Callable[[str], None]) -
                 tell(f"starting the worker of queue {queue}")
                 arguments = ("worker", "start", "--pool", POOL, "--work-queue", queue, "--limit", str(limit))
                 _start(stack, queue, "-m", "prefect", *arguments, "--name", f"pnp-{queue}")
+        for queue in QUEUES:
+            _wait_for_worker(stack, queue)
         return stack
 
 
@@ -258,6 +261,23 @@ def _start_server(stack: Stack, tell: Callable[[str], None]) -> None:
         if not stack.running("server") or monotonic() > deadline:
             raise StackError(f"the server did not start: {_last_words(stack.log('server'))}")
         sleep(0.3)
+
+
+def _wait_for_worker(stack: Stack, queue: str) -> None:
+    """Until a worker has reported to the server since it was started."""
+    born = datetime.fromtimestamp(stack.started[queue].born, UTC)
+    deadline = monotonic() + STARTING
+    while not any(seen >= born for seen in _signs_of_life(stack, f"pnp-{queue}")):
+        if not stack.running(queue) or monotonic() > deadline:
+            raise StackError(f"the worker of queue {queue} did not start: {_last_words(stack.log(queue))}")
+        sleep(0.3)
+
+
+def _signs_of_life(stack: Stack, worker: str) -> list[datetime]:
+    """When workers of that name reported last."""
+    found = httpx.post(f"{stack.api}/work_pools/{POOL}/workers/filter", json={}, timeout=10).json()
+    times = [each["last_heartbeat_time"] for each in found if each["name"] == worker]
+    return [datetime.fromisoformat(time) for time in times if time]
 
 
 def _healthy(api: str) -> bool:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
@@ -25,7 +25,7 @@ from tasks.scores import task_merge_scores, task_score_shard
 
 Work = tuple[ShardRef, StageResult | None]
 """A shard, and what the stage before made of it."""
-Results = Iterator[tuple[ShardRef, StageResult | Exception]]
+Results = Generator[tuple[ShardRef, StageResult | Exception]]
 """Shards in the order in which they were done, with their result or the error of the last attempt."""
 HOPELESS = 3
 """So many shards given up and none done: not the pictures are at fault, and the run stops."""
@@ -142,13 +142,14 @@ def run_stage(
     """
     report = _Report(stage, work, summary)
     done: dict[str, StageResult] = {}
-    for shard, outcome in results or inline(stage, work, dispatch):
-        if isinstance(outcome, Exception):
-            outcome = _give_up(stage, shard, outcome, dispatch)
-        report.add(shard, outcome)
-        if outcome.failed and report.hopeless():
-            raise StageFailedError(f"{stage.name}: the first {HOPELESS} shards failed: {_reasons(stage, shard)}")
-        done[shard.name] = outcome
+    with closing(results or inline(stage, work, dispatch)) as outcomes:  # when this stops, so must the workers
+        for shard, outcome in outcomes:
+            if isinstance(outcome, Exception):
+                outcome = _give_up(stage, shard, outcome, dispatch)
+            report.add(shard, outcome)
+            if outcome.failed and report.hopeless():
+                raise StageFailedError(f"{stage.name}: the first {HOPELESS} shards failed: {_reasons(stage, shard)}")
+            done[shard.name] = outcome
     report.end()
     return [(shard, done[shard.name]) for shard, _ in work if not done[shard.name].failed]
 

@@ -13,8 +13,9 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
-from pnp_core.config import Config, merge
+from pnp_core.config import Config
 from pnp_core.errors import UnknownNameError, UsageError
+from pnp_core.presets import merge
 from pnp_core.records import IGNORE
 
 SCHEMA_FILE = "card.schema.json"

@@ -14,8 +14,9 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 
-from pnp_core.config import TINY, ClipConfig
+from pnp_core.config import ClipConfig
 from pnp_core.errors import CheckpointError, UnknownNameError
+from pnp_core.presets import TINY
 
 _LOCAL = "local-dir:"
 _TINY_FOLDER = Path(__file__).parent / "_tiny_clip"

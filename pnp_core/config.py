@@ -1,4 +1,4 @@
-"""Configuration: frozen models, one per flow and one part per stage, and the presets.
+"""Configuration: frozen models, one per flow and one part per stage.
 
 Each stage gets only its own part, so a changed CRF leaves stored salience valid. What changes
 how fast (`RuntimeConfig`) is kept apart and enters no fingerprint.
@@ -6,14 +6,11 @@ how fast (`RuntimeConfig`) is kept apart and enters no fingerprint.
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from pnp_core.errors import UnknownNameError, UsageError
-
-TINY: Final = "tiny"
+from pnp_core.presets import TINY, merge, preset, read_settings
 
 
 class Config(BaseModel):
@@ -323,94 +320,3 @@ class CorpusConfig(OwnPicturesConfig):
     run."""
     images_per_batch: int = Field(default=10_000, ge=1)
     """Pictures that are labelled and published together; a run goes on with the next batch until none is left."""
-
-
-_AUTHORS_BACKBONE = {
-    "checkpoint": "Salesforce/blip-itm-large-flickr", "image_size": 336, "heads": 12,
-}  # fmt: skip
-
-# The presets are plain configuration of the same code; docs/method.md compares them line by line.
-PRESETS: dict[str, dict[str, Any]] = {
-    "authors": {
-        "salience": {
-            "backbone": _AUTHORS_BACKBONE,
-            "layer": 7,
-            "head": 9,
-            "dropout": {"iterations": 4, "strategy": "count", "amount": 10},
-            "candidates": {"fallback": "first"},
-        },
-        "masks": {"sum": "first_twice", "threshold": 0.15, "blur": 0.05},
-    },
-    "paper": {
-        "salience": {
-            "backbone": {**_AUTHORS_BACKBONE, "image_size": 768},
-            "layer": 7,
-            "head": 9,
-            "dropout": {"iterations": 4, "strategy": "fraction", "amount": 0.5},
-        },
-        "masks": {"sum": "plain", "threshold": 0.15, "blur": 0.05},
-    },
-    TINY: {
-        "salience": {
-            "backbone": {"checkpoint": TINY, "image_size": 96, "heads": 2},
-            "caption": {"mode": "per_class"},
-            "candidates": {"clip": {"model": TINY, "template": "a picture of {}"}},
-            "layer": 0,
-            "head": 1,
-            "dropout": {"iterations": 4, "strategy": "count", "amount": 4},
-        },
-        "masks": {"sum": "plain", "threshold": 0.06, "blur": 0.02, "crf": {"bilateral_srgb": 20}},
-        "reward": {"clip": {"model": TINY, "template": "a picture of {}"}},
-        "compare": {"masks": "full"},
-    },
-}
-
-
-def read_settings(url: str) -> dict[str, Any]:
-    """Parts of a configuration from a YAML file, a path or any fsspec URL.
-
-    Raises:
-        UsageError: missing, unreadable, or no mapping.
-    """
-    import fsspec
-    import yaml
-
-    try:
-        fs, path = fsspec.core.url_to_fs(url if "://" in url else str(Path(url).expanduser()))
-        values = yaml.safe_load(fs.cat_file(path).decode())
-    except (OSError, UnicodeDecodeError, ValueError, ImportError) as error:
-        raise UsageError(f"cannot read configuration '{url}': {getattr(error, 'strerror', None) or error}") from error
-    except yaml.YAMLError as error:
-        raise UsageError(f"configuration '{url}' is not valid YAML: {' '.join(str(error).split())}") from error
-    if values is not None and not isinstance(values, dict):
-        raise UsageError(f"configuration '{url}' must be a mapping like 'masks: {{threshold: 0.2}}'")
-    return values or {}
-
-
-def preset(name: str) -> dict[str, Any]:
-    """The values of a preset, by stage.
-
-    Raises:
-        UnknownNameError: no such preset.
-
-    >>> preset("authors")["salience"]["head"]
-    9
-    """
-    if not isinstance(name, str) or name not in PRESETS:
-        raise UnknownNameError("preset", str(name), PRESETS)
-    return PRESETS[name]
-
-
-def merge(base: dict[str, Any], override: dict[str, Any]) -> dict[str, Any]:
-    """Lay `override` over `base`, dictionary by dictionary; neither is changed.
-
-    >>> merge({"a": {"x": 1, "y": 2}}, {"a": {"y": 3}})
-    {'a': {'x': 1, 'y': 3}}
-    """
-    merged = dict(base)
-    for key, value in override.items():
-        inner = merged.get(key)
-        if isinstance(inner, dict) and isinstance(value, dict):
-            value = merge(inner, value)
-        merged[key] = value
-    return merged

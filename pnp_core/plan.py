@@ -10,9 +10,10 @@ from itertools import product
 from typing import Any
 
 from pnp_core.cards import DatasetCard, load_card
-from pnp_core.config import TINY, DatasetConfig, EvalConfig, LabelConfig, LabellingConfig, OwnPicturesConfig
+from pnp_core.config import DatasetConfig, EvalConfig, LabelConfig, LabellingConfig, OwnPicturesConfig
 from pnp_core.crf import get_crf
 from pnp_core.errors import UsageError
+from pnp_core.presets import TINY
 from pnp_core.prompts import build_prompts, clean_class_names
 from pnp_core.readers import Dataset, open_dataset, resolve_card
 from pnp_core.records import RunSummary, ShardRef

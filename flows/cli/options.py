@@ -11,8 +11,9 @@ from typing import Annotated, Any, TypeVar
 import typer
 from pydantic import ValidationError
 
-from pnp_core.config import PRESETS, TINY, Config, merge, read_settings
+from pnp_core.config import Config
 from pnp_core.errors import UsageError
+from pnp_core.presets import PRESETS, TINY, merge, read_settings
 
 SomeConfig = TypeVar("SomeConfig", bound=Config)
 

@@ -23,8 +23,9 @@ from transformers import AutoTokenizer, BlipForImageTextRetrieval, BlipTextConfi
 from transformers.utils import logging
 
 from pnp_core.backbones.base import Checkpoint, Match
-from pnp_core.config import TINY, BackboneConfig
+from pnp_core.config import BackboneConfig
 from pnp_core.errors import CheckpointError
+from pnp_core.presets import TINY
 from pnp_core.prompts import EncodedText
 
 BUNDLED = Path(__file__).parent.parent / "_tiny"

@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from flows.cli.options import PipelineOptions
-from pnp_core.config import PRESETS, EvalConfig
+from pnp_core.config import EvalConfig
+from pnp_core.presets import PRESETS
 
 runner = CliRunner()
 

@@ -2,8 +2,9 @@ import pytest
 from pydantic import ValidationError
 
 from pnp_core.cards import load_card
-from pnp_core.config import PRESETS, CaptionConfig, EvalConfig, LabelConfig, RuntimeConfig, preset
+from pnp_core.config import CaptionConfig, EvalConfig, LabelConfig, RuntimeConfig
 from pnp_core.errors import UnknownNameError, UsageError
+from pnp_core.presets import PRESETS, preset
 from pnp_core.stages.masks import MaskJob
 from pnp_core.stages.salience import SalienceJob
 
