@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 from prefect import flow
 
 from flows.reporting import progress_artifacts
@@ -11,7 +9,7 @@ from flows.stages import run_stages
 from pnp_core.config import CorpusConfig
 from pnp_core.corpus import Corpus, CorpusSummary
 from pnp_core.plan import finish_run, plan_label
-from pnp_core.records import RunSummary
+from pnp_core.records import RunSummary, ShardRef
 from tasks.corpus import Collected, task_collect, task_publish, task_report_corpus
 from tasks.report import task_report
 
@@ -23,33 +21,26 @@ def label_corpus(config: CorpusConfig) -> CorpusSummary:
     Run again after it was killed it goes on with the batch it was at. Two runs at a time would do the same work.
     """
     summary = CorpusSummary(config.out)
-    before = Corpus(config, plan_label(config)).latest
+    before = Corpus(config, plan_label(config)).newest
     collected = task_collect(config, retry=True)
     while True:
-        if collected.shards:
-            _label(config, collected, summary)
+        batch = RunSummary(collected.plan.masks.out, masks=collected.plan.masks.place)
+        masked = _label(config, collected, batch) if collected.shards else []
         task_publish(config, collected)
+        if collected.shards:
+            task_report(collected.plan, masked, batch)
+            finish_run(config.model_copy(update={"out": batch.out}), collected.plan, batch)
+            summary.count(batch)
         if not collected.more:
             break
         collected = task_collect(config, retry=False)
-    summary.add(before, Corpus(config, plan_label(config)).latest)
+    summary.compare(before, Corpus(config, plan_label(config)).newest)
     task_report_corpus(summary.markdown())
     return summary
 
 
-def _label(config: CorpusConfig, collected: Collected, summary: CorpusSummary) -> None:
-    """Label one batch, and count it in."""
-    plan = collected.plan
-    batch = RunSummary(plan.masks.out, masks=plan.masks.place)
+def _label(config: CorpusConfig, collected: Collected, batch: RunSummary) -> list[ShardRef]:
+    """Label one batch; returns the shards that have masks."""
     batch.images = sum(shard.samples for shard in collected.shards)
     with progress_artifacts():
-        masked = run_stages(plan, collected.shards, batch, config.dispatch)
-    task_report(plan, masked, batch)
-    finish_run(config.model_copy(update={"out": plan.masks.out}), plan, batch)
-    summary.images += batch.images
-    summary.labelled += batch.labelled
-    summary.failed += batch.failed
-    summary.quarantined += batch.quarantined
-    summary.reasons = dict((Counter(summary.reasons) + Counter(batch.reasons)).most_common())
-    for name, stage in batch.stages.items():
-        summary.stages[name] = summary.stages[name] + stage if name in summary.stages else stage
+        return run_stages(collected.plan, collected.shards, batch, config.dispatch)

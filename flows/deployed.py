@@ -27,7 +27,7 @@ from pnp_core.config import DispatchConfig
 from pnp_core.errors import PnpError, UsageError
 from pnp_core.records import ShardRef, StageResult
 from pnp_core.stages.salience import SalienceJob
-from pnp_core.store import fingerprint
+from pnp_core.store import RunFolder, fingerprint
 from tasks.runtime import observer
 
 POLL = 1.0
@@ -81,10 +81,15 @@ def batches(shards: list[ShardRef], workers: int, most: int) -> Iterator[list[Sh
         yield shards[first : first + size]
 
 
+def _error_names(kind: type[PnpError]) -> set[str]:
+    """Names of errors that say what is wrong with the run, and stay wrong."""
+    return {kind.__name__}.union(*(_error_names(sub) for sub in kind.__subclasses__()))
+
+
 class _Dispatcher:
     def __init__(self, client: SyncPrefectClient, job: SalienceJob, dispatch: DispatchConfig) -> None:
         self._client, self._job, self._dispatch = client, job, dispatch
-        self._tag = f"salience-of-{fingerprint(job.out, job.fingerprint)}"
+        self._tag = f"salience-of-{fingerprint(RunFolder(job.out).root, job.fingerprint)}"
         self._flying: list[_Batch] = []
         self._later: list[tuple[float, list[ShardRef]]] = []
         self._failures: Counter[str] = Counter()
@@ -105,7 +110,7 @@ class _Dispatcher:
                     self._send(left)
         finally:  # also when the run is stopped: nobody would read what they do
             for batch in self._flying:
-                with suppress(httpx.HTTPError):  # the reason for stopping is what people should see
+                with suppress(httpx.HTTPError, ObjectNotFound):  # the reason for stopping is what people should see
                     self._cancel(batch.run)
 
     def _send(self, shards: list[ShardRef]) -> None:
@@ -138,7 +143,7 @@ class _Dispatcher:
             self._wait_for_worker(batch)
         elif not batch.taken:
             batch.taken, batch.last_sign = True, monotonic()
-        silent = batch.taken and monotonic() - batch.last_sign > self._dispatch.lost_after
+        silent = batch.taken and monotonic() - batch.last_sign > self._dispatch.silence
         if silent and not state.is_final():
             self._cancel(batch.run)
         if state.is_final() or silent:
@@ -158,8 +163,9 @@ class _Dispatcher:
 
     def _lost(self, batch: _Batch, state: Any, silent: bool) -> Iterator[tuple[ShardRef, Exception]]:
         """Blame the shard that was in the works, and send the rest off again."""
-        why = f"no shard was done for {self._dispatch.lost_after:.0f} s" if silent else f"{state.name}: {state.message}"
-        if (state.is_failed() or state.is_completed() or state.is_cancelled()) and not silent:
+        why = f"no shard was done for {self._dispatch.silence:.0f} s" if silent else f"{state.name}: {state.message}"
+        ours = state.is_failed() and any(f"{name}:" in why for name in _error_names(PnpError))
+        if (ours or state.is_completed() or state.is_cancelled()) and not silent:
             hint = " (does it see the same run folder?)" if state.is_completed() else ""
             raise PnpError(f"the worker ended without shard {batch.left[0].name}{hint}: {why}")
         culprit = batch.left[0]

@@ -5,6 +5,7 @@ Run as `python -m flows.deploying` by `pnp-ovss deploy` and `up`: Prefect reads 
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from contextlib import suppress
@@ -22,7 +23,8 @@ from prefect.types import SecretDict
 from prefect.workers.process import ProcessWorker
 from pydantic import SecretStr
 
-from flows.stack import HEARTBEAT, POOL, prefect_file
+from flows.stack import HEARTBEAT, NOTIFY, POOL, prefect_file
+from pnp_core.presets import merge
 
 LOST = "pnp-ovss: flow runs without a sign of life have crashed"
 MISSED = 3
@@ -49,12 +51,21 @@ def create_pool() -> None:
             client.create_work_pool(WorkPoolCreate(name=POOL, type="process", base_job_template=template))
 
 
+OURS = {"prefect.resource.id": "prefect.tag.pnp-ovss", "prefect.resource.role": "tag"}
+"""Runs of this project's deployments; whoever else uses the server is left alone."""
+
+
+def replace_automation(automation: Automation) -> None:
+    """Make an automation, or bring it up to date."""
+    with suppress(ValueError):
+        Automation.read(name=automation.name).delete()
+    automation.create()
+
+
 def create_automation() -> None:
     """Have flow runs marked as crashed whose process and worker vanished together: nobody else would."""
     ended = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")}
-    try:
-        Automation.read(name=LOST)
-    except ValueError:
+    replace_automation(
         Automation(
             name=LOST,
             description="Without it a run whose machine was lost would count as running for ever.",
@@ -62,33 +73,54 @@ def create_automation() -> None:
                 after={"prefect.flow-run.heartbeat"},
                 expect={"prefect.flow-run.heartbeat", *ended},
                 match={"prefect.resource.id": ["prefect.flow-run.*"]},
+                match_related=OURS,
                 for_each={"prefect.resource.id"},
                 posture=Posture.Proactive,
                 threshold=1,
                 within=timedelta(seconds=MISSED * HEARTBEAT),
             ),
             actions=[ChangeFlowRunState(state=StateType.CRASHED, message="no sign of life of its process")],
-        ).create()
+        )
+    )
 
 
 def create_notification(url: str) -> None:
     """Have a URL called (POST, JSON) when a run of this project fails or crashes."""
     webhook = Webhook(method="POST", url=SecretStr(url), headers=SecretDict({"Content-Type": "application/json"}))
     block = webhook.save(WEBHOOK, overwrite=True)
-    with suppress(ValueError):
-        Automation.read(name=TELL).delete()
-    Automation(
-        name=TELL,
-        description=f"Calls the webhook block {WEBHOOK}.",
-        trigger=EventTrigger(
-            expect={"prefect.flow-run.Failed", "prefect.flow-run.Crashed"},
-            match={"prefect.resource.id": "prefect.flow-run.*"},
-            match_related={"prefect.resource.id": "prefect.tag.pnp-ovss", "prefect.resource.role": "tag"},
-            posture=Posture.Reactive,
-            threshold=1,
-        ),
-        actions=[CallWebhook(block_document_id=block, payload=MESSAGE)],
-    ).create()
+    replace_automation(
+        Automation(
+            name=TELL,
+            description=f"Calls the webhook block {WEBHOOK}.",
+            trigger=EventTrigger(
+                expect={"prefect.flow-run.Failed", "prefect.flow-run.Crashed"},
+                match={"prefect.resource.id": "prefect.flow-run.*"},
+                match_related=OURS,
+                posture=Posture.Reactive,
+                threshold=1,
+            ),
+            actions=[CallWebhook(block_document_id=block, payload=MESSAGE)],
+        )
+    )
+
+
+class Deployed:
+    """What people have set in deployments that are there: schedules, and values of the configuration."""
+
+    def __init__(self) -> None:
+        with get_client(sync_client=True) as client:
+            self._before = {deployment.id: deployment for deployment in client.read_deployments()}
+
+    def keep(self) -> None:
+        """Set it again: deploying replaces both by what prefect.yaml says."""
+        with get_client(sync_client=True) as client:
+            for now in client.read_deployments():
+                if before := self._before.get(now.id):
+                    keys = {"schedule", "active", "max_scheduled_runs", "parameters", "slug"}
+                    schedules = [s.model_dump(mode="json", include=keys) for s in before.schedules]
+                    parameters = merge(now.parameters or {}, before.parameters or {})
+                    change = {"parameters": parameters, "schedules": schedules}
+                    client.request("PATCH", "/deployments/{id}", path_params={"id": now.id}, json=change)
 
 
 def main(notify: str | None = None) -> int:
@@ -97,9 +129,12 @@ def main(notify: str | None = None) -> int:
     create_automation()
     if notify:
         create_notification(notify)
+    deployed = Deployed()
     command = ["-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(prefect_file())]
-    return subprocess.run([sys.executable, *command], check=False).returncode  # noqa: S603
+    code = subprocess.run([sys.executable, *command], check=False).returncode  # noqa: S603
+    deployed.keep()
+    return code
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:2]))
+    sys.exit(main(os.environ.get(NOTIFY)))

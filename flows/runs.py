@@ -19,7 +19,9 @@ from prefect.settings import PREFECT_API_URL
 from pnp_core.errors import PnpError, UsageError
 from pnp_core.presets import merge
 
-PLACES = ("out", "data", "source", "settings")
+NAMES = ("checkpoint", "dataset")
+"""Keys that may name something else; a path only when it is there."""
+PLACES = ("out", "data", "source", "settings", "dataset", "salience.backbone.checkpoint", "salience.candidates.file")
 """Keys of a configuration that name a file or folder."""
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 
@@ -125,14 +127,25 @@ def place(config: dict[str, Any], name: str, here: str | None) -> dict[str, Any]
         if here is None:
             raise UsageError(f"give the run folder: -p out=URL or an absolute path (the server of {name} is elsewhere)")
         config = {**config, "out": f"runs/{name}"}
-    placed = dict(config)
     for key in PLACES:
-        text = config.get(key)
-        if isinstance(text, str) and "://" not in text and not Path(text).expanduser().is_absolute():
-            if here is None:
-                raise UsageError(f"{key}={text} is relative: the server is elsewhere, give an absolute path or a URL")
-            placed[key] = str(Path(here) / text)
-    return placed
+        config = _placed(config, key.split("."), here)
+    return config
+
+
+def _placed(values: dict[str, Any], path: list[str], here: str | None) -> dict[str, Any]:
+    """Values with the relative path at some key made absolute."""
+    key, *rest = path
+    text = values.get(key)
+    if rest:
+        return {**values, key: _placed(text, rest, here)} if isinstance(text, dict) else values
+    if not isinstance(text, str) or "://" in text or Path(text).expanduser().is_absolute():
+        return values
+    if here is None:
+        if key in NAMES:
+            return values
+        raise UsageError(f"{key}={text} is relative: the server is elsewhere, give an absolute path or a URL")
+    found = Path(here) / text
+    return values if key in NAMES and not found.exists() else {**values, key: str(found)}
 
 
 def _find(client: SyncPrefectClient, name: str) -> tuple[str, DeploymentResponse]:

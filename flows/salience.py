@@ -78,4 +78,5 @@ def extract_batch(batch: SalienceBatch) -> None:
     job = batch.job()
     with progress_artifacts():
         work = [(shard, None) for shard in batch.shards]
-        run_stage(Stage("salience", task_extract_shard, job, job.folder), work, Summary(batch.out), batch.dispatch)
+        stage = Stage("salience", task_extract_shard, job, job.folder)
+        run_stage(stage, work, Summary(batch.out), batch.dispatch, part=True)

@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -29,6 +29,7 @@ from platformdirs import user_state_path
 from pnp_core.errors import PnpError, UsageError
 
 POOL = "pnp"
+PORT = 4200
 QUEUES = {"cpu": 2, "gpu": 1}
 """Work queue -> flow runs at a time of its worker."""
 STARTING = 180.0
@@ -39,6 +40,8 @@ HEARTBEAT = 30
 """Seconds between signs of life of a flow run."""
 
 
+NOTIFY = "PNP_OVSS_NOTIFY"
+"""Variable that hands the webhook's URL on: arguments of a command are seen by everybody."""
 MARK = "PNP_OVSS_STACK"
 """Variable of the environment by which the stack knows its own."""
 
@@ -58,15 +61,6 @@ class Started:
     def of(cls, pid: int) -> Started:
         """A process that runs."""
         return cls(pid, psutil.Process(pid).create_time())
-
-    def process(self) -> psutil.Process | None:
-        """The process, None when it has ended."""
-        try:
-            process = psutil.Process(self.pid)
-            same = abs(process.create_time() - self.born) < 0.01
-            return process if same and process.status() != psutil.STATUS_ZOMBIE else None
-        except psutil.NoSuchProcess:
-            return None
 
 
 @dataclass
@@ -99,9 +93,18 @@ class Stack:
         """Where a process writes what it has to say."""
         return self.home / f"{name}.log"
 
+    def process(self, name: str) -> psutil.Process | None:
+        """A process of the stack, None when it has ended. Its number may be another's by now, its mark is not."""
+        try:
+            process = psutil.Process(self.started[name].pid)
+            alive = process.status() != psutil.STATUS_ZOMBIE
+        except (KeyError, psutil.Error):
+            return None
+        return process if alive and _mark_of(process) == self.mark else None
+
     def running(self, name: str) -> bool:
         """Whether a process of the stack is alive."""
-        return name in self.started and self.started[name].process() is not None
+        return self.process(name) is not None
 
     @property
     def environment(self) -> dict[str, str]:
@@ -176,10 +179,11 @@ def _alone(home: Path) -> Iterator[None]:
         raise StackError(f"another `up` or `down` is at work in '{home}'") from error
 
 
-def up(home: Path, port: int, notify: str | None, tell: Callable[[str], None]) -> Stack:
+def up(home: Path, port: int | None, notify: str | None, tell: Callable[[str], None]) -> Stack:
     """Start what does not run yet: the server, the deployments on it, a worker per queue.
 
     Args:
+        port: of the server; the one it had before when None.
         notify: URL of a webhook for failures.
         tell: called with what happens, for people.
 
@@ -187,16 +191,18 @@ def up(home: Path, port: int, notify: str | None, tell: Callable[[str], None]) -
         StackError: the port is taken, or something does not start; names its log.
     """
     with _alone(home):
-        stack = load_stack(home) or Stack(home, port, uuid4().hex)
-        if stack.running("server") and stack.port != port:
-            raise UsageError(f"a stack runs on port {stack.port}; `pnp-ovss down` first, or leave out --port")
-        stack.port = port
+        stack = load_stack(home) or Stack(home, port or PORT, uuid4().hex)
+        if port not in (None, stack.port):
+            if stack.members():
+                raise UsageError(f"a stack runs on port {stack.port}; `pnp-ovss down` first, or leave out --port")
+            stack.port = port
+        stack.save()  # before anything runs, so that nothing runs that is not known
         if not stack.running("server"):
             _start_server(stack, tell)
         deployments = _digest(prefect_file())
         if notify or stack.deployed != deployments:
             tell("deploying")
-            _run(stack, "deploy", "-m", "flows.deploying", *([notify] if notify else []))
+            _run(stack, "deploy", {NOTIFY: notify} if notify else {}, "-m", "flows.deploying")
             stack.deployed = deployments
             stack.save()
         for queue, limit in QUEUES.items():
@@ -221,12 +227,13 @@ def down(home: Path, tell: Callable[[str], None]) -> list[str]:
             return []
         ended = [name for name in stack.started if stack.running(name)]
         for name in (*QUEUES, "server"):  # workers first, so that they can still say good-bye
-            if process := stack.started[name].process() if name in ended else None:
+            if process := stack.process(name):
                 tell(f"ending {name}")
-                process.terminate()
+                _ask(process.terminate)
                 psutil.wait_procs([process], timeout=ENDING)
-        _end(stack.members())
-        _record(home).unlink()
+        _end_all(stack)
+        stack.started = {}
+        stack.save()
         return ended
 
 
@@ -237,14 +244,18 @@ def _mark_of(process: psutil.Process) -> str | None:
         return None
 
 
-def _end(processes: list[psutil.Process]) -> None:
-    """End processes: asked first, then killed."""
-    for process in processes:
-        process.terminate()
-    _, stubborn = psutil.wait_procs(processes, timeout=10)
-    for process in stubborn:
-        process.kill()
-    psutil.wait_procs(stubborn, timeout=5)
+def _ask(what: Callable[[], None]) -> None:
+    with suppress(psutil.NoSuchProcess):
+        what()
+
+
+def _end_all(stack: Stack) -> None:
+    """End what is left: asked first, then killed; and who was born meanwhile."""
+    for attempt in range(4):
+        left = stack.members()
+        for process in left:
+            _ask(process.kill if attempt else process.terminate)
+        psutil.wait_procs(left, timeout=10)
 
 
 def _start_server(stack: Stack, tell: Callable[[str], None]) -> None:
@@ -304,10 +315,15 @@ def _start(stack: Stack, name: str, *arguments: str) -> None:
     stack.save()
 
 
-def _run(stack: Stack, name: str, *arguments: str) -> None:
+def _run(stack: Stack, name: str, variables: dict[str, str], *arguments: str) -> None:
     """Run a Python process to its end."""
     done = subprocess.run(  # noqa: S603
-        [sys.executable, *arguments], env=stack.environment, cwd=stack.home, capture_output=True, text=True, check=False
+        [sys.executable, *arguments],
+        env=stack.environment | variables,
+        cwd=stack.home,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     stack.log(name).write_text(done.stdout + done.stderr)
     if done.returncode:

@@ -127,12 +127,18 @@ def inline(stage: Stage, work: list[Work], dispatch: DispatchConfig) -> Results:
 
 
 def run_stage(
-    stage: Stage, work: list[Work], summary: Summary, dispatch: DispatchConfig, results: Results | None = None
+    stage: Stage,
+    work: list[Work],
+    summary: Summary,
+    dispatch: DispatchConfig,
+    results: Results | None = None,
+    part: bool = False,
 ) -> list[Work]:
     """One stage over all shards; those that fail are set aside.
 
     Args:
         results: of another way than `inline` to do the work.
+        part: these are some shards of a run: whether there is hope is judged where all are seen.
 
     Returns:
         The shards that came through, in the order given, with their results.
@@ -147,7 +153,7 @@ def run_stage(
             if isinstance(outcome, Exception):
                 outcome = _give_up(stage, shard, outcome, dispatch)
             report.add(shard, outcome)
-            if outcome.failed and report.hopeless():
+            if outcome.failed and not part and report.hopeless():
                 raise StageFailedError(f"{stage.name}: the first {HOPELESS} shards failed: {_reasons(stage, shard)}")
             done[shard.name] = outcome
     report.end()

@@ -62,7 +62,8 @@ def _wait_for(api: str, guard: subprocess.Popen[bytes]) -> None:
             if httpx.get(f"{api}/health", timeout=2).status_code == 200:
                 return
         except httpx.HTTPError:
-            sleep(0.1)
+            pass
+        sleep(0.1)
     raise PnpError("Prefect's server does not start; `prefect server start` says why")
 
 
@@ -73,6 +74,7 @@ def guard_server(port: int) -> None:
     server = subprocess.Popen(  # noqa: S603
         command, env={**os.environ, **quiet}, stdin=subprocess.DEVNULL, start_new_session=True
     )
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     try:
         sys.stdin.buffer.read()
     finally:

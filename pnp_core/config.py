@@ -195,7 +195,7 @@ class DispatchConfig(Config):
     """Batches at the same time, or processes of a Dask cluster on this machine: the number of GPUs, usually."""
     most_shards: int = Field(default=256, ge=1)
     """Shards in a batch at most; otherwise there is one batch per worker."""
-    attempts: int = Field(default=3, ge=1)
+    attempts: int = Field(default=3, ge=1, le=20)
     """A shard that failed so many times is set aside, and the rest goes on."""
     backoff: float = Field(default=5, ge=0)
     """Seconds before the second attempt; twice as many before each further one."""
@@ -203,7 +203,20 @@ class DispatchConfig(Config):
     """Time limit for one shard in one stage: one that takes longer has failed."""
     lost_after: float = Field(default=1800, gt=0)
     """For `deployment`: a worker that finishes no shard for so many seconds, its start included, is taken for
-    lost. The automation that `pnp-ovss deploy` sets up finds most lost ones within minutes."""
+    lost; never before all attempts at one shard can have taken their time. The automation that `pnp-ovss deploy`
+    sets up finds most lost ones within minutes."""
+
+    @property
+    def silence(self) -> float:
+        """Seconds without a finished shard after which a worker is taken for lost.
+
+        >>> DispatchConfig(lost_after=100, shard_seconds=60, backoff=5).silence
+        255.0
+        """
+        if self.shard_seconds is None:
+            return self.lost_after
+        waits = sum(self.delay(n + 1) for n in range(self.attempts - 1))
+        return max(self.lost_after, self.attempts * self.shard_seconds + waits + 60)
 
     def delay(self, attempt: int) -> float:
         """Seconds to wait after so many failed attempts.
@@ -320,3 +333,6 @@ class CorpusConfig(OwnPicturesConfig):
     run."""
     images_per_batch: int = Field(default=10_000, ge=1)
     """Pictures that are labelled and published together; a run goes on with the next batch until none is left."""
+    allow_empty: bool = False
+    """Publish that no picture is left of a corpus that held some. Otherwise that is an error: a disk that is not
+    mounted looks the same."""

@@ -2,38 +2,43 @@
 
 Layout of the output folder::
 
-    latest.json                   names the manifest; replaced in one step, last of all
-    collected.parquet             of a run that is at work
+    latest.json                   names the manifest for readers; replaced in one step, last of all
+    progress.json                 names the newest manifest; another one while new settings are being worked through
     manifests/000003.parquet      one row per picture of the corpus; never changed
+    contents/000003.parquet       one row per content ever labelled with these settings
     batches/000003/               what that run labelled: a run folder; never changed once published
 
-A picture is told from others by its content. A file that was touched, moved or copied is not labelled again; one
-that was written to since its stamp (size and time of change) was taken is looked at again. So a reader of
-`latest.json` always sees a whole generation, whatever the next run is doing.
+A picture is told from others by its content. A file that was touched, moved, copied or was away for a while is not
+labelled again; one whose stamp (size and times) changed is read again. So a reader of `latest.json` always sees a
+whole generation, whatever the next run is doing.
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import chain, repeat
+from time import time
 from typing import Any
 
 import pyarrow as pa
 
 from pnp_core.config import CorpusConfig
-from pnp_core.errors import CorruptRunError, OutputError
+from pnp_core.errors import CorruptRunError, OutputError, SourceError
 from pnp_core.plan import Plan, check_own_pictures, plan_label
-from pnp_core.records import Sample, ShardRef, Summary
+from pnp_core.records import RunSummary, Sample, ShardRef, Summary
 from pnp_core.shards import read_index, write_shards
 from pnp_core.sources.base import NotReadError
 from pnp_core.sources.folder import FileSeen, GrowingFolder
 from pnp_core.sources.keys import printable, safe_ending, safe_key, split_ending
 from pnp_core.store import RunFolder, sha256, table_bytes
 
-LATEST = "latest.json"
+LATEST, PROGRESS = "latest.json", "progress.json"
 LABELLED, QUARANTINED, FAILED, WAITING = "labelled", "quarantined", "failed", "waiting"
+_PENDING = "in this batch"
+_COLLECTED = "collected.parquet"
 
 
 @dataclass(frozen=True)
@@ -41,8 +46,8 @@ class Picture:
     """A picture of the corpus, a row of the manifest.
 
     Attributes:
-        source: its path below the corpus.
-        stamp: size and time of change when it was read; empty when it must be looked at again.
+        source: its path below the corpus; empty in a table of contents.
+        stamp: size and times when it was read; empty when it must be read again.
         sha256: of its bytes.
         status: `labelled`; `quarantined`: cannot be labelled; `failed`: its shard failed, it is tried again;
             `waiting`: it may still be written to.
@@ -68,14 +73,16 @@ class Manifest:
     """What is known of a corpus after a run.
 
     Attributes:
-        number: of the run, from 1; 0 before the first.
+        number: of the batch, from 1; 0 before the first.
         settings: fingerprint of the masks.
+        contents: of all pictures ever labelled or quarantined with these settings.
     """
 
     number: int
     corpus: str
     settings: str
     pictures: tuple[Picture, ...] = ()
+    contents: tuple[Picture, ...] = ()
 
     @property
     def file(self) -> str:
@@ -84,28 +91,32 @@ class Manifest:
 
     def counts(self) -> dict[str, int]:
         """Pictures by status."""
-        return {
-            status: sum(p.status == status for p in self.pictures)
-            for status in (LABELLED, QUARANTINED, FAILED, WAITING)
-        }
+        counts = Counter(picture.status for picture in self.pictures)
+        return {status: counts[status] for status in (LABELLED, QUARANTINED, FAILED, WAITING)}
 
 
-def read_latest(out: RunFolder) -> Manifest | None:
-    """The manifest published last, None before the first.
-
-    Raises:
-        CorruptRunError: it is named but not there.
-    """
-    if not out.exists(LATEST):
+def _read_pointer(out: RunFolder, file: str) -> dict[str, Any] | None:
+    if not out.exists(file):
         return None
     try:
-        latest = json.loads(out.read(LATEST))
-        rows = out.read_table(latest["manifest"]).to_pylist()
-        return Manifest(latest["run"], latest["source"], latest["settings"], tuple(Picture(**row) for row in rows))
+        pointer = json.loads(out.read(file))
+        return {name: pointer[name] for name in ("run", "source", "settings", "manifest")} | pointer
     except (ValueError, KeyError, TypeError) as error:
-        raise CorruptRunError(
-            f"'{out.path(LATEST)}' is damaged ({error}); restore it or choose another --out"
-        ) from error
+        raise CorruptRunError(f"'{out.path(file)}' is damaged ({error}); restore it or choose another --out") from error
+
+
+def read_progress(out: RunFolder) -> Manifest | None:
+    """The newest manifest, None before the first.
+
+    Raises:
+        CorruptRunError: it is named but not there, or damaged.
+    """
+    pointer = _read_pointer(out, PROGRESS)
+    if pointer is None:
+        return None
+    tables = (f"{folder}/{pointer['run']:06d}.parquet" for folder in ("manifests", "contents"))
+    pictures, contents = (tuple(Picture(**row) for row in out.read_table(file).to_pylist()) for file in tables)
+    return Manifest(pointer["run"], pointer["source"], pointer["settings"], pictures, contents)
 
 
 @dataclass
@@ -114,12 +125,12 @@ class Sorting:
 
     Attributes:
         known: pictures that are as they were.
-        suspects: files that are new, or may have changed.
+        suspects: files that are new or may have changed, and what was known of them.
         waiting: files that may still be written to.
     """
 
     known: list[Picture] = field(default_factory=list)
-    suspects: list[FileSeen] = field(default_factory=list)
+    suspects: list[tuple[FileSeen, Picture | None]] = field(default_factory=list)
     waiting: list[Picture] = field(default_factory=list)
 
 
@@ -127,21 +138,21 @@ def sort_out(files: Iterable[FileSeen], before: Manifest, now: float, settle: fl
     """Tell new and changed files from those that are known.
 
     Args:
-        retry: try pictures again whose shard failed.
-        now: seconds since the epoch, by the clock that stamps the files.
+        now: seconds since the epoch, by the clock that stamps the files, after they were listed.
         settle: seconds a file must have been left alone; one from the future must be as far off.
+        retry: try pictures again whose shard failed.
     """
     known = {picture.source: picture for picture in before.pictures}
     finished = (LABELLED, QUARANTINED) if retry else (LABELLED, QUARANTINED, FAILED)
     sorting = Sorting()
     for file in files:
-        picture = known.pop(printable(file.name), None)
+        picture = known.get(printable(file.name))
         if picture and picture.stamp == file.stamp and picture.status in finished:
             sorting.known.append(picture)
         elif file.changed is not None and abs(now - file.changed) < settle:
             sorting.waiting.append(_waiting(printable(file.name)))
         else:
-            sorting.suspects.append(file)
+            sorting.suspects.append((file, picture))
     return sorting
 
 
@@ -153,7 +164,7 @@ class Corpus:
     """A corpus, its output folder, and what the last run has left."""
 
     def __init__(self, config: CorpusConfig, plan: Plan) -> None:
-        """Read the last manifest.
+        """Read the newest manifest.
 
         Args:
             plan: of any output folder; its fingerprints name the settings.
@@ -164,96 +175,129 @@ class Corpus:
         self.config, self.out = config, RunFolder(config.out)
         self.settings = plan.masks.fingerprint
         self.folder = GrowingFolder.of(config.source)
-        latest = read_latest(self.out)
-        if latest and latest.corpus != self.folder.identity:
+        newest = read_progress(self.out)
+        if newest and newest.corpus != self.folder.identity:
             raise OutputError(
-                f"'{self.out.url}' holds labels of {latest.corpus}, not of {self.folder.identity}; choose another --out"
+                f"'{self.out.url}' holds labels of {newest.corpus}, not of {self.folder.identity}; choose another --out"
             )
-        self.latest = latest or Manifest(0, self.folder.identity, self.settings)
+        self.newest = newest or Manifest(0, self.folder.identity, self.settings)
         # Masks of other settings do not go together: with new settings all is labelled again.
-        same = self.latest.settings == self.settings
-        self.before = self.latest if same else replace(self.latest, settings=self.settings, pictures=())
+        same = self.newest.settings == self.settings
+        self.before = self.newest if same else replace(self.newest, settings=self.settings, pictures=(), contents=())
 
     @property
     def number(self) -> int:
-        """Of this run."""
-        return self.latest.number + 1
+        """Of the next batch."""
+        return self.newest.number + 1
 
-    @property
-    def batch(self) -> RunFolder:
-        """Where this run labels."""
-        return RunFolder(f"{self.config.out.rstrip('/')}/batches/{self.number:06d}")
+    def batch(self, number: int) -> RunFolder:
+        """Where a batch is labelled."""
+        return RunFolder(f"{self.config.out.rstrip('/')}/batches/{number:06d}")
 
     def plan(self) -> Plan:
-        """The jobs for this run's batch."""
-        return plan_label(self.config.model_copy(update={"out": self.batch.url}))
+        """The jobs for the next batch."""
+        return plan_label(self.config.model_copy(update={"out": self.batch(self.number).url}))
 
-    def collect(self, now: float, retry: bool) -> tuple[list[ShardRef], bool]:
+    def collect(self, retry: bool) -> tuple[list[ShardRef], bool]:
         """Read what is new or changed, and shard it; or take up what a run that was killed has sharded.
 
         The rows of the next manifest are kept aside, still without results for what is in the shards.
 
         Args:
-            now, retry: as for `sort_out`.
+            retry: as for `sort_out`.
 
         Returns:
             The shards, none when nothing is to be labelled; and whether there may be more for another batch.
+
+        Raises:
+            SourceError: nothing is left of a corpus that held pictures.
         """
         digest = f"{self.settings}/{self.config.images_per_shard}"
         identity = f"batch {self.number} of {self.folder.identity}"
-        if (shards := read_index(self.batch, identity, digest)) is not None:
+        batch = self.batch(self.number)
+        if (shards := read_index(batch, identity, digest)) is not None:
             return shards, True
         files = self.folder.files(self.config.out)
-        reading = _Reading(self, sort_out(files, self.before, now, self.config.settle, retry))
+        if not files and self.newest.pictures and not self.config.allow_empty:
+            raise SourceError(
+                f"no pictures in '{self.folder.identity}', where there were {len(self.newest.pictures)}: is it "
+                f"mounted? When they are gone for good: allow_empty: true in --config"
+            )
+        reading = _Reading(self, sort_out(files, self.before, time(), self.config.settle, retry))
         samples = reading.samples()
         first = next(samples, None)
         if first is None:
-            reading.save()
+            reading.save(self.out)
             return [], False
         sizes = repeat(self.config.images_per_shard)
         # The rows are saved when the last sample is read, which is before the shards count.
-        return write_shards(self.batch, _saved(chain([first], samples), reading), sizes, identity, digest), reading.full
+        return write_shards(
+            batch, _saved(chain([first], samples), reading, batch), sizes, identity, digest
+        ), reading.full
 
-    def publish(self, shards: list[ShardRef], plan: Plan) -> str:
-        """Make what became of the collected pictures the latest, unless it is what the last manifest says.
+    def publish(self, number: int, shards: list[ShardRef], plan: Plan, more: bool) -> str:
+        """Make what became of the collected pictures the newest manifest, and that the latest for readers.
+
+        With new settings readers are given nothing before all pictures were worked through.
+
+        Args:
+            number: of the batch. Publishing it again changes nothing.
+            more: there may be another batch.
 
         Returns:
             The manifest's place below the output folder.
         """
-        results: dict[str, Picture] = {}
-        for shard in shards:
-            results |= self._results(shard, plan)
-        collected = [Picture(**row) for row in self.out.read_table(_COLLECTED).to_pylist()]
-        pictures = tuple(sorted((_filled(p, results) for p in collected), key=lambda picture: picture.source))
-        if self.latest.number and (self.latest.settings, self.latest.pictures) == (self.settings, pictures):
-            return self.latest.file
-        manifest = Manifest(self.number, self.folder.identity, self.settings, pictures)
-        self.out.write(manifest.file, _rows(pictures))
-        latest = {
+        manifest = self.newest
+        if manifest.number < number:
+            manifest = self._next_manifest(number, shards, plan)
+        pointer = {
             "run": manifest.number,
             "source": manifest.corpus,
             "settings": manifest.settings,
             "manifest": manifest.file,
             "classes": ["background", *plan.masks.class_names],
-            "pictures": len(pictures),
+            "pictures": len(manifest.pictures),
             **manifest.counts(),
         }
-        self.out.write_json(LATEST, latest)
+        if manifest is not self.newest:
+            self.out.write(manifest.file, _rows(manifest.pictures))
+            self.out.write(f"contents/{manifest.number:06d}.parquet", _rows(manifest.contents))
+            self.out.write_json(PROGRESS, pointer)
+        latest = _read_pointer(self.out, LATEST)
+        if not more or latest is None or latest["settings"] == self.settings:
+            self.out.write_json(LATEST, pointer)
         return manifest.file
 
-    def _results(self, shard: ShardRef, plan: Plan) -> dict[str, Picture]:
+    def _next_manifest(self, number: int, shards: list[ShardRef], plan: Plan) -> Manifest:
+        """The newest one, when nothing was labelled and nothing has changed."""
+        results: dict[str, Picture] = {}
+        for shard in shards:
+            results |= self._results(number, shard, plan)
+        place = self.batch(number) if shards else self.out
+        collected = [Picture(**row) for row in place.read_table(_COLLECTED).to_pylist()]
+        pictures = tuple(sorted((_filled(p, results) for p in collected), key=lambda picture: picture.source))
+        same = (self.newest.settings, self.newest.pictures) == (self.settings, pictures)
+        if self.newest.number and same and not shards:
+            return self.newest
+        contents = {picture.sha256: picture for picture in self.before.contents}
+        for picture in pictures:
+            if picture.status in (LABELLED, QUARANTINED):
+                contents.setdefault(picture.sha256, replace(picture, source="", stamp=""))
+        return Manifest(number, self.folder.identity, self.settings, pictures, tuple(contents.values()))
+
+    def _results(self, number: int, shard: ShardRef, plan: Plan) -> dict[str, Picture]:
         """By key: what became of a shard's pictures."""
         found: dict[str, Picture] = {}
-        masks = plan.masks.folder
-        file = masks.file(shard.name, "parquet")
-        if self.batch.exists(file):
-            for key in self.batch.read_table(file)["key"].to_pylist():
-                found[key] = Picture("", "", "", LABELLED, f"batches/{self.number:06d}/{file}")
-        for folder in (plan.salience.folder, masks):
+        batch = self.batch(number)
+        for folder in (plan.salience.folder, plan.masks.folder):
             status = FAILED if folder.find_failed(shard.name) else QUARANTINED
-            if self.batch.exists(folder.quarantine_file(shard.name)):
-                for row in self.batch.read_table(folder.quarantine_file(shard.name)).to_pylist():
+            if batch.exists(folder.quarantine_file(shard.name)):
+                for row in batch.read_table(folder.quarantine_file(shard.name)).to_pylist():
                     found[row["key"]] = Picture("", "", "", status, reason=row["reason"])
+        file = plan.masks.folder.file(shard.name, "parquet")
+        if batch.exists(file) and not plan.masks.folder.find_failed(shard.name):
+            for key in batch.read_table(file)["key"].to_pylist():
+                found[key] = Picture("", "", "", LABELLED, f"batches/{number:06d}/{file}")
         return found
 
 
@@ -269,7 +313,15 @@ class CorpusSummary(Summary):
     """In the corpus now."""
     manifest: str = ""
 
-    def add(self, before: Manifest, now: Manifest) -> None:
+    def count(self, batch: RunSummary) -> None:
+        """Count a batch in."""
+        for name in ("images", "labelled", "failed", "quarantined"):
+            setattr(self, name, getattr(self, name) + getattr(batch, name))
+        self.reasons = dict((Counter(self.reasons) + Counter(batch.reasons)).most_common())
+        for name, stage in batch.stages.items():
+            self.stages[name] = self.stages[name] + stage if name in self.stages else stage
+
+    def compare(self, before: Manifest, now: Manifest) -> None:
         """Count what changed between the manifest the run found and the one it leaves."""
         gone = {picture.source for picture in before.pictures} - {picture.source for picture in now.pictures}
         self.deleted, self.pictures, self.manifest = len(gone), len(now.pictures), now.file if now.number else ""
@@ -308,54 +360,52 @@ def check_corpus(config: CorpusConfig) -> list[str]:
     return check_own_pictures(config, plan)
 
 
-_COLLECTED = "collected.parquet"
-_PENDING = "in this batch"
-
-
 class _Reading:
     """Reads suspects one by one: what has new content becomes a sample."""
 
     def __init__(self, corpus: Corpus, sorting: Sorting) -> None:
         self._corpus, self._sorting = corpus, sorting
         self._rows: list[Picture] = []
+        self._contents = {picture.sha256: picture for picture in corpus.before.contents}
         self.full = False
-        labelled = (p for p in corpus.before.pictures if p.status in (LABELLED, QUARANTINED) and p.sha256)
-        self._contents = {picture.sha256: picture for picture in labelled}
 
     def samples(self) -> Iterator[Sample]:
         """The pictures to label; at most as many as fit a batch."""
         taken = 0
-        for suspect in self._sorting.suspects:
+        for suspect, known in self._sorting.suspects:
             if taken == self._corpus.config.images_per_batch:
                 self.full = True
-                return
-            if sample := self._read(suspect):
+                # It keeps what is known of it until it is its turn.
+                self._rows += [replace(known, stamp="")] if known else []
+            elif sample := self._read(suspect, known):
                 taken += 1
                 yield sample
 
-    def _read(self, suspect: FileSeen) -> Sample | None:
-        file = self._corpus.folder.file(suspect.name)
-        name = printable(suspect.name)
+    def _read(self, suspect: FileSeen, known: Picture | None) -> Sample | None:
+        file, name, stamp = self._corpus.folder.file(suspect.name), printable(suspect.name), suspect.stamp
         try:
             data, fault = file.read(), None
-        except NotReadError as error:
-            data, fault = b"", str(error)
-        if not (fault or self._corpus.folder.stable(suspect, len(data))):
+        except NotReadError as error:  # it may be of a moment, so the next run reads it again
+            data, fault, stamp = b"", str(error), ""
+        if fault and known and known.status == LABELLED:
+            self._rows.append(replace(known, stamp=""))
+            return None
+        if not fault and not self._corpus.folder.stable(suspect, len(data)):
             self._rows.append(_waiting(name))
             return None
-        content = sha256(data) if fault is None else sha256(f"{name}\0{fault}".encode())
+        content = sha256(f"{name}\0{fault}".encode() if fault else data)
         if same := self._contents.get(content):
-            self._rows.append(replace(same, source=name, stamp=suspect.stamp))
+            self._rows.append(replace(same, source=name, stamp=stamp))
             return None
         key = f"{safe_key(split_ending(suspect.name)[0])[:100]}-{content[:16]}"
-        picture = Picture(name, suspect.stamp, content, _PENDING, key=key)
+        picture = Picture(name, stamp, content, _PENDING, key=key)
         self._contents[content] = picture
         self._rows.append(picture)
         return Sample(key, data, safe_ending(suspect.name), name, fault=fault)
 
-    def save(self) -> None:
+    def save(self, place: RunFolder) -> None:
         """Write the rows down."""
-        self._corpus.out.write(_COLLECTED, _rows([*self._sorting.known, *self._rows, *self._sorting.waiting]))
+        place.write(_COLLECTED, _rows([*self._sorting.known, *self._rows, *self._sorting.waiting]))
 
 
 def _rows(pictures: Iterable[Picture]) -> bytes:
@@ -370,6 +420,6 @@ def _filled(picture: Picture, results: dict[str, Picture]) -> Picture:
     return replace(picture, status=result.status, masks=result.masks, reason=result.reason)
 
 
-def _saved(samples: Iterable[Sample], reading: _Reading) -> Iterator[Sample]:
+def _saved(samples: Iterable[Sample], reading: _Reading, place: RunFolder) -> Iterator[Sample]:
     yield from samples
-    reading.save()
+    reading.save(place)

@@ -74,7 +74,8 @@ class RunFolder:
             OutputError: the URL's file system is unknown or needs a package that is missing.
         """
         try:
-            self.fs, self.root = fsspec.core.url_to_fs(url)
+            # Other machines write here too, so nothing may be remembered of what lies there.
+            self.fs, self.root = fsspec.core.url_to_fs(url, use_listings_cache=False)
         except (ValueError, ImportError) as error:
             raise OutputError(f"cannot open output '{url}': {error}") from error
         self.url = url
@@ -279,7 +280,12 @@ class StageFolder:
             "done": output.done,
             "quarantined": len(output.quarantined),
         }
-        return self._result(shard, record, self.run.write_json(self.file(shard, "done.json"), record), False, start)
+        data = self.run.write_json(self.file(shard, "done.json"), record)
+        # Another process may have given the shard up meanwhile.
+        self.run.remove(self.file(shard, "failed.json"))
+        if not output.quarantined:
+            self.run.remove(self.quarantine_file(shard))
+        return self._result(shard, record, data, False, start)
 
     def find(self, shard: str, input_sha256: str) -> StageResult | None:
         """What the completion record of a shard says; None when the work is still to be done."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from time import monotonic
 from uuid import UUID
 
@@ -42,9 +44,10 @@ class ProgressArtifacts:
         if not total:
             return
         self._total[stage], self._done[stage], self._shown[stage] = total, 0, monotonic()
-        made = create_progress_artifact(0.0, key=f"progress-{stage}", description=TITLES.get(stage, stage))
-        assert isinstance(made, UUID)
-        self._artifacts[stage] = made
+        with _worth_a_line():
+            made = create_progress_artifact(0.0, key=f"progress-{stage}", description=TITLES.get(stage, stage))
+            assert isinstance(made, UUID)
+            self._artifacts[stage] = made
 
     def advance(self, stage: str, pictures: int) -> None:
         """So many more pictures are done."""
@@ -63,8 +66,14 @@ class ProgressArtifacts:
 
     def _show(self, stage: str, share: float) -> None:
         self._shown[stage] = monotonic()
-        try:
+        with _worth_a_line():
             update_progress_artifact(self._artifacts[stage], min(100.0, round(100 * share, 1)))
-        except (httpx.HTTPError, PrefectHTTPStatusError) as error:
-            # Worth a line, not the shard that is in the works.
-            get_run_logger().warning("progress could not be shown: %s", error)
+
+
+@contextmanager
+def _worth_a_line() -> Iterator[None]:
+    """A server that does not answer is worth a line, not the shard that is in the works."""
+    try:
+        yield
+    except (httpx.HTTPError, PrefectHTTPStatusError) as error:
+        get_run_logger().warning("progress could not be shown: %s", error)

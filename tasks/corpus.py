@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from time import time
 
 from prefect.artifacts import create_markdown_artifact
 
@@ -18,6 +17,7 @@ from tasks.runtime import stage_task
 class Collected:
     """What one batch has to label, and whether there may be more for another."""
 
+    number: int
     plan: Plan
     shards: list[ShardRef]
     more: bool
@@ -27,13 +27,14 @@ class Collected:
 def task_collect(config: CorpusConfig, retry: bool) -> Collected:
     """Find what is new or changed, and shard it."""
     corpus = Corpus(config, plan_label(config))
-    return Collected(corpus.plan(), *corpus.collect(time(), retry))
+    return Collected(corpus.number, corpus.plan(), *corpus.collect(retry))
 
 
 @stage_task("publish")
 def task_publish(config: CorpusConfig, collected: Collected) -> str:
     """Make the results the latest; returns the manifest's place."""
-    return Corpus(config, plan_label(config)).publish(collected.shards, collected.plan)
+    corpus = Corpus(config, plan_label(config))
+    return corpus.publish(collected.number, collected.shards, collected.plan, collected.more)
 
 
 @stage_task("report")

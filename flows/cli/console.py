@@ -143,8 +143,9 @@ def show_corpus(summary: CorpusSummary, console: Console) -> None:
     if summary.stages:
         console.print(_stages_table(summary))
     console.print(
-        f"{summary.images} new or changed pictures: {summary.labelled} labelled, {summary.quarantined} quarantined; "
-        f"{summary.waiting} may still be written to and wait, {summary.deleted} are gone; {summary.pictures} in all"
+        f"{summary.images} new or changed pictures: {summary.labelled} labelled, {summary.quarantined} quarantined "
+        f"({summary.failed} of them to be tried again); {summary.waiting} may still be written to and wait, "
+        f"{summary.deleted} are gone; {summary.pictures} in all"
     )
     out = escape(summary.out.rstrip("/"))
     console.print(f"latest         {out}/latest.json", soft_wrap=True)

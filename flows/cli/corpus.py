@@ -18,8 +18,9 @@ from flows.cli.options import (
     names,
     with_pipeline_options,
 )
-from flows.cli.running import execute, warn
+from flows.cli.running import execute, fail, warn
 from pnp_core.config import CorpusConfig, PipelineConfig
+from pnp_core.errors import PnpError
 
 
 def _prepare(values: dict[str, Any]) -> tuple[Callable[[Any], Any], PipelineConfig]:
@@ -63,5 +64,7 @@ def label_corpus(
         show_corpus(summary, console)
 
     summary = execute(lambda: _prepare(options.values(own)), show, as_json, debug)
+    if summary.images and not summary.labelled:
+        fail(PnpError("nothing was labelled: every new picture was quarantined, see the reasons above"), False)
     if strict and summary.quarantined:
         raise typer.Exit(1)

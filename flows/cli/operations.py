@@ -25,7 +25,9 @@ NotifyOption = Annotated[
 
 
 def up(
-    port: Annotated[int, typer.Option(help="Of the server, on 127.0.0.1.", min=1, max=65535)] = 4200,
+    port: Annotated[
+        int | None, typer.Option(help="Of the server, on 127.0.0.1; 4200, or what it was before.", min=1, max=65535)
+    ] = None,
     notify: NotifyOption = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,
@@ -71,9 +73,11 @@ def deploy(notify: NotifyOption = None, debug: DebugOption = False) -> None:
         import sys
 
         from flows.runs import require_server
+        from flows.stack import NOTIFY
 
-        require_server()
-        done = subprocess.run([sys.executable, "-m", "flows.deploying", *([notify] if notify else [])], check=False)  # noqa: S603
+        _tell(f"deploying to {require_server()}")
+        variables = {**os.environ, **({NOTIFY: notify} if notify else {})}
+        done = subprocess.run([sys.executable, "-m", "flows.deploying"], env=variables, check=False)
     raise typer.Exit(done.returncode)
 
 

@@ -193,7 +193,7 @@ class GrowingFolder:
     @property
     def identity(self) -> str:
         """Where it is, for people and for telling corpora apart."""
-        return printable(self.root.path)
+        return printable(self.root.path if self.root.local else self.root.fs.unstrip_protocol(self.root.path))
 
     def file(self, name: str) -> FileRef:
         """One of its files."""

@@ -67,12 +67,18 @@ def test_shard_given_up_has_every_picture_in_quarantine_but_those_of_the_stage_b
     assert not run.exists(masks.quarantine_file("000000"))
 
 
-def test_paths_are_placed_where_a_worker_finds_them_or_refused():
+def test_paths_are_placed_where_a_worker_finds_them_or_refused(tmp_path):
     config = {"data": "VOC", "source": "s3://bucket/x", "settings": "/a/best.yaml"}
     placed = place(config, "eval-voc", "/here")
     assert placed == {**config, "data": "/here/VOC", "out": "/here/runs/eval-voc"}
     with pytest.raises(UsageError, match="give the run folder"):
         place(config, "eval-voc", None)
+    nested = {**config, "salience": {"backbone": {"checkpoint": "blip"}, "candidates": {"file": "c.json"}}}
+    placed = place({**nested, "dataset": "voc21"}, "eval-voc", str(tmp_path))
+    assert (placed["dataset"], placed["salience"]["backbone"]["checkpoint"]) == ("voc21", "blip")
+    assert placed["salience"]["candidates"]["file"] == str(tmp_path / "c.json")
+    (tmp_path / "blip").mkdir()
+    assert place(nested, "x", str(tmp_path))["salience"]["backbone"]["checkpoint"] == str(tmp_path / "blip")
     with pytest.raises(UsageError, match="data=VOC is relative"):
         place({**config, "out": "s3://bucket/out"}, "eval-voc", None)
 

@@ -13,10 +13,17 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from prefect import flow
 from typer.testing import CliRunner
 
 from flows.cli import app
+from flows.stages import run_stages
+from pnp_core.config import CorpusConfig, DispatchConfig
+from pnp_core.corpus import Corpus
 from pnp_core.images import decode_label_map
+from pnp_core.plan import plan_label
+from pnp_core.records import RunSummary
+from tasks.corpus import Collected
 
 runner = CliRunner()
 OLD = time.time() - 3600
@@ -74,7 +81,7 @@ def test_three_runs_over_a_growing_folder_label_exactly_what_is_new_or_changed(c
     assert (first["labelled"], first["waiting"], first["pictures"]) == (4, 0, 4)
     pointer, rows = latest(out)
     assert set(rows) == labelled_in(out, 1) == {f"day1/{number}.png" for number in range(4)}
-    before = {f: f.read_bytes() for f in out.rglob("*.parquet") if f.name != "collected.parquet"}
+    before = {f: f.read_bytes() for f in out.rglob("*.parquet")}
 
     put(folder, "day2/new.png", picture(10))
     put(folder, "day1/0.png", picture(11, (40, 20)))  # changed
@@ -146,7 +153,7 @@ def test_batch_of_a_run_that_was_killed_is_finished_before_anything_else(corpus)
     folder, out = corpus
     put(folder, "a.png", picture(1))
     run(folder, out)
-    for file in (out / "latest.json", out / "manifests/000001.parquet"):
+    for file in (out / "latest.json", out / "progress.json", out / "manifests/000001.parquet"):
         file.unlink()
     for record in out.rglob("masks/*/*.done.json"):
         record.unlink()
@@ -171,6 +178,95 @@ def test_bucket_grows_too(prefect_server, tmp_path):
     bucket.rm("/grown", recursive=True)
 
 
+def test_touched_picture_waits_and_keeps_its_mask(corpus):
+    folder, out = corpus
+    put(folder, "a.png", picture(1))
+    put(folder, "b.png", picture(2))
+    run(folder, out)
+    _, before = latest(out)
+    os.utime(folder / "a.png")
+    assert run(folder, out)["waiting"] == 1
+    os.utime(folder / "a.png", (OLD, OLD))
+    assert run(folder, out)["images"] == 0
+    _, after = latest(out)
+    assert after["a.png"]["masks"] == before["a.png"]["masks"]
+
+
+def test_picture_that_was_away_is_not_labelled_again(corpus):
+    folder, out = corpus
+    put(folder, "a.png", picture(1))
+    put(folder, "b.png", picture(2))
+    run(folder, out)
+    (folder / "b.png").unlink()
+    assert run(folder, out)["deleted"] == 1
+    put(folder, "b.png", picture(2))
+    assert run(folder, out)["images"] == 0
+    assert latest(out)[1]["b.png"]["status"] == "labelled"
+
+
+def test_corpus_that_is_suddenly_empty_is_refused_unless_it_is_meant(corpus, tmp_path):
+    folder, out = corpus
+    put(folder, "a.png", picture(1))
+    first = run(folder, out)
+    (folder / "a.png").unlink()
+    assert "where there were 1: is it mounted?" in " ".join(run(folder, out, code=2)["said"].split())
+    assert latest(out)[0]["manifest"] == first["manifest"]
+    (tmp_path / "c.yaml").write_text("allow_empty: true")
+    assert run(folder, out, "--config", str(tmp_path / "c.yaml"))["pictures"] == 0
+
+
+def test_shard_that_fails_in_every_run_holds_nothing_else_up(corpus, tmp_path):
+    folder, out = corpus
+    put(folder, "a.png", picture(1))
+    run(folder, tmp_path / "warm")  # the model is loaded
+    put(folder, "b.png", picture(2, (1000, 1000)))
+    (tmp_path / "c.yaml").write_text(
+        "{images_per_shard: 1, salience: {candidates: {source: vocabulary}}, dispatch: {attempts: 1, shard_seconds: 2}}"
+    )
+    run(folder / ".." / "corpus", tmp_path / "warm")  # the model is loaded
+    options = ("--config", str(tmp_path / "c.yaml"))
+    for number in (1, 2, 3):
+        put(folder, f"new{number}.png", picture(10 + number))
+        summary = run(folder, out, *options)
+        assert (summary["failed"], latest(out)[1]["b.png"]["status"]) == (1, "failed")
+        assert latest(out)[1][f"new{number}.png"]["status"] == "labelled"
+
+
+def test_readers_see_the_old_generation_until_new_settings_are_through(corpus, tmp_path):
+    folder, out = corpus
+    for number in range(4):
+        put(folder, f"{number}.png", picture(number))
+    first = run(folder, out)
+    for file in folder.iterdir():
+        os.utime(file, (OLD + 9, OLD + 9))
+    batches = "{images_per_batch: 1, masks: {threshold: 0.3}}"
+    (tmp_path / "c.yaml").write_text(batches)
+    config = CorpusConfig.model_validate(
+        {"source": str(folder), "classes": ["heart", "star"], "out": str(out), "settings": str(tmp_path / "c.yaml")}
+    )
+    corpus = Corpus(config, plan_label(config))
+    collected = Collected(corpus.number, corpus.plan(), *corpus.collect(retry=True))
+    assert collected.more
+    labelled = RunSummary(collected.plan.masks.out)
+    label_batch(collected, labelled)
+    corpus.publish(collected.number, collected.shards, collected.plan, collected.more)
+    assert latest(out)[0]["manifest"] == first["manifest"]
+    corpus.publish(collected.number, collected.shards, collected.plan, collected.more)  # again, as a retried task does
+    final = run(folder, out, "--config", str(tmp_path / "c.yaml"))
+    assert latest(out)[0]["manifest"] == final["manifest"] == "manifests/000005.parquet"
+    assert (latest(out)[0]["labelled"], final["labelled"]) == (4, 3)
+
+
+def label_batch(collected: Collected, summary: RunSummary) -> None:
+    """One batch, as the flow labels it."""
+
+    @flow
+    def one_batch() -> None:
+        run_stages(collected.plan, collected.shards, summary, DispatchConfig())
+
+    one_batch()
+
+
 def test_empty_folder_is_published_as_empty(corpus):
     folder, out = corpus
     folder.mkdir()
@@ -183,7 +279,7 @@ def test_empty_folder_is_published_as_empty(corpus):
     [
         (lambda folder, out: None, "is no folder"),
         (lambda folder, out: put(folder.parent, folder.name, b"x"), "is no folder"),
-        (lambda folder, out: (folder.mkdir(), put(out, "latest.json", b"{")), "latest.json' is damaged"),
+        (lambda folder, out: (folder.mkdir(), put(out, "progress.json", b"{")), "progress.json' is damaged"),
         (
             lambda folder, out: (
                 folder.mkdir(),

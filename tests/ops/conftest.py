@@ -145,7 +145,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealStack]:
     finally:
         real.call("down")
     assert state.members() == []
-    assert not (real.home / "stack.json").exists()
+    assert real.state.started == {}
 
 
 def artifacts(out: Path) -> dict[str, str]:

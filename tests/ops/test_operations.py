@@ -153,7 +153,7 @@ def test_killed_worker_flow_both_and_server_lose_nothing_and_repeat_at_most_what
 
     def worker() -> list[psutil.Process]:
         """The worker of queue gpu and all below it."""
-        process = stack.state.started["gpu"].process()
+        process = stack.state.process("gpu")
         return [*process.children(recursive=True), process]
 
     def flow() -> list[psutil.Process]:
@@ -172,7 +172,7 @@ def test_killed_worker_flow_both_and_server_lose_nothing_and_repeat_at_most_what
     stack.up()
     disturbed.begin()
     disturbed.wait_for_shards(2)
-    disturbed.kill([stack.state.started["server"].process()])
+    disturbed.kill([stack.state.process("server")])
     stack.up()
     stack.call("run", "eval-scenes", *disturbed.parameters, "--watch")
     assert artifacts(out) == artifacts(slow_undisturbed.finish())
