@@ -31,6 +31,7 @@ def label_corpus(config: CorpusConfig) -> CorpusSummary:
             task_report(collected.plan, masked, batch)
             finish_run(config.model_copy(update={"out": batch.out}), collected.plan, batch)
             summary.count(batch)
+        summary.ignored = max(summary.ignored, collected.ignored)
         if not collected.more:
             break
         collected = task_collect(config, retry=False)

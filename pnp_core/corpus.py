@@ -175,6 +175,7 @@ class Corpus:
         self.config, self.out = config, RunFolder(config.out)
         self.settings = plan.masks.fingerprint
         self.folder = GrowingFolder.of(config.source)
+        self.ignored: Counter[str] = Counter()
         newest = read_progress(self.out)
         if newest and newest.corpus != self.folder.identity:
             raise OutputError(
@@ -217,7 +218,7 @@ class Corpus:
         batch = self.batch(self.number)
         if (shards := read_index(batch, identity, digest)) is not None:
             return shards, True
-        files = self.folder.files(self.config.out)
+        files = self.folder.files(self.config.out, self.ignored)
         if not files and self.newest.pictures and not self.config.allow_empty:
             raise SourceError(
                 f"no pictures in '{self.folder.identity}', where there were {len(self.newest.pictures)}: is it "
@@ -309,6 +310,8 @@ class CorpusSummary(Summary):
     failed: int = 0
     waiting: int = 0
     deleted: int = 0
+    ignored: int = 0
+    """Files passed over because they are no pictures."""
     pictures: int = 0
     """In the corpus now."""
     manifest: str = ""
@@ -329,7 +332,18 @@ class CorpusSummary(Summary):
 
     def as_json(self) -> dict[str, Any]:
         """The object that `--json` prints."""
-        names = ("images", "labelled", "quarantined", "failed", "waiting", "deleted", "pictures", "out", "manifest")
+        names = (
+            "images",
+            "labelled",
+            "quarantined",
+            "failed",
+            "waiting",
+            "deleted",
+            "ignored",
+            "pictures",
+            "out",
+            "manifest",
+        )
         return {**{name: getattr(self, name) for name in names}, **self.stages_json(), "reasons": self.reasons}
 
     def markdown(self) -> str:
@@ -341,6 +355,7 @@ class CorpusSummary(Summary):
             "still being written, waiting": self.waiting,
             "deleted since the last run": self.deleted,
             "in the corpus": self.pictures,
+            "files passed over, no pictures": self.ignored,
         }
         rows = "\n".join(f"| {name} | {number} |" for name, number in counts.items())
         return f"## Corpus\n\n| pictures | |\n|---|---|\n{rows}\n\nManifest: `{self.manifest}`\n"

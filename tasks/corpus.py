@@ -15,19 +15,21 @@ from tasks.runtime import stage_task
 
 @dataclass(frozen=True)
 class Collected:
-    """What one batch has to label, and whether there may be more for another."""
+    """What one batch has to label, whether there may be more for another, and how many files are no pictures."""
 
     number: int
     plan: Plan
     shards: list[ShardRef]
     more: bool
+    ignored: int = 0
 
 
 @stage_task("collect")
 def task_collect(config: CorpusConfig, retry: bool) -> Collected:
     """Find what is new or changed, and shard it."""
     corpus = Corpus(config, plan_label(config))
-    return Collected(corpus.number, corpus.plan(), *corpus.collect(retry))
+    shards, more = corpus.collect(retry)
+    return Collected(corpus.number, corpus.plan(), shards, more, corpus.ignored.total())
 
 
 @stage_task("publish")

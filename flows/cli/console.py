@@ -145,7 +145,7 @@ def show_corpus(summary: CorpusSummary, console: Console) -> None:
     console.print(
         f"{summary.images} new or changed pictures: {summary.labelled} labelled, {summary.quarantined} quarantined "
         f"({summary.failed} of them to be tried again); {summary.waiting} may still be written to and wait, "
-        f"{summary.deleted} are gone; {summary.pictures} in all"
+        f"{summary.deleted} are gone; {summary.pictures} in all; {summary.ignored} files passed over, no pictures"
     )
     out = escape(summary.out.rstrip("/"))
     console.print(f"latest         {out}/latest.json", soft_wrap=True)

@@ -59,14 +59,16 @@ def show_result(out: str) -> None:
     """What a finished run says of itself, where its folder can be read from here."""
     console = Console()
     try:
-        record = RunFolder(out).read_json("run.json") or {}
+        run = RunFolder(out)
+        summary = (run.read_json("run.json") or {}).get("summary") or run.read_json("latest.json") or {}
     except OutputError:
-        record = {}
-    summary = record.get("summary", {})
+        summary = {}
     if "labelled" in summary:
-        counts = f"{summary['images']} pictures: {summary['labelled']} labelled, {summary['quarantined']} quarantined"
-        console.print(counts)
+        pictures = summary.get("images", summary.get("pictures"))
+        console.print(f"{pictures} pictures: {summary['labelled']} labelled, {summary['quarantined']} quarantined")
     if summary.get("miou") is not None:
         console.print(f"mIoU           {summary['miou']:.4f}")
     if "masks" in summary:
         console.print(f"masks          {escape(str(summary['masks']))}", soft_wrap=True)
+    if "manifest" in summary:
+        console.print(f"manifest       {escape(out.rstrip('/'))}/{escape(str(summary['manifest']))}", soft_wrap=True)

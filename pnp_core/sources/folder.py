@@ -216,13 +216,14 @@ class GrowingFolder:
         stamp = f"{status.st_size}/{status.st_mtime_ns}/{status.st_ctime_ns}/{os.access(path, os.R_OK)}"
         return FileSeen(name, stamp, status.st_mtime, status.st_size)
 
-    def files(self, leave_out: str | None) -> list[FileSeen]:
+    def files(self, leave_out: str | None, ignored: Counter[str]) -> list[FileSeen]:
         """All its pictures, in order.
 
         Args:
             leave_out: path or URL of a folder inside that holds no pictures of the corpus.
+            ignored: gets the number of files passed over, by ending.
         """
-        excluded, ignored = _place(leave_out), Counter[str]()
+        excluded = _place(leave_out)
         if self.root.local:
             skip = os.path.realpath(excluded.path) if excluded and excluded.local else None
             names = (name for name in _local_names(self.root.path, skip, ignored) if _pick(name, ignored))
