@@ -7,9 +7,10 @@ from prefect import flow
 from flows.reporting import progress_artifacts
 from flows.stages import run_stages
 from pnp_core.config import CorpusConfig
-from pnp_core.corpus import Corpus, CorpusSummary
+from pnp_core.corpus import Corpus, CorpusSummary, only_writer
 from pnp_core.plan import finish_run, plan_label
 from pnp_core.records import RunSummary, ShardRef
+from pnp_core.store import RunFolder
 from tasks.corpus import Collected, task_collect, task_publish, task_report_corpus
 from tasks.report import task_report
 
@@ -18,8 +19,15 @@ from tasks.report import task_report
 def label_corpus(config: CorpusConfig) -> CorpusSummary:
     """Label what is new or changed since the last run, batch by batch, and publish each batch when it is done.
 
-    Run again after it was killed it goes on with the batch it was at. Two runs at a time would do the same work.
+    Run again after it was killed it goes on with the batch it was at. A second run at the same time is refused,
+    where both are on one machine.
     """
+    with only_writer(RunFolder(config.out)):
+        return _label_all(config)
+
+
+def _label_all(config: CorpusConfig) -> CorpusSummary:
+    """All batches, one after the other."""
     summary = CorpusSummary(config.out)
     before = Corpus(config, plan_label(config)).newest
     collected = task_collect(config, retry=True)

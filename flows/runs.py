@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -123,7 +124,9 @@ def place(config: dict[str, Any], name: str, here: str | None) -> dict[str, Any]
     Raises:
         UsageError: a path is relative, or there is no run folder, and the worker is elsewhere.
     """
-    if not config.get("out"):
+    if "out" in config and not config["out"]:
+        raise UsageError("out= is empty: give the run folder, or leave it out")
+    if "out" not in config:
         if here is None:
             raise UsageError(f"give the run folder: -p out=URL or an absolute path (the server of {name} is elsewhere)")
         config = {**config, "out": f"runs/{name}"}
@@ -145,7 +148,7 @@ def _placed(values: dict[str, Any], path: list[str], here: str | None) -> dict[s
             return values
         raise UsageError(f"{key}={text} is relative: the server is elsewhere, give an absolute path or a URL")
     found = Path(here) / text
-    return values if key in NAMES and not found.exists() else {**values, key: str(found)}
+    return values if key in NAMES and not found.exists() else {**values, key: os.path.normpath(found)}
 
 
 def _find(client: SyncPrefectClient, name: str) -> tuple[str, DeploymentResponse]:

@@ -47,8 +47,18 @@ def temporary_server() -> Iterator[None]:
         with temporary_settings({PREFECT_API_URL: api}):
             yield
     finally:
+        _flush()
         guard.stdin.close()
         guard.wait()
+
+
+def _flush() -> None:
+    """Send off what Prefect has still to say: without its server it would try for minutes."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    for worker in (APILogWorker, EventsWorker):
+        worker.drain_all(timeout=ENDING, at_exit=False)
 
 
 def _wait_for(api: str, guard: subprocess.Popen[bytes]) -> None:

@@ -18,12 +18,15 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import chain, repeat
 from time import time
 from typing import Any
 
 import pyarrow as pa
+from filelock import FileLock, Timeout
+from fsspec.implementations.local import LocalFileSystem
 
 from pnp_core.config import CorpusConfig
 from pnp_core.errors import CorruptRunError, OutputError, SourceError
@@ -113,10 +116,33 @@ def read_progress(out: RunFolder) -> Manifest | None:
     """
     pointer = _read_pointer(out, PROGRESS)
     if pointer is None:
+        # A first run that was killed leaves its manifest at most.
+        if out.exists(LATEST) or len(out.glob("manifests/*.parquet")) > 1:
+            raise CorruptRunError(f"'{out.path(PROGRESS)}' is missing; restore it or choose another --out")
         return None
     tables = (f"{folder}/{pointer['run']:06d}.parquet" for folder in ("manifests", "contents"))
     pictures, contents = (tuple(Picture(**row) for row in out.read_table(file).to_pylist()) for file in tables)
     return Manifest(pointer["run"], pointer["source"], pointer["settings"], pictures, contents)
+
+
+@contextmanager
+def only_writer(out: RunFolder) -> Iterator[None]:
+    """Keep a second run of this machine out of a folder; on other file systems there is no such lock.
+
+    Raises:
+        OutputError: one is at work.
+    """
+    if not isinstance(out.fs, LocalFileSystem):
+        yield
+        return
+    out.check_writable()
+    try:
+        with FileLock(out.path(".lock"), timeout=0):
+            yield
+    except Timeout as error:
+        raise OutputError(
+            f"another run is at work in '{out.url}'; the same command continues when it has ended"
+        ) from error
 
 
 @dataclass

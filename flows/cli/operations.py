@@ -10,7 +10,7 @@ import typer
 
 from flows.cli.options import DebugOption, JsonOption
 from flows.cli.running import fail, one_line_errors, quiet_prefect
-from pnp_core.errors import PnpError
+from pnp_core.errors import PnpError, UsageError
 
 
 def _tell(text: str) -> None:
@@ -22,6 +22,11 @@ def _tell(text: str) -> None:
 NotifyOption = Annotated[
     str | None, typer.Option(metavar="URL", help="Webhook to call (POST, JSON) when a run fails or crashes.")
 ]
+
+
+def _check_webhook(url: str | None) -> None:
+    if url is not None and not url.startswith(("http://", "https://")):
+        raise UsageError(f"--notify {url}: a webhook is an address that begins with https:// or http://")
 
 
 def up(
@@ -38,6 +43,7 @@ def up(
     state; what runs is ended by `down`.
     """
     with one_line_errors(debug):
+        _check_webhook(notify)
         from flows.stack import QUEUES, default_home
         from flows.stack import up as start
 
@@ -66,6 +72,7 @@ def deploy(notify: NotifyOption = None, debug: DebugOption = False) -> None:
     """Make pool, queues, deployments and automation on the server of PREFECT_API_URL, or bring them up to date."""
     quiet_prefect(debug)
     with one_line_errors(debug):
+        _check_webhook(notify)
         from flows.stack import use_stack
 
         use_stack()
@@ -92,7 +99,7 @@ def run(
             "-p",
             metavar="KEY=VALUE",
             help="Value of the run's configuration, laid over the deployment's: -p data=/data/VOCdevkit "
-            "-p salience.layer=7 -p 'classes=[cat, dog]'. Can be given several times.",
+            "-p salience.layer=7 -p 'classes=\\[cat, dog]'. Can be given several times.",
         ),
     ] = None,
     watch: Annotated[

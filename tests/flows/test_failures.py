@@ -99,6 +99,7 @@ def disk(tmp_path, prefect_server) -> dict[str, str]:
     return {**os.environ, "PREFECT_API_URL": prefect_server, "DISK": str(tmp_path / "disk")}
 
 
+@pytest.mark.ops
 def test_full_disk_is_one_clear_line_and_a_later_run_resumes(disk):
     script = f'{COMMAND} --out "$DISK/run"; echo "first $?"; mount -o remount,size=200m "$DISK"; '
     done = in_small_memory_disk(script + f'{COMMAND} --out "$DISK/run"; echo "second $?"', disk)
@@ -111,6 +112,7 @@ def test_full_disk_is_one_clear_line_and_a_later_run_resumes(disk):
     assert json.loads(result)["labelled"] == 24
 
 
+@pytest.mark.ops
 def test_read_only_output_is_one_clear_line(disk):
     done = in_small_memory_disk(f'mount -o remount,ro "$DISK"; {COMMAND} --out "$DISK/run"; echo "end $?"', disk)
     assert done.stdout == "end 1\n"
@@ -120,7 +122,11 @@ def test_read_only_output_is_one_clear_line(disk):
 
 @pytest.mark.parametrize(
     ("sign", "to_group", "code"),
-    [(signal.SIGTERM, False, 143), (signal.SIGINT, True, 130), (signal.SIGKILL, False, -signal.SIGKILL)],
+    [
+        (signal.SIGTERM, False, 143),
+        pytest.param(signal.SIGINT, True, 130, marks=pytest.mark.ops),
+        pytest.param(signal.SIGKILL, False, -signal.SIGKILL, marks=pytest.mark.ops),
+    ],
 )
 def test_stopped_command_leaves_no_process_and_no_half_file(tmp_path, sign, to_group, code):
     """With the server of its own that a command has when the user has none."""

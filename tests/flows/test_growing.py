@@ -19,10 +19,11 @@ from typer.testing import CliRunner
 from flows.cli import app
 from flows.stages import run_stages
 from pnp_core.config import CorpusConfig, DispatchConfig
-from pnp_core.corpus import Corpus
+from pnp_core.corpus import Corpus, only_writer
 from pnp_core.images import decode_label_map
 from pnp_core.plan import plan_label
 from pnp_core.records import RunSummary
+from pnp_core.store import RunFolder
 from tasks.corpus import Collected
 
 runner = CliRunner()
@@ -213,6 +214,24 @@ def test_corpus_that_is_suddenly_empty_is_refused_unless_it_is_meant(corpus, tmp
     assert latest(out)[0]["manifest"] == first["manifest"]
     (tmp_path / "c.yaml").write_text("allow_empty: true")
     assert run(folder, out, "--config", str(tmp_path / "c.yaml"))["pictures"] == 0
+
+
+def test_second_run_into_the_same_folder_is_refused(corpus):
+    folder, out = corpus
+    put(folder, "a.png", picture(1))
+    with only_writer(RunFolder(str(out))):
+        assert "another run is at work" in run(folder, out, code=1)["said"]
+    assert run(folder, out)["labelled"] == 1
+
+
+def test_lost_progress_is_refused_and_overwrites_nothing(corpus):
+    folder, out = corpus
+    put(folder, "a.png", picture(1))
+    run(folder, out)
+    (out / "progress.json").unlink()
+    manifest = (out / "manifests/000001.parquet").read_bytes()
+    assert "progress.json' is missing" in "".join(run(folder, out, code=1)["said"].splitlines())
+    assert (out / "manifests/000001.parquet").read_bytes() == manifest
 
 
 def test_shard_that_fails_in_every_run_holds_nothing_else_up(corpus, tmp_path):
