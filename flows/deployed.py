@@ -26,6 +26,7 @@ from prefect.states import Cancelled, Cancelling
 from pnp_core.config import DispatchConfig
 from pnp_core.errors import PnpError, UsageError
 from pnp_core.records import ShardRef, StageResult
+from pnp_core.stages.batch import SalienceBatch
 from pnp_core.stages.salience import SalienceJob
 from pnp_core.store import RunFolder, fingerprint
 from tasks.runtime import observer
@@ -114,8 +115,6 @@ class _Dispatcher:
                     self._cancel(batch.run)
 
     def _send(self, shards: list[ShardRef]) -> None:
-        from flows.salience import SalienceBatch
-
         batch = SalienceBatch.of(self._job, shards, self._dispatch)
         try:
             run = run_deployment(

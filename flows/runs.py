@@ -17,7 +17,7 @@ from prefect.client.schemas.responses import DeploymentResponse
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL
 
-from pnp_core.errors import PnpError, UsageError
+from pnp_core.errors import UsageError
 from pnp_core.presets import merge
 
 NAMES = ("checkpoint", "dataset")
@@ -181,16 +181,3 @@ def _detail(error: PrefectHTTPStatusError) -> str:
     except ValueError:
         detail = error.response.text
     return " ".join(str(detail).split())[:500]
-
-
-def read_state(run: UUID) -> Any:
-    """The state of a flow run.
-
-    Raises:
-        PnpError: it was deleted.
-    """
-    with get_client(sync_client=True) as client:
-        state = client.read_flow_run(run).state
-        if state is None:
-            raise PnpError(f"flow run {run} has no state")
-        return state

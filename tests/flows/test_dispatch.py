@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 
 from flows.deployed import batches
 from flows.runs import place
-from flows.salience import SalienceBatch
 from pnp_core.config import DispatchConfig, EvalConfig, LabelConfig
 from pnp_core.errors import UnknownNameError, UsageError
 from pnp_core.plan import plan_eval
 from pnp_core.records import Quarantined, ShardRef
 from pnp_core.shards import pack, set_shard_aside, shard_file
+from pnp_core.stages.batch import SalienceBatch
 from pnp_core.store import RunFolder, StageFolder, StageOutput, sha256
 from tests.models import sample_of
 

@@ -1,0 +1,113 @@
+"""What is new or changed in a corpus, and reading it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+
+from pnp_core.corpus.manifest import FAILED, LABELLED, QUARANTINED, WAITING, Manifest, Picture, rows_bytes
+from pnp_core.records import Sample
+from pnp_core.sources.base import NotReadError
+from pnp_core.sources.folder import FileSeen, GrowingFolder
+from pnp_core.sources.keys import printable, safe_ending, safe_key, split_ending
+from pnp_core.store import RunFolder, sha256
+
+COLLECTED = "collected.parquet"
+PENDING = "in this batch"
+"""Status of a picture that was read to be labelled."""
+
+
+@dataclass
+class Sorting:
+    """The files of a corpus beside what is known of them.
+
+    Attributes:
+        known: pictures that are as they were.
+        suspects: files that are new or may have changed, and what was known of them.
+        waiting: files that may still be written to.
+    """
+
+    known: list[Picture] = field(default_factory=list)
+    suspects: list[tuple[FileSeen, Picture | None]] = field(default_factory=list)
+    waiting: list[Picture] = field(default_factory=list)
+
+
+def sort_out(files: Iterable[FileSeen], before: Manifest, now: float, settle: float, retry: bool) -> Sorting:
+    """Tell new and changed files from those that are known.
+
+    Args:
+        now: seconds since the epoch, by the clock that stamps the files, after they were listed.
+        settle: seconds a file must have been left alone; one from the future must be as far off.
+        retry: try pictures again whose shard failed.
+    """
+    known = {picture.source: picture for picture in before.pictures}
+    finished = (LABELLED, QUARANTINED) if retry else (LABELLED, QUARANTINED, FAILED)
+    sorting = Sorting()
+    for file in files:
+        picture = known.get(printable(file.name))
+        if picture and picture.stamp == file.stamp and picture.status in finished:
+            sorting.known.append(picture)
+        elif file.changed is not None and abs(now - file.changed) < settle:
+            sorting.waiting.append(waiting(printable(file.name)))
+        else:
+            sorting.suspects.append((file, picture))
+    return sorting
+
+
+def waiting(name: str) -> Picture:
+    """The row of a file that is not to be read yet."""
+    return Picture(name, "", "", WAITING, reason="may still be written to")
+
+
+class Reading:
+    """Reads suspects one by one: what has new content becomes a sample."""
+
+    def __init__(self, folder: GrowingFolder, sorting: Sorting, contents: Iterable[Picture], most: int) -> None:
+        """Prepare to read.
+
+        Args:
+            contents: what is known already, whatever its name.
+            most: pictures to label in one batch.
+        """
+        self._folder, self._sorting, self._most = folder, sorting, most
+        self._rows: list[Picture] = []
+        self._contents = {picture.sha256: picture for picture in contents}
+        self.full = False
+
+    def samples(self) -> Iterator[Sample]:
+        """The pictures to label; at most as many as fit a batch."""
+        taken = 0
+        for suspect, known in self._sorting.suspects:
+            if taken == self._most:
+                self.full = True
+                # It keeps what is known of it until it is its turn.
+                self._rows += [replace(known, stamp="")] if known else []
+            elif sample := self._read(suspect, known):
+                taken += 1
+                yield sample
+
+    def _read(self, suspect: FileSeen, known: Picture | None) -> Sample | None:
+        file, name, stamp = self._folder.file(suspect.name), printable(suspect.name), suspect.stamp
+        try:
+            data, fault = file.read(), None
+        except NotReadError as error:  # it may be of a moment, so the next run reads it again
+            data, fault, stamp = b"", str(error), ""
+        if fault and known and known.status == LABELLED:
+            self._rows.append(replace(known, stamp=""))
+            return None
+        if not fault and not self._folder.stable(suspect, len(data)):
+            self._rows.append(waiting(name))
+            return None
+        content = sha256(f"{name}\0{fault}".encode() if fault else data)
+        if same := self._contents.get(content):
+            self._rows.append(replace(same, source=name, stamp=stamp))
+            return None
+        key = f"{safe_key(split_ending(suspect.name)[0])[:100]}-{content[:16]}"
+        picture = Picture(name, stamp, content, PENDING, key=key)
+        self._contents[content] = picture
+        self._rows.append(picture)
+        return Sample(key, data, safe_ending(suspect.name), name, fault=fault)
+
+    def save(self, place: RunFolder) -> None:
+        """Write the rows down."""
+        place.write(COLLECTED, rows_bytes([*self._sorting.known, *self._rows, *self._sorting.waiting]))

@@ -1,0 +1,224 @@
+"""The output folder of a corpus: collecting a batch, publishing what became of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import chain, repeat
+from time import time
+
+from filelock import FileLock, Timeout
+from fsspec.implementations.local import LocalFileSystem
+
+from pnp_core.config import CorpusConfig
+from pnp_core.corpus.changes import COLLECTED, PENDING, Reading, sort_out
+from pnp_core.corpus.manifest import (
+    FAILED,
+    LABELLED,
+    LATEST,
+    PROGRESS,
+    QUARANTINED,
+    Manifest,
+    Picture,
+    read_pointer,
+    read_progress,
+    rows_bytes,
+)
+from pnp_core.errors import OutputError, SourceError
+from pnp_core.plan import Plan, check_own_pictures, plan_label
+from pnp_core.records import Sample, ShardRef
+from pnp_core.shards import read_index, write_shards
+from pnp_core.sources.folder import GrowingFolder
+from pnp_core.store import RunFolder
+
+
+@contextmanager
+def only_writer(out: RunFolder) -> Iterator[None]:
+    """Keep a second run of this machine out of a folder; on other file systems there is no such lock.
+
+    Raises:
+        OutputError: one is at work.
+    """
+    if not isinstance(out.fs, LocalFileSystem):
+        yield
+        return
+    out.check_writable()
+    try:
+        with FileLock(out.path(".lock"), timeout=0):
+            yield
+    except Timeout as error:
+        raise OutputError(
+            f"another run is at work in '{out.url}'; the same command continues when it has ended"
+        ) from error
+
+
+class Corpus:
+    """A corpus, its output folder, and what the last run has left."""
+
+    def __init__(self, config: CorpusConfig, plan: Plan) -> None:
+        """Read the newest manifest.
+
+        Args:
+            plan: of any output folder; its fingerprints name the settings.
+
+        Raises:
+            OutputError: the folder holds the labels of another corpus.
+        """
+        self.config, self.out = config, RunFolder(config.out)
+        self.settings = plan.masks.fingerprint
+        self.folder = GrowingFolder.of(config.source)
+        self.ignored: Counter[str] = Counter()
+        newest = read_progress(self.out)
+        if newest and newest.corpus != self.folder.identity:
+            raise OutputError(
+                f"'{self.out.url}' holds labels of {newest.corpus}, not of {self.folder.identity}; choose another --out"
+            )
+        self.newest = newest or Manifest(0, self.folder.identity, self.settings)
+        # Masks of other settings do not go together: with new settings all is labelled again.
+        same = self.newest.settings == self.settings
+        self.before = self.newest if same else replace(self.newest, settings=self.settings, pictures=(), contents=())
+
+    @property
+    def number(self) -> int:
+        """Of the next batch."""
+        return self.newest.number + 1
+
+    def batch(self, number: int) -> RunFolder:
+        """Where a batch is labelled."""
+        return RunFolder(f"{self.config.out.rstrip('/')}/batches/{number:06d}")
+
+    def plan(self) -> Plan:
+        """The jobs for the next batch."""
+        return plan_label(self.config.model_copy(update={"out": self.batch(self.number).url}))
+
+    def collect(self, retry: bool) -> tuple[list[ShardRef], bool]:
+        """Read what is new or changed, and shard it; or take up what a run that was killed has sharded.
+
+        The rows of the next manifest are kept aside, still without results for what is in the shards.
+
+        Args:
+            retry: as for `sort_out`.
+
+        Returns:
+            The shards, none when nothing is to be labelled; and whether there may be more for another batch.
+
+        Raises:
+            SourceError: nothing is left of a corpus that held pictures.
+        """
+        digest = f"{self.settings}/{self.config.images_per_shard}"
+        identity = f"batch {self.number} of {self.folder.identity}"
+        batch = self.batch(self.number)
+        if (shards := read_index(batch, identity, digest)) is not None:
+            return shards, True
+        files = self.folder.files(self.config.out, self.ignored)
+        if not files and self.newest.pictures and not self.config.allow_empty:
+            raise SourceError(
+                f"no pictures in '{self.folder.identity}', where there were {len(self.newest.pictures)}: is it "
+                f"mounted? When they are gone for good: allow_empty: true in --config"
+            )
+        sorting = sort_out(files, self.before, time(), self.config.settle, retry)
+        reading = Reading(self.folder, sorting, self.before.contents, self.config.images_per_batch)
+        samples = reading.samples()
+        first = next(samples, None)
+        if first is None:
+            reading.save(self.out)
+            return [], False
+        sizes = repeat(self.config.images_per_shard)
+        # The rows are saved when the last sample is read, which is before the shards count.
+        return write_shards(
+            batch, _saved(chain([first], samples), reading, batch), sizes, identity, digest
+        ), reading.full
+
+    def publish(self, number: int, shards: list[ShardRef], plan: Plan, more: bool) -> str:
+        """Make what became of the collected pictures the newest manifest, and that the latest for readers.
+
+        With new settings readers are given nothing before all pictures were worked through.
+
+        Args:
+            number: of the batch. Publishing it again changes nothing.
+            more: there may be another batch.
+
+        Returns:
+            The manifest's place below the output folder.
+        """
+        manifest = self.newest
+        if manifest.number < number:
+            manifest = self._next_manifest(number, shards, plan)
+        pointer = {
+            "run": manifest.number,
+            "source": manifest.corpus,
+            "settings": manifest.settings,
+            "manifest": manifest.file,
+            "classes": ["background", *plan.masks.class_names],
+            "pictures": len(manifest.pictures),
+            **manifest.counts(),
+        }
+        if manifest is not self.newest:
+            self.out.write(manifest.file, rows_bytes(manifest.pictures))
+            self.out.write(f"contents/{manifest.number:06d}.parquet", rows_bytes(manifest.contents))
+            self.out.write_json(PROGRESS, pointer)
+        latest = read_pointer(self.out, LATEST)
+        if not more or latest is None or latest["settings"] == self.settings:
+            self.out.write_json(LATEST, pointer)
+        return manifest.file
+
+    def _next_manifest(self, number: int, shards: list[ShardRef], plan: Plan) -> Manifest:
+        """The newest one, when nothing was labelled and nothing has changed."""
+        results: dict[str, Picture] = {}
+        for shard in shards:
+            results |= self._results(number, shard, plan)
+        place = self.batch(number) if shards else self.out
+        collected = [Picture(**row) for row in place.read_table(COLLECTED).to_pylist()]
+        pictures = tuple(sorted((_filled(p, results) for p in collected), key=lambda picture: picture.source))
+        same = (self.newest.settings, self.newest.pictures) == (self.settings, pictures)
+        if self.newest.number and same and not shards:
+            return self.newest
+        contents = {picture.sha256: picture for picture in self.before.contents}
+        for picture in pictures:
+            if picture.status in (LABELLED, QUARANTINED):
+                contents.setdefault(picture.sha256, replace(picture, source="", stamp=""))
+        return Manifest(number, self.folder.identity, self.settings, pictures, tuple(contents.values()))
+
+    def _results(self, number: int, shard: ShardRef, plan: Plan) -> dict[str, Picture]:
+        """By key: what became of a shard's pictures."""
+        found: dict[str, Picture] = {}
+        batch = self.batch(number)
+        for folder in (plan.salience.folder, plan.masks.folder):
+            status = FAILED if folder.find_failed(shard.name) else QUARANTINED
+            if batch.exists(folder.quarantine_file(shard.name)):
+                for row in batch.read_table(folder.quarantine_file(shard.name)).to_pylist():
+                    found[row["key"]] = Picture("", "", "", status, reason=row["reason"])
+        file = plan.masks.folder.file(shard.name, "parquet")
+        if batch.exists(file) and not plan.masks.folder.find_failed(shard.name):
+            for key in batch.read_table(file)["key"].to_pylist():
+                found[key] = Picture("", "", "", LABELLED, f"batches/{number:06d}/{file}")
+        return found
+
+
+def check_corpus(config: CorpusConfig) -> list[str]:
+    """Find what is wrong with a run before anything is started.
+
+    Returns:
+        Warnings for the user.
+
+    Raises:
+        PnpError: as `plan_label`; or no such folder, or the output folder is of another corpus or cannot be written.
+    """
+    plan = plan_label(config)
+    Corpus(config, plan)
+    return check_own_pictures(config, plan)
+
+
+def _filled(picture: Picture, results: dict[str, Picture]) -> Picture:
+    """A picture with what became of it, where it was in this batch."""
+    if picture.status != PENDING:
+        return picture
+    result = results[picture.key or ""]
+    return replace(picture, status=result.status, masks=result.masks, reason=result.reason)
+
+
+def _saved(samples: Iterable[Sample], reading: Reading, place: RunFolder) -> Iterator[Sample]:
+    yield from samples
+    reading.save(place)

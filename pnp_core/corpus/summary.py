@@ -1,0 +1,69 @@
+"""What a run over a corpus has to say at its end."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from pnp_core.corpus.manifest import WAITING, Manifest
+from pnp_core.records import RunSummary, Summary
+
+
+@dataclass
+class CorpusSummary(Summary):
+    """What a run over a corpus has to say at its end; `images` are those that were labelled or tried in it."""
+
+    labelled: int = 0
+    failed: int = 0
+    waiting: int = 0
+    deleted: int = 0
+    ignored: int = 0
+    """Files passed over because they are no pictures."""
+    pictures: int = 0
+    """In the corpus now."""
+    manifest: str = ""
+
+    def count(self, batch: RunSummary) -> None:
+        """Count a batch in."""
+        for name in ("images", "labelled", "failed", "quarantined"):
+            setattr(self, name, getattr(self, name) + getattr(batch, name))
+        self.reasons = dict((Counter(self.reasons) + Counter(batch.reasons)).most_common())
+        for name, stage in batch.stages.items():
+            self.stages[name] = self.stages[name] + stage if name in self.stages else stage
+
+    def compare(self, before: Manifest, now: Manifest) -> None:
+        """Count what changed between the manifest the run found and the one it leaves."""
+        gone = {picture.source for picture in before.pictures} - {picture.source for picture in now.pictures}
+        self.deleted, self.pictures, self.manifest = len(gone), len(now.pictures), now.file if now.number else ""
+        self.waiting = now.counts()[WAITING]
+
+    def as_json(self) -> dict[str, Any]:
+        """The object that `--json` prints."""
+        names = (
+            "images",
+            "labelled",
+            "quarantined",
+            "failed",
+            "waiting",
+            "deleted",
+            "ignored",
+            "pictures",
+            "out",
+            "manifest",
+        )
+        return {**{name: getattr(self, name) for name in names}, **self.stages_json(), "reasons": self.reasons}
+
+    def markdown(self) -> str:
+        """The counts as a table."""
+        counts = {
+            "labelled now": self.labelled,
+            "quarantined now": self.quarantined,
+            "failed, to be tried again": self.failed,
+            "still being written, waiting": self.waiting,
+            "deleted since the last run": self.deleted,
+            "in the corpus": self.pictures,
+            "files passed over, no pictures": self.ignored,
+        }
+        rows = "\n".join(f"| {name} | {number} |" for name, number in counts.items())
+        return f"## Corpus\n\n| pictures | |\n|---|---|\n{rows}\n\nManifest: `{self.manifest}`\n"
