@@ -202,9 +202,10 @@ class DispatchConfig(Config):
     shard_seconds: float | None = Field(default=None, gt=0)
     """Time limit for one shard in one stage: one that takes longer has failed."""
     lost_after: float = Field(default=1800, gt=0)
-    """For `deployment`: a worker that finishes no shard for so many seconds, its start included, is taken for
-    lost; never before all attempts at one shard can have taken their time. The automation that `pnp-ovss deploy`
-    sets up finds most lost ones within minutes."""
+    """A worker of a deployment that finishes no shard for so many seconds, its start included, is taken for lost;
+    never before all attempts at one shard can have taken their time. The automation that `pnp-ovss deploy` sets up
+    finds most lost ones within minutes. A Dask cluster without any worker (for salience: with a GPU) for so long ends
+    the run."""
 
     @property
     def silence(self) -> float:

@@ -1,17 +1,25 @@
 """How shards are handed out, and what a worker is told of them."""
 
 import pickle
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prefect import flow, task
 
+from flows.dask import DaskWorkers, WorkersLostError
 from flows.deployed import batches
 from flows.runs import place
+from flows.stages import Stage
 from pnp_core.config import DispatchConfig, EvalConfig, LabelConfig
 from pnp_core.errors import UnknownNameError, UsageError
 from pnp_core.plan import plan_eval
-from pnp_core.records import Quarantined, ShardRef
+from pnp_core.records import Quarantined, ShardRef, StageResult
 from pnp_core.shards import pack, set_shard_aside, shard_file
 from pnp_core.stages.batch import SalienceBatch
 from pnp_core.store import RunFolder, StageFolder, StageOutput, sha256
@@ -119,3 +127,69 @@ def test_label_configuration_takes_dispatch_too():
         {"source": "x", "classes": ["cat"], "out": "y", "dispatch": {"attempts": 5, "shard_seconds": 60}}
     )
     assert (config.dispatch.attempts, config.dispatch.mode) == (5, "inline")
+
+
+@task
+def wait_a_little(job: str, shard: ShardRef, given: None) -> StageResult:
+    """A stage that keeps its worker busy until a file is there."""
+    Path(job).with_name("begun").touch()
+    while not Path(job).exists():
+        time.sleep(0.05)
+    return StageResult(shard.name, shard.samples, 0, 0.0)
+
+
+@flow
+def on_dask(scheduler: str, go_on: str, lost_after: float) -> list[ShardRef]:
+    """Three shards."""
+    dispatch = DispatchConfig(mode="dask", scheduler=scheduler, lost_after=lost_after)
+    work = [(shard, None) for shard in refs(3)]
+    with DaskWorkers(dispatch) as workers:
+        return [shard for shard, _ in workers.run(Stage("salience", wait_a_little, go_on), work, gpu=True)]
+
+
+@pytest.fixture
+def cluster():
+    """A Dask cluster of somebody else."""
+    from distributed import LocalCluster
+
+    options = {"n_workers": 1, "threads_per_worker": 1, "processes": False, "dashboard_address": None}
+    with LocalCluster(**options, resources={"GPU": 1}) as running:
+        yield running
+
+
+@pytest.fixture
+def go_on(tmp_path):
+    """While it is not there the first shard is under way."""
+    return tmp_path / "go on"
+
+
+@pytest.fixture
+def dispatched(cluster, go_on, monkeypatch, prefect_server):
+    """Three shards on the cluster, and what happens to it meanwhile."""
+    monkeypatch.setattr("flows.dask.LOOK_EVERY", 0.2)
+
+    def once_begun(happens: Callable[[], Any]) -> None:
+        while not go_on.with_name("begun").exists():
+            time.sleep(0.05)
+        happens()
+
+    def run(happens: Callable[[], Any], lost_after: float = 300) -> list[ShardRef]:
+        with ThreadPoolExecutor() as beside:
+            happened = beside.submit(once_begun, happens)
+            try:
+                return on_dask(cluster.scheduler_address, str(go_on), lost_after)
+            finally:
+                happened.result()
+                go_on.touch()
+
+    return run
+
+
+def test_dask_cluster_without_workers_ends_the_run_with_one_line(dispatched, cluster):
+    with pytest.raises(WorkersLostError, match="no worker with a GPU for 1 s: start some and run again"):
+        dispatched(lambda: cluster.scale(0), lost_after=1)
+
+
+def test_dask_scheduler_that_ends_ends_the_run_and_gives_no_shard_up(dispatched, cluster, go_on):
+    with pytest.raises(WorkersLostError, match="the Dask cluster was stopped"):
+        dispatched(lambda: (go_on.touch(), cluster.close()))

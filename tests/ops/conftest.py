@@ -103,12 +103,19 @@ class RealStack:
 
 
 class Beside:
-    """A command that runs beside other tests."""
+    """A command that runs beside other tests.
 
-    def __init__(self, stack: RealStack, out: Path, *arguments: str) -> None:
+    Attributes:
+        memory: resident memory of the driver, in bytes, when so many shards of a stage were complete.
+    """
+
+    def __init__(
+        self, stack: RealStack, out: Path, *arguments: str, after_first: Callable[[psutil.Process], Any] | None = None
+    ) -> None:
+        """Start it; `after_first` is what is done to it when the first shard has its salience."""
         environment = {**stack.environment, "PREFECT_API_URL": stack.state.api, "OMP_NUM_THREADS": "1"}
         command = [*COMMAND, *arguments, "--out", str(out), "--json"]
-        self.out = out
+        self.out, self._after_first = out, after_first
         self.memory: dict[tuple[str, int], int] = {}
         self._process = subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -124,6 +131,9 @@ class Beside:
             for stage in ("salience", "masks"):
                 with contextlib.suppress(psutil.Error):
                     shards = len(list(self.out.glob(f"{stage}/*/*.done.json")))
+                    if shards and self._after_first:
+                        self._after_first(process)
+                        self._after_first = None
                     self.memory.setdefault((stage, shards), process.memory_info().rss)
             time.sleep(0.1)
 
@@ -189,8 +199,16 @@ def many_scenes(stack: RealStack, tmp_path_factory: pytest.TempPathFactory) -> B
 
 @pytest.fixture(scope="session")
 def on_dask(stack: RealStack, tmp_path_factory: pytest.TempPathFactory) -> Beside:
-    """The small run, on a Dask cluster of two processes."""
+    """The small run, on a Dask cluster of two processes, one of which is killed."""
     folder = tmp_path_factory.mktemp("dask")
     values = {"limit": 24, "shards": 12, "runtime": {"threads": 1}, "dispatch": {"mode": "dask", "workers": 2}}
     (folder / "dask.yaml").write_text(yaml.safe_dump(values))
-    return Beside(stack, folder / "run", "eval", "scenes", "--config", str(folder / "dask.yaml"))
+    arguments = ["eval", "scenes", "--config", str(folder / "dask.yaml")]
+    return Beside(stack, folder / "run", *arguments, after_first=kill_dask_worker)
+
+
+def kill_dask_worker(driver: psutil.Process) -> None:
+    """One of the processes of a cluster that a run has made for itself."""
+    workers = [p for p in driver.children(recursive=True) if "spawn_main" in " ".join(p.cmdline())]
+    assert len(workers) == 2
+    workers[0].kill()

@@ -77,7 +77,7 @@ def test_dispatch_to_a_deployment_gives_the_same_masks(stack, undisturbed, tmp_p
     assert sorted(len(r.parameters["batch"]["shards"]) for r in ours) == [6, 6]
 
 
-def test_dispatch_to_dask_gives_the_same_masks(undisturbed, on_dask):
+def test_dispatch_to_dask_gives_the_same_masks_though_a_worker_is_killed(undisturbed, on_dask):
     assert artifacts(on_dask.finish()) == artifacts(undisturbed)
 
 
