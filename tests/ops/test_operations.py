@@ -79,6 +79,7 @@ def test_dispatch_to_a_deployment_gives_the_same_masks(stack, undisturbed, tmp_p
 
 def test_dispatch_to_dask_gives_the_same_masks_though_a_worker_is_killed(undisturbed, on_dask):
     assert artifacts(on_dask.finish()) == artifacts(undisturbed)
+    assert on_dask.happened == 2
 
 
 def test_failed_run_is_told_to_the_webhook_and_fails_the_command(stack, tmp_path, client):
