@@ -58,7 +58,7 @@ def plainly(plan: TunePlan, shards: list[ShardRef]) -> Callable[[Setting], None]
 
     def trial(setting: Setting) -> None:
         for sample in (sample for shard in shards for sample in read_shard(plan.run, shard)):
-            pixels = model_pixels(decode_image(sample.image, 10**8).pixels, job.config.backbone.image_size)
+            pixels = model_pixels(decode_image(sample.image, 10**8).pixels, job.config.backbone.sides)
             names = [plan.card.captions[label - 1] for label in sample.classes or ()]
             model.class_maps(pixels, build_prompts(names, job.config.caption, encoder), setting.layer, setting.head)
 

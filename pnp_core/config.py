@@ -6,7 +6,7 @@ how fast (`RuntimeConfig`) is kept apart and enters no fingerprint.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -19,21 +19,34 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
+Side = Annotated[int, Field(ge=16, le=2048)]
+
+
 class BackboneConfig(Config):
     """Which vision-language model, which weights."""
 
     name: str = "blip"
-    """Kind of model: `blip`."""
+    """Kind of model: `albef`, `blip`, `bridgetower`, `mplug`."""
     checkpoint: str = TINY
-    """`tiny` (bundled), a local folder, or a hub id such as `Salesforce/blip-itm-large-flickr`."""
+    """`tiny` (bundled, a BLIP), a local folder, or a hub id such as `Salesforce/blip-itm-large-flickr`."""
     revision: str | None = None
     """Commit of a hub checkpoint; the newest when empty. The resolved one is in the fingerprint."""
-    image_size: int = Field(default=96, ge=16, le=2048)
-    """Side S in pixels of the square the picture is squashed to (model pixels)."""
+    image_size: Side | tuple[Side, Side] = 96
+    """What a picture is squashed to, in model pixels: the side of a square, or height and width; multiples of the
+    patch size."""
     heads: int | None = Field(default=None, ge=1)
     """Cross-attention heads the checkpoint must have; a check against wrongly exported configs."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Precision of the image encoder. The text encoder and its gradient always run in float32."""
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Height and width in model pixels.
+
+        >>> BackboneConfig(image_size=96).sides, BackboneConfig(image_size=(64, 96)).sides
+        ((96, 96), (64, 96))
+        """
+        return self.image_size if isinstance(self.image_size, tuple) else (self.image_size, self.image_size)
 
 
 class CaptionConfig(Config):

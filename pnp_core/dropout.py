@@ -30,11 +30,11 @@ class DropoutSalience:
 
 
 def hide_patches(
-    pixels: Float[torch.Tensor, "B 3 S S"], dropped: Bool[torch.Tensor, "B P"], patch_size: int
-) -> Float[torch.Tensor, "B 3 S S"]:
+    pixels: Float[torch.Tensor, "B 3 H W"], dropped: Bool[torch.Tensor, "B P"], patch_size: int
+) -> Float[torch.Tensor, "B 3 H W"]:
     """Zero the pixels of dropped patches; zero in normalised space is the mean colour."""
-    side = pixels.shape[-1] // patch_size
-    keep = (~dropped).view(-1, 1, side, side).to(pixels.dtype)
+    down, across = (side // patch_size for side in pixels.shape[-2:])
+    keep = (~dropped).view(-1, 1, down, across).to(pixels.dtype)
     return pixels * keep.repeat_interleave(patch_size, 2).repeat_interleave(patch_size, 3)
 
 
@@ -81,13 +81,13 @@ STRATEGIES: dict[str, Strategy] = {"count": drop_count, "fraction": drop_fractio
 
 def salience_dropout(
     backbone: Backbone,
-    pixels: Float[torch.Tensor, "B 3 S S"],
+    pixels: Float[torch.Tensor, "B 3 H W"],
     prompts: PromptBatch,
     config: DropoutConfig,
     layer: int,
     head: int,
     kind: Kind = "gradcam",
-    image_tokens: Float[torch.Tensor, "B P1 D"] | None = None,
+    image_tokens: Float[torch.Tensor, "B ... D"] | None = None,
 ) -> DropoutSalience:
     """Run K passes; after each but the last hide its most salient patches.
 

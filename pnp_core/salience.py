@@ -107,7 +107,7 @@ def class_salience(
 
 def salience(
     backbone: Backbone,
-    image_tokens: Float[torch.Tensor, "B P1 D"],
+    image_tokens: Float[torch.Tensor, "B ... D"],
     prompts: PromptBatch,
     layer: int,
     head: int,
@@ -126,7 +126,7 @@ def salience(
 
 def all_salience(
     backbone: Backbone,
-    image_tokens: Float[torch.Tensor, "B P1 D"],
+    image_tokens: Float[torch.Tensor, "B ... D"],
     prompts: PromptBatch,
     layers: Sequence[int],
     kind: Kind = "gradcam",

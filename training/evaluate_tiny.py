@@ -91,7 +91,7 @@ class Model:
         found: list[SalienceMaps] = []
         for start in range(0, len(pictures.pixels), BATCH):
             group = pictures.scenes[start : start + BATCH]
-            pixels = torch.stack([model_pixels(p, 96) for p in pictures.pixels[start : start + BATCH]])
+            pixels = torch.stack([model_pixels(p, (96, 96)) for p in pictures.pixels[start : start + BATCH]])
             prompts = stack_prompts([self.prompts(scene.class_ids) for scene in group])
             result = salience_dropout(self.backbone, pixels, prompts, config, setting.layer, setting.head, setting.kind)
             for i, scene in enumerate(group):
@@ -111,7 +111,7 @@ class Model:
             absent = [c for c in range(1, len(CLASSES) + 1) if c not in scene.class_ids]
             asked = (*scene.class_ids, *(int(c) for c in rng.choice(absent, len(scene.class_ids), replace=False)))
             prompts = stack_prompts([self.prompts(asked)])
-            tokens = self.backbone.encode_image(model_pixels(picture, 96)[None])
+            tokens = self.backbone.encode_image(model_pixels(picture, (96, 96))[None])
             itm = self.backbone.match(tokens, prompts.ids, prompts.mask, [0]).itm[0]
             present = torch.tensor([c in scene.class_ids for c in asked])
             right += int(((itm > 0.5) == present).sum())

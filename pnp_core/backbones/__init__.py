@@ -1,35 +1,29 @@
-"""Vision-language models by name; adding one is one file and one line here."""
+"""Vision-language models by name; adding one is a module with `load` and its card, a YAML file of the same name."""
 
 from __future__ import annotations
 
 from functools import lru_cache
+from importlib import import_module
 
 import torch
 
-from pnp_core.backbones import blip
 from pnp_core.backbones.base import Backbone, Checkpoint, Match
+from pnp_core.backbones.cards import BackboneCard, backbone_card, backbone_names
+from pnp_core.backbones.checkpoint import locate_checkpoint
 from pnp_core.config import BackboneConfig
-from pnp_core.errors import UnknownNameError, UsageError
+from pnp_core.errors import UsageError
 
-__all__ = ["Backbone", "Checkpoint", "Match", "load_backbone", "locate_checkpoint", "resolve_device"]
-
-_MODULES = {"blip": blip}
-
-
-def _module(name: str):
-    if name not in _MODULES:
-        raise UnknownNameError("backbone", name, _MODULES)
-    return _MODULES[name]
-
-
-def locate_checkpoint(config: BackboneConfig) -> Checkpoint:
-    """Find the weights (download them if they are on the hub) without loading them.
-
-    Raises:
-        UnknownNameError: no such backbone.
-        CheckpointError: not found, or not what the backbone needs.
-    """
-    return _module(config.name).locate(config)
+__all__ = [
+    "Backbone",
+    "BackboneCard",
+    "Checkpoint",
+    "Match",
+    "backbone_card",
+    "backbone_names",
+    "load_backbone",
+    "locate_checkpoint",
+    "resolve_device",
+]
 
 
 def resolve_device(device: str) -> torch.device:
@@ -55,4 +49,6 @@ def load_backbone(config: BackboneConfig, checkpoint: Checkpoint, device: str) -
     Raises:
         CheckpointError: the weights do not fit the architecture.
     """
-    return _module(config.name).load(config, checkpoint, resolve_device(device))
+    # Only here, because a backbone's module imports transformers, which takes seconds.
+    module = import_module(f"pnp_core.backbones.{backbone_card(config.name).name}")
+    return module.load(config, checkpoint, resolve_device(device))

@@ -50,13 +50,16 @@ class Backbone(TextEncoder, Protocol):
     grid: tuple[int, int]
     device: torch.device
 
-    def encode_image(self, pixels: Float[torch.Tensor, "B 3 S S"]) -> Float[torch.Tensor, "B P1 D"]:
-        """Image tokens of normalised model pixels, CLS first; no gradient."""
+    def encode_image(self, pixels: Float[torch.Tensor, "B 3 H W"]) -> Float[torch.Tensor, "B ... D"]:
+        """What `match` needs of the pictures (normalised model pixels), float32, without a gradient.
+
+        Image tokens (B, 1 + P, D), CLS first, or several layers of them (B, L, 1 + P, D).
+        """
         ...
 
     def match(
         self,
-        image_tokens: Float[torch.Tensor, "B P1 D"],
+        image_tokens: Float[torch.Tensor, "B ... D"],
         ids: Int[torch.Tensor, "B N T"],
         mask: Bool[torch.Tensor, "B N T"],
         layers: Sequence[int],

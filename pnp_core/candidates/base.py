@@ -64,7 +64,7 @@ class CandidateSource(Protocol):
         ...
 
     def propose(
-        self, samples: Sequence[Sample], prepared: Sequence[Any], image_tokens: Float[torch.Tensor, "B P1 D"]
+        self, samples: Sequence[Sample], prepared: Sequence[Any], image_tokens: Float[torch.Tensor, "B ... D"]
     ) -> list[Proposal]:
         """One proposal per picture of a batch.
 

@@ -36,7 +36,7 @@ class ItmSource:
         """Nothing is needed: the image tokens are the backbone's."""
 
     @torch.no_grad()
-    def _match(self, image_tokens: Float[torch.Tensor, "B P1 D"]) -> Float[torch.Tensor, "B C"]:
+    def _match(self, image_tokens: Float[torch.Tensor, "B ... D"]) -> Float[torch.Tensor, "B C"]:
         found = []
         for start in range(0, len(self._prompts.ids), CAPTIONS_AT_ONCE):
             part = slice(start, start + CAPTIONS_AT_ONCE)

@@ -32,7 +32,7 @@ from pnp_core.store import RunFolder, StageFolder, StageOutput, fingerprint, tab
 
 STAGE = "salience"
 VERSION = 2
-# CLIP's normalisation, which BLIP was trained with.
+# CLIP's normalisation, which all the backbones were trained with.
 _MEAN = np.array([0.48145466, 0.4578275, 0.40821073], dtype=np.float32)
 _STD = np.array([0.26862954, 0.26130258, 0.27577711], dtype=np.float32)
 
@@ -119,9 +119,10 @@ class SalienceJob(Config):
         return load_backbone(config, self.checkpoint, self.runtime.device)
 
 
-def model_pixels(picture: np.ndarray, size: int) -> torch.Tensor:
-    """Squash a picture (H, W, 3) uint8 to normalised model pixels (3, size, size), bicubic."""
-    small = Image.fromarray(picture).resize((size, size), Resampling.BICUBIC)
+def model_pixels(picture: np.ndarray, sides: tuple[int, int]) -> torch.Tensor:
+    """Squash a picture (H, W, 3) uint8 to normalised model pixels (3, *sides), bicubic."""
+    height, width = sides
+    small = Image.fromarray(picture).resize((width, height), Resampling.BICUBIC)
     values = (np.asarray(small, dtype=np.float32) / 255 - _MEAN) / _STD
     return torch.from_numpy(values.transpose(2, 0, 1).copy())
 
@@ -145,7 +146,7 @@ def _prepare(sample: Sample, job: SalienceJob, source: CandidateSource) -> _Inpu
         picture = decode_image(sample.image, job.config.max_pixels)
     except UnreadableImage as error:
         return Quarantined(sample.key, sample.source, STAGE, str(error))
-    pixels = model_pixels(picture.pixels, job.config.backbone.image_size)
+    pixels = model_pixels(picture.pixels, job.config.backbone.sides)
     height, width = picture.pixels.shape[:2]
     return _Input(sample, pixels, height, width, picture.notes, source.preprocess(picture.pixels))
 

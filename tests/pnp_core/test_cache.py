@@ -59,7 +59,7 @@ def test_every_slice_is_the_single_pass_of_its_layer_and_head(cached):
             assert picture.classes == sample.classes
             names = [plan.card.captions[label - 1] for label in picture.classes]
             prompts = stack_prompts([build_prompts(names, plan.config.salience.caption, backbone)])
-            tokens = backbone.encode_image(model_pixels(decode_image(sample.image, 10**6).pixels, 48)[None])
+            tokens = backbone.encode_image(model_pixels(decode_image(sample.image, 10**6).pixels, (48, 48))[None])
             for layer in (0, 1):
                 for head in (0, 1):
                     single = salience(backbone, tokens, prompts, layer, head).maps[0].unflatten(-1, backbone.grid)
@@ -148,7 +148,7 @@ def test_label_maps_from_the_cache_are_those_of_full_precision(cached):
         names = [plan.card.captions[label - 1] for label in picture.classes]
         prompts = stack_prompts([build_prompts(names, job.config.caption, backbone)])
         pixels = decode_image(sample.image, 10**6).pixels
-        tokens = backbone.encode_image(model_pixels(pixels, 48)[None])
+        tokens = backbone.encode_image(model_pixels(pixels, (48, 48))[None])
         exact = salience(backbone, tokens, prompts, 0, 1).maps[0].unflatten(-1, backbone.grid).numpy()
         half = read_maps(plan.maps, shards[0].name, 0, 1)[picture.rows].astype(np.float32)
         itm = np.zeros(len(names), np.float32)

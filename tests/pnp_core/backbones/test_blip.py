@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertModel, BlipForImageTextRetrieval
 
-from pnp_core.backbones import blip, load_backbone, locate_checkpoint, resolve_device
+from pnp_core.backbones import fusion, load_backbone, locate_checkpoint, resolve_device
 from pnp_core.config import BackboneConfig, CaptionConfig, DropoutConfig
 from pnp_core.dropout import salience_dropout
 from pnp_core.errors import CheckpointError, UnknownNameError, UsageError
@@ -48,7 +48,7 @@ def test_image_tokens_and_match_score_equal_the_stock_forward(backbone, random_b
 
 def test_fused_and_plain_attention_give_the_same_image_tokens(backbone, pixels, monkeypatch):
     plain = backbone.encode_image(pixels)
-    monkeypatch.setattr(blip, "PLAIN_ATTENTION_TOKENS", 0)
+    monkeypatch.setattr(fusion, "PLAIN_ATTENTION_TOKENS", 0)
     torch.testing.assert_close(backbone.encode_image(pixels), plain, rtol=1e-5, atol=1e-5)
 
 
@@ -203,7 +203,7 @@ def test_half_precision_checkpoint_computes_the_text_side_in_float32(random_blip
 def test_pickled_weights_are_refused_without_reading_them(random_blip, tmp_path):
     copy = copy_of(random_blip, tmp_path)
     (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
-    assert "pickled weights are never loaded" in refused(copy)
+    assert XX
 
 
 def test_truncated_weights_are_refused(random_blip, tmp_path):

@@ -1,0 +1,190 @@
+"""Find a checkpoint and refuse what is none, before anything heavy is imported or loaded."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from pnp_core.backbones.base import Checkpoint
+from pnp_core.backbones.cards import BackboneCard, backbone_card
+from pnp_core.config import BackboneConfig
+from pnp_core.errors import CheckpointError, UnknownNameError
+from pnp_core.presets import TINY
+
+BUNDLED = Path(__file__).parent.parent / "_tiny"
+SAFETENSORS, PICKLED = "model.safetensors", "pytorch_model.bin"
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+    "vocab.txt", "vocab.json", "merges.txt",
+)  # fmt: skip
+_FILES = ("config.json", *TOKENIZER_FILES)
+
+
+def locate_checkpoint(config: BackboneConfig) -> Checkpoint:
+    """Find the weights (download them if they are on the hub) without loading them.
+
+    Raises:
+        UnknownNameError: no such backbone.
+        CheckpointError: not found, or not what the backbone needs.
+    """
+    card = backbone_card(config.name)
+    local = _local_folder(config, card)
+    folder = local or _from_hub(config.checkpoint, config.revision, card)
+    raw = _read_config(folder, card)
+    weights = _weights_file(folder, card)
+    heads, layers = _number(raw, card.heads_at, folder), _number(raw, card.layers_at, folder, card.layers)
+    if config.heads is not None and heads != config.heads:
+        raise CheckpointError(
+            f"checkpoint '{folder}' has {heads} cross-attention heads, the configuration expects {config.heads}"
+        )
+    # A hub snapshot's folder is named by its commit; any other folder by what is in it.
+    revision = _digest(folder, weights) if local else folder.name
+    return Checkpoint(folder, revision, layers, heads, from_hub=not local)
+
+
+def _local_folder(config: BackboneConfig, card: BackboneCard) -> Path | None:
+    if config.checkpoint == TINY:
+        if card.name != "blip":
+            raise CheckpointError(f"the bundled tiny model is a BLIP; give --checkpoint for {card.name}")
+        return BUNDLED
+    path = Path(config.checkpoint).expanduser()
+    if path.is_file():
+        raise CheckpointError(
+            f"checkpoint '{path}' is a file; make a folder of it with "
+            f"`pnp-ovss convert-weights {path} --backbone {card.name}`"
+        )
+    return path if path.is_dir() else None
+
+
+def _from_hub(repository: str, revision: str | None, card: BackboneCard) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    def fetch(*files: str) -> Path:
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=list(files)))
+
+    try:
+        folder = fetch(*_FILES, SAFETENSORS)
+        return folder if (folder / SAFETENSORS).exists() else fetch(*_FILES, PICKLED)
+    except HFValidationError as error:
+        raise CheckpointError(f"checkpoint '{repository}' is neither a folder nor a hub id like owner/name") from error
+    except Exception as error:  # the hub client raises many types: offline, gated, missing, DNS ...
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        offline = "; HF_HUB_OFFLINE is set, so nothing is downloaded" if is_offline() else ""
+        convert = ", converted with `pnp-ovss convert-weights`" if all(w.convert for w in card.weights) else ""
+        raise CheckpointError(
+            f"weights '{repository}' are no local folder, and not to be had from the hub ({reason}){offline}; "
+            f"get them where there is a network{convert} and give their folder as --checkpoint"
+        ) from error
+
+
+def is_offline() -> bool:
+    """Whether the environment forbids downloads."""
+    return any(os.environ.get(name, "").upper() in ("1", "TRUE", "YES", "ON") for name in OFFLINE)
+
+
+OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+
+
+def _read_config(folder: Path, card: BackboneCard) -> dict[str, Any]:
+    try:
+        raw = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"checkpoint '{folder}' has no readable config.json") from error
+    if not isinstance(raw, dict):
+        raise CheckpointError(f"checkpoint '{folder}': config.json is not a mapping")
+    if raw.get("model_type") != card.model_type:
+        found = raw.get("model_type")
+        try:
+            hint = f"; give --backbone {backbone_card(str(found)).name}"
+        except UnknownNameError:
+            hint = ""
+        raise CheckpointError(f"checkpoint '{folder}' is a '{found}' model, not {card.model_type}{hint}")
+    return raw
+
+
+def _number(raw: dict[str, Any], path: str, folder: Path, default: int | None = None) -> int:
+    """A number of config.json.
+
+    The head count leaves no trace in the weights, and transformers' default for BLIP (8) is wrong for every
+    published one (12): a config that leaves it out would give silently wrong maps.
+    """
+    value: Any = raw
+    for part in path.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    value = default if value is None else value
+    if not isinstance(value, int):
+        raise CheckpointError(f"checkpoint '{folder}': config.json does not state {path}")
+    return value
+
+
+def _weights_file(folder: Path, card: BackboneCard) -> Path:
+    """The file of the weights, safetensors where there is one, with the tensors that are needed."""
+    file = next((folder / name for name in (SAFETENSORS, PICKLED) if (folder / name).is_file()), None)
+    if file is None:
+        raise CheckpointError(f"checkpoint '{folder}' has neither {SAFETENSORS} nor {PICKLED}")
+    names = tensor_names(file)
+    missing = [name for name in card.needed if name not in names]
+    if missing:
+        kind = card.title.split(",")[0]
+        raise CheckpointError(
+            f"checkpoint '{folder}' is not an image-text-matching {kind}: it lacks {', '.join(missing)}"
+        )
+    return file
+
+
+def tensor_names(file: Path) -> set[str]:
+    """Names of the tensors in a file, without reading them.
+
+    Raises:
+        CheckpointError: it cannot be read, or holds anything but tensors.
+    """
+    if file.suffix == ".safetensors":
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(file, framework="pt") as weights:
+                return set(weights.keys())
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"checkpoint '{file}' is no readable safetensors file: {error}") from error
+    return set(read_pickled(file))
+
+
+def read_pickled(file: Path) -> dict[str, Any]:
+    """A `.pth` or `.bin` file by torch's restricted reader: tensors and plain containers, no code.
+
+    Raises:
+        CheckpointError: it cannot be read, or holds anything else.
+    """
+    import torch
+
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    except RuntimeError:  # written by torch before 1.6: not to be mapped into memory
+        pass
+    except Exception as error:
+        raise _unreadable(file, error) from error
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise _unreadable(file, error) from error
+
+
+def _unreadable(file: Path, error: Exception) -> CheckpointError:
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    return CheckpointError(
+        f"'{file}' is no file of weights alone: {reason} (only tensors are read from pickled files, never code)"
+    )
+
+
+def _digest(folder: Path, weights: Path) -> str:
+    """Digest of the files that matter."""
+    digest = hashlib.sha256()
+    for name in ("config.json", weights.name, *TOKENIZER_FILES):
+        if (folder / name).is_file():
+            with (folder / name).open("rb") as file:
+                digest.update(name.encode() + hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]
