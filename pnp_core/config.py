@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from pnp_core.presets import TINY, merge, preset, read_settings
+from pnp_core.presets import TINY, for_backbone, merge, preset, read_settings
 
 
 class Config(BaseModel):
@@ -264,12 +264,22 @@ class PipelineConfig(Config):
         if values.get("settings"):
             values = {**merge(read_settings(values["settings"]), values), "settings": None}
         base = {part: parts for part, parts in preset(values.get("preset", TINY)).items() if part in cls.model_fields}
+        if isinstance(name := _backbone_of(values), str):
+            base = for_backbone(base, name)
         return merge(merge(base, cls.own_defaults(values)), values)
 
     @classmethod
     def own_defaults(cls, values: dict[str, Any]) -> dict[str, Any]:
         """What this flow lays over the preset before what was given."""
         return {}
+
+
+def _backbone_of(values: dict[str, Any]) -> Any:
+    """The backbone that unchecked values name."""
+    found: Any = values
+    for part in ("salience", "backbone", "name"):
+        found = found.get(part) if isinstance(found, dict) else None
+    return found
 
 
 class LabellingConfig(PipelineConfig):

@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from itertools import product
 from typing import Any
 
+from pnp_core.backbones import backbone_card
 from pnp_core.cards import DatasetCard, load_card
 from pnp_core.config import DatasetConfig, EvalConfig, LabelConfig, LabellingConfig, OwnPicturesConfig
 from pnp_core.crf import get_crf
@@ -139,6 +140,17 @@ def foreign_to_tiny(job: SalienceJob) -> list[str]:
     return [name for name in job.card.names if name.lower() not in CLASS_NAMES]
 
 
+def guessed_choice(job: SalienceJob) -> list[str]:
+    """A warning when layer and head are a default that nobody has measured."""
+    card = backbone_card(job.config.backbone.name)
+    if not card.guess or (job.config.layer, job.config.head) != (card.layer, card.head):
+        return []
+    return [
+        f"layer {card.layer} and head {card.head} of {card.name} are a guess; `pnp-ovss tune` finds better ones, "
+        f"and --config best.yaml uses them"
+    ]
+
+
 OTHER_MODEL = "For photographs use --checkpoint with a BLIP-ITM model, such as Salesforce/blip-itm-large-flickr"
 
 
@@ -155,7 +167,7 @@ def check_eval(config: EvalConfig) -> list[str]:
     _open_dataset(config)
     RunFolder(config.out).check_writable()
     if not foreign_to_tiny(plan.salience):
-        return []
+        return guessed_choice(plan.salience)
     return [
         f"the bundled tiny model knows only its {len(CLASS_NAMES)} drawn classes: these scores say nothing of the "
         f"method. {OTHER_MODEL}"
@@ -197,7 +209,7 @@ def check_own_pictures(config: OwnPicturesConfig, plan: Plan) -> list[str]:
     RunFolder(config.out).check_writable()
     build_prompts(plan.salience.card.captions, config.salience.caption, plan.salience.backbone())
     if not (foreign := foreign_to_tiny(plan.salience)):
-        return []
+        return guessed_choice(plan.salience)
     return [
         f"the bundled tiny model knows only its {len(CLASS_NAMES)} drawn classes, not {', '.join(foreign)}: "
         f"these masks mean nothing. {OTHER_MODEL}"

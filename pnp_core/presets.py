@@ -85,6 +85,25 @@ def preset(name: str) -> dict[str, Any]:
     return PRESETS[name]
 
 
+def for_backbone(base: dict[str, Any], name: str) -> dict[str, Any]:
+    """A preset, which is made for BLIP, with the defaults of another backbone's card.
+
+    Raises:
+        UnknownNameError: no such backbone.
+
+    >>> for_backbone(preset("paper"), "bridgetower")["salience"]["backbone"]["image_size"]
+    770
+    """
+    from pnp_core.backbones.cards import backbone_card
+
+    card = backbone_card(name)
+    if name == "blip":
+        return base
+    backbone = {"name": name, "checkpoint": card.checkpoint, "image_size": card.image_size}
+    salience = {**base.get("salience", {}), "backbone": backbone, "layer": card.layer, "head": card.head}
+    return {**base, "salience": salience}
+
+
 def merge(base: dict[str, Any], override: dict[str, Any]) -> dict[str, Any]:
     """Lay `override` over `base`, dictionary by dictionary; neither is changed.
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli import corpus, inspection, labelling, operations, tuning
+from flows.cli import corpus, inspection, labelling, models, operations, tuning
 
 app = typer.Typer(
     name="pnp-ovss",
@@ -24,6 +24,9 @@ app.command()(tuning.tune)
 app.command()(inspection.datasets)
 app.command()(inspection.check)
 app.command()(inspection.candidates)
+app.command()(models.backbones)
+app.command()(models.doctor)
+app.command()(models.convert_weights)
 app.command()(operations.up)
 app.command()(operations.down)
 app.command()(operations.deploy)

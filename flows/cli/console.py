@@ -14,6 +14,9 @@ from rich.table import Table
 from pnp_core.records import RunSummary, Summary
 
 if TYPE_CHECKING:  # these import torch, which takes seconds
+    from pnp_core.backbones.cards import BackboneCard
+    from pnp_core.backbones.convert import Conversion
+    from pnp_core.backbones.doctor import Diagnosis
     from pnp_core.candidates.report import FileReport
     from pnp_core.cards import DatasetCard
     from pnp_core.check import CheckReport
@@ -213,6 +216,49 @@ def show_cards(cards: Sequence[DatasetCard], console: Console) -> None:
     for card in cards:
         table.add_row(card.name, str(card.number_of_classes or "yours"), " ".join(card.splits), card.title)
     console.print(table)
+
+
+def show_backbones(cards: Sequence[BackboneCard], console: Console) -> None:
+    """Print what is known of each vision-language model."""
+    for card in cards:
+        console.print(f"[bold]{card.name}[/]  {escape(card.title)}, {escape(card.paper)}, {escape(card.licence)}")
+        guess = " [yellow](a guess)[/]" if card.guess else ""
+        there = f"layers 0-{card.layers - 1}, heads 0-{card.heads - 1}"
+        default = f"default layer {card.layer}, head {card.head}{guess}: {escape(card.choice)}"
+        pixels = f"{card.image_size} px by default, trained at {card.native_size}, patches of {card.patch_size} px"
+        for line in (there, default, pixels, f"{card.shape.parameters:.0f} M parameters; {escape(card.tokenizer)}"):
+            console.print(f"  {line}", soft_wrap=True)
+        for weights in card.weights:
+            how = " [dim](convert-weights)[/]" if weights.convert else ""
+            note = f": {escape(weights.note)}" if weights.note else ""
+            console.print(f"  - {escape(weights.name)}{how}{note}", soft_wrap=True)
+
+
+def show_diagnosis(found: Diagnosis, console: Console) -> None:
+    """Print whether a model can run, and what it costs."""
+    mark = "[green]at hand[/]" if found.problem is None else "[red]not at hand[/]"
+    console.print(f"{escape(found.backbone)}: weights {escape(found.checkpoint)} {mark}", soft_wrap=True)
+    if found.problem:
+        console.print(f"  {escape(found.problem)}", soft_wrap=True)
+    if found.folder:
+        console.print(f"  in {escape(found.folder)}", soft_wrap=True)
+    console.print(f"  downloads: {'off (HF_HUB_OFFLINE)' if found.offline else 'allowed'}")
+    console.print(
+        f"  device: {escape(found.device)}; pictures of {found.image_size[0]} x {found.image_size[1]} model pixels"
+    )
+    for what, cost in (("expected of the published model", found.expected), ("measured here", found.measured)):
+        if cost:
+            console.print(
+                f"  {what}: {cost.seconds:.2g} s per picture and pass, {cost.memory_gb:.1f} GB", soft_wrap=True
+            )
+
+
+def show_conversion(done: Conversion, console: Console) -> None:
+    """Print what became of the authors' file."""
+    console.print(f"[green]{done.kept} tensors[/] in {escape(str(done.folder))}", soft_wrap=True)
+    for reason, number in sorted(done.dropped.items()):
+        console.print(f"  left out: {number} {escape(reason)}", soft_wrap=True)
+    console.print(f"  use them with --checkpoint {escape(str(done.folder))}", soft_wrap=True)
 
 
 def show_check(report: CheckReport, console: Console) -> None:

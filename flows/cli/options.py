@@ -44,14 +44,21 @@ class PipelineOptions:
     top_k: TopKOption = None
     preset: Annotated[
         str | None,
-        typer.Option(help=f"Start from: {', '.join(PRESETS)}. Default: tiny, or authors when --checkpoint is given."),
+        typer.Option(help=f"Start from: {', '.join(PRESETS)}. Default: tiny, or authors when other weights are given."),
     ] = None
     config: Annotated[
         str | None,
         typer.Option(help="YAML with parts of the configuration, such as best.yaml; laid over the preset."),
     ] = None
-    backbone: Annotated[str | None, typer.Option(help="Vision-language model: blip.")] = None
+    backbone: Annotated[
+        str | None, typer.Option(help="Vision-language model: blip (default), or another of `pnp-ovss backbones`.")
+    ] = None
     checkpoint: Annotated[str | None, typer.Option(help="Weights: tiny (bundled), a local folder, or a hub id.")] = None
+    image_size: Annotated[
+        int | None, typer.Option(help="Side of the square a picture is squashed to, a multiple of the patch size.")
+    ] = None
+    layer: Annotated[int | None, typer.Option(help="Cross-attention layer, from 0.")] = None
+    head: Annotated[int | None, typer.Option(help="Head of that layer, from 0.")] = None
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...")] = None
     batch_size: Annotated[int | None, typer.Option(help="Pictures per forward pass.")] = None
 
@@ -64,12 +71,13 @@ class PipelineOptions:
         """
         values = read_settings(self.config) if self.config else {}
         self._refuse_other_checkpoint(values)
-        default = TINY if self.checkpoint in (None, TINY) else "authors"
+        default = TINY if self.checkpoint in (None, TINY) and self.backbone in (None, "blip") else "authors"
         values["preset"] = self.preset or values.get("preset", default)
         source = self.candidates or ("file" if self.candidates_file else None)
         parts = {
             "salience": {
-                "backbone": given(name=self.backbone, checkpoint=self.checkpoint),
+                "backbone": given(name=self.backbone, checkpoint=self.checkpoint, image_size=self.image_size),
+                **given(layer=self.layer, head=self.head),
                 "candidates": given(
                     source=source, file=self.candidates_file, min_score=self.min_score, top_k=self.top_k
                 ),

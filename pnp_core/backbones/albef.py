@@ -5,7 +5,7 @@ Not in transformers; its checkpoints are made by `pnp-ovss convert-weights` (see
 
 from __future__ import annotations
 
-from typing import cast, no_type_check
+from typing import Any, ClassVar, cast, no_type_check
 
 import torch
 from transformers import BlipTextConfig, BlipVisionConfig
@@ -23,7 +23,7 @@ class AlbefConfig(FusionConfig):
     """Both sides are configured as BLIP's."""
 
     model_type = "albef"
-    sub_configs_defaults = {"vision_config": BlipVisionConfig, "text_config": BlipTextConfig}
+    sub_configs_defaults: ClassVar[Any] = {"vision_config": BlipVisionConfig, "text_config": BlipTextConfig}
 
 
 class AlbefForImageTextRetrieval(FusionWeights):

@@ -39,8 +39,10 @@ class BackboneCard(Config):
 
     Attributes:
         layers: cross-attention layers, numbered from 0; `layer` and `head` of a configuration choose among them.
-        image_size: side in model pixels of the paper's experiments, or the one the weights were trained with.
-        layer, head: the default choice; None where nobody published one: tune it.
+        image_size: default side in model pixels, of the paper's experiments where it has some.
+        native_size: side the weights were trained with.
+        layer, head: the default choice.
+        guess: nobody published one: tune it.
         model_type: what config.json of a checkpoint says.
         heads_at: path of the head count in config.json, which leaves no trace in the weights.
         layers_at: path of the layer count.
@@ -57,8 +59,9 @@ class BackboneCard(Config):
     native_size: int
     image_size: int
     tokenizer: str
-    layer: int | None = None
-    head: int | None = None
+    layer: int
+    head: int
+    guess: bool = False
     choice: str
     """Where layer and head come from."""
     shape: Shape

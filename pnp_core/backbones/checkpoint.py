@@ -20,6 +20,8 @@ TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
     "vocab.txt", "vocab.json", "merges.txt",
 )  # fmt: skip
+# Without any of them transformers makes an empty tokenizer, and says nothing.
+_VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json")
 _FILES = ("config.json", *TOKENIZER_FILES)
 
 
@@ -32,9 +34,11 @@ def locate_checkpoint(config: BackboneConfig) -> Checkpoint:
     """
     card = backbone_card(config.name)
     local = _local_folder(config, card)
-    folder = local or _from_hub(config.checkpoint, config.revision, card)
+    folder = local or _from_hub(config.checkpoint, config.revision)
     raw = _read_config(folder, card)
     weights = _weights_file(folder, card)
+    if not any((folder / name).is_file() for name in _VOCABULARIES):
+        raise CheckpointError(f"checkpoint '{folder}' has no tokenizer: it needs one of {', '.join(_VOCABULARIES)}")
     heads, layers = _number(raw, card.heads_at, folder), _number(raw, card.layers_at, folder, card.layers)
     if config.heads is not None and heads != config.heads:
         raise CheckpointError(
@@ -51,15 +55,18 @@ def _local_folder(config: BackboneConfig, card: BackboneCard) -> Path | None:
             raise CheckpointError(f"the bundled tiny model is a BLIP; give --checkpoint for {card.name}")
         return BUNDLED
     path = Path(config.checkpoint).expanduser()
+    convert = f"`pnp-ovss convert-weights {path} --backbone {card.name} --out FOLDER`"
     if path.is_file():
+        raise CheckpointError(f"checkpoint '{path}' is a file; make a folder of it with {convert}")
+    if path.suffix == ".pth":
         raise CheckpointError(
-            f"checkpoint '{path}' is a file; make a folder of it with "
-            f"`pnp-ovss convert-weights {path} --backbone {card.name}`"
+            f"weights '{path}' are not here: their authors publish them as a file; get it, make a folder of it with "
+            f"{convert}, and give that as --checkpoint"
         )
     return path if path.is_dir() else None
 
 
-def _from_hub(repository: str, revision: str | None, card: BackboneCard) -> Path:
+def _from_hub(repository: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
@@ -74,10 +81,9 @@ def _from_hub(repository: str, revision: str | None, card: BackboneCard) -> Path
     except Exception as error:  # the hub client raises many types: offline, gated, missing, DNS ...
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         offline = "; HF_HUB_OFFLINE is set, so nothing is downloaded" if is_offline() else ""
-        convert = ", converted with `pnp-ovss convert-weights`" if all(w.convert for w in card.weights) else ""
         raise CheckpointError(
             f"weights '{repository}' are no local folder, and not to be had from the hub ({reason}){offline}; "
-            f"get them where there is a network{convert} and give their folder as --checkpoint"
+            f"get them where there is a network and give their folder as --checkpoint"
         ) from error
 
 
@@ -150,10 +156,13 @@ def tensor_names(file: Path) -> set[str]:
                 return set(weights.keys())
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"checkpoint '{file}' is no readable safetensors file: {error}") from error
-    return set(read_pickled(file))
+    content = read_pickled(file)
+    if not isinstance(content, dict):
+        raise CheckpointError(f"checkpoint '{file}' holds no tensors by name")
+    return set(content)
 
 
-def read_pickled(file: Path) -> dict[str, Any]:
+def read_pickled(file: Path) -> Any:
     """A `.pth` or `.bin` file by torch's restricted reader: tensors and plain containers, no code.
 
     Raises:

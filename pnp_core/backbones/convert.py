@@ -223,7 +223,7 @@ def convert_weights(file: Path, backbone: str, tokenizer: str, out: Path) -> Con
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as place:
         folder = Path(place) / "checkpoint"
-        _save_tokenizer(backbone, tokenizer, folder)
+        _save_tokenizer(backbone, tokenizer, config["text_config"]["vocab_size"], folder)
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         _save(state, folder)
         shutil.move(folder, out)
@@ -300,7 +300,7 @@ def _sizes(config: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key != "model_type"}
 
 
-def _save_tokenizer(backbone: str, source: str, folder: Path) -> None:
+def _save_tokenizer(backbone: str, source: str, words: int, folder: Path) -> None:
     from transformers import BertTokenizer
 
     place = Path(source).expanduser()
@@ -316,6 +316,11 @@ def _save_tokenizer(backbone: str, source: str, folder: Path) -> None:
         ) from error
     if backbone == "blip":
         tokenizer.add_special_tokens({"bos_token": "[DEC]", "additional_special_tokens": ["[ENC]"]})
+    if len(tokenizer) != words:  # transformers makes an empty one when it finds no file
+        raise CheckpointError(
+            f"the vocabulary '{source}' makes {len(tokenizer)} words, the model has {words}; "
+            f"give --tokenizer a vocab.txt of bert-base-uncased"
+        )
     tokenizer.save_pretrained(folder)
 
 

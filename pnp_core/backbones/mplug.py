@@ -7,7 +7,7 @@ checkpoints are made by `pnp-ovss convert-weights` (see `pnp_core.backbones.conv
 
 from __future__ import annotations
 
-from typing import Any, cast, no_type_check
+from typing import Any, ClassVar, cast, no_type_check
 
 import torch
 from torch import nn
@@ -26,7 +26,7 @@ class MplugConfig(FusionConfig):
     """The image encoder is configured as CLIP's, the text encoder as BLIP's."""
 
     model_type = "mplug"
-    sub_configs_defaults = {"vision_config": CLIPVisionConfig, "text_config": BlipTextConfig}
+    sub_configs_defaults: ClassVar[Any] = {"vision_config": CLIPVisionConfig, "text_config": BlipTextConfig}
 
 
 class MplugForImageTextRetrieval(FusionWeights):

@@ -200,10 +200,47 @@ def test_half_precision_checkpoint_computes_the_text_side_in_float32(random_blip
     assert salience(half, half.encode_image(pixels), prompts, 0, 0).maps.dtype == torch.float32
 
 
-def test_pickled_weights_are_refused_without_reading_them(random_blip, tmp_path):
+def test_pickled_weights_are_read_as_tensors_alone(random_blip, tmp_path, pixels):
     copy = copy_of(random_blip, tmp_path)
-    (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
-    assert XX
+    torch.save(load_file(copy / "model.safetensors"), copy / "pytorch_model.bin")
+    (copy / "model.safetensors").unlink()
+    config = BackboneConfig(checkpoint=str(copy), image_size=48)
+    pickled = load_backbone(config, locate_checkpoint(config), "cpu")
+    plain = BackboneConfig(checkpoint=str(random_blip), image_size=48)
+    safe = load_backbone(plain, locate_checkpoint(plain), "cpu")
+    assert torch.equal(pickled.encode_image(pixels), safe.encode_image(pixels))
+
+
+class Trap:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self):
+        return Path.touch, (self.file,)
+
+
+def test_code_in_pickled_weights_is_never_run(random_blip, tmp_path):
+    copy = copy_of(random_blip, tmp_path)
+    (copy / "model.safetensors").unlink()
+    torch.save({"itm_head.weight": Trap(tmp_path / "sprung")}, copy / "pytorch_model.bin")
+    assert "is no file of weights alone" in refused(copy)
+    assert not (tmp_path / "sprung").exists()
+    torch.load(copy / "pytorch_model.bin", weights_only=False)
+    assert (tmp_path / "sprung").exists(), "the trap works"
+
+
+def test_folder_without_tokenizer_is_refused(random_blip, tmp_path):
+    copy = copy_of(random_blip, tmp_path)
+    (copy / "tokenizer.json").unlink()
+    assert "has no tokenizer: it needs one of tokenizer.json, vocab.txt, vocab.json" in refused(copy)
+
+
+def test_folder_without_weights_is_refused(random_blip, tmp_path):
+    copy = copy_of(random_blip, tmp_path)
+    (copy / "model.safetensors").unlink()
+    assert "has neither model.safetensors nor pytorch_model.bin" in refused(copy)
 
 
 def test_truncated_weights_are_refused(random_blip, tmp_path):
@@ -242,7 +279,10 @@ def test_tokenizer_without_enc_is_refused(random_blip, tmp_path):
 
 
 def test_hub_id_without_network_says_what_to_do():
-    assert "could not be fetched from the hub" in refused(Path("owner/name"))
+    said = refused(Path("owner/name"))
+    assert said.startswith("weights 'owner/name' are no local folder, and not to be had from the hub")
+    assert "HF_HUB_OFFLINE is set" in said
+    assert said.endswith("get them where there is a network and give their folder as --checkpoint")
 
 
 def test_image_size_must_be_a_multiple_of_the_patch_size(random_blip):
@@ -252,7 +292,9 @@ def test_image_size_must_be_a_multiple_of_the_patch_size(random_blip):
 
 
 def test_unknown_backbone_names_those_there_are():
-    with pytest.raises(UnknownNameError, match="unknown backbone 'blup'; did you mean 'blip'"):
+    with pytest.raises(
+        UnknownNameError, match="unknown backbone 'blup'; did you mean 'blip'\\? available: albef, blip"
+    ):
         locate_checkpoint(BackboneConfig(name="blup"))
 
 

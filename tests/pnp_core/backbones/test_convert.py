@@ -1,0 +1,141 @@
+"""The authors' files: every tensor is taken, dropped for a reason, or refused."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from pnp_core.backbones import load_backbone, locate_checkpoint
+from pnp_core.backbones.convert import convert_weights
+from pnp_core.config import BackboneConfig
+from pnp_core.errors import CheckpointError, UsageError
+from tests.pnp_core.backbones.originals import original_forward, random_state
+from tests.pnp_core.backbones.small import save_vocabulary
+
+MODELS = ("blip", "albef", "mplug")
+
+
+@pytest.fixture(params=MODELS)
+def model(request) -> str:
+    return request.param
+
+
+@pytest.fixture
+def vocabulary(tmp_path):
+    return str(save_vocabulary(tmp_path / "vocabulary"))
+
+
+def convert(tmp_path, model, content, vocabulary):
+    torch.save(content, tmp_path / "released.pth")
+    return convert_weights(tmp_path / "released.pth", model, vocabulary, tmp_path / "out")
+
+
+def refused(tmp_path, model, content, vocabulary) -> str:
+    with pytest.raises(CheckpointError) as error:
+        convert(tmp_path, model, content, vocabulary)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "out").exists()
+    return str(error.value)
+
+
+def logit_of_both(tmp_path, model, state) -> tuple[torch.Tensor, torch.Tensor]:
+    config = BackboneConfig(name=model, checkpoint=str(tmp_path / "out"), image_size=48)
+    backbone = load_backbone(config, locate_checkpoint(config), "cpu")
+    picture = torch.randn(3, 48, 48, generator=torch.Generator().manual_seed(4))
+    ids = torch.tensor(backbone.tokenize("A picture of ice cream").ids)
+    found = backbone.match(backbone.encode_image(picture[None]), ids[None, None], torch.ones(1, 1, len(ids)).bool(), [])
+    floats = {name: tensor.float() for name, tensor in state.items()}
+    return found.logits[0, 0], original_forward(model, floats, picture, ids)[0][1]
+
+
+@pytest.mark.parametrize("wrap", [lambda s: {"model": s}, lambda s: {"module": s}, lambda s: s])
+def test_converted_file_gives_the_logits_of_the_original(tmp_path, model, wrap, vocabulary):
+    state = random_state(model, seed=7)
+    convert(tmp_path, model, wrap(state), vocabulary)
+    found, expected = logit_of_both(tmp_path, model, state)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_names_of_a_distributed_training_are_read_too(tmp_path, model, vocabulary):
+    state = random_state(model)
+    convert(tmp_path, model, {f"module.{name}": tensor for name, tensor in state.items()}, vocabulary)
+    found, expected = logit_of_both(tmp_path, model, state)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_every_tensor_is_accounted_for(tmp_path, model, vocabulary):
+    state = random_state(model)
+    done = convert(tmp_path, model, {"model": state}, vocabulary)
+    assert {"momentum copies", "training queues", "temperature"} <= set(done.dropped)
+    assert done.dropped["training queues"] == 3
+    gone = {"blip": 0, "albef": 1, "mplug": 0}[model]  # token types, folded into the positions
+    if model != "mplug":  # there two things more happen: queries, keys and values are split, unused layers are left
+        assert done.kept + gone + sum(done.dropped.values()) == len(state)
+    config = json.loads((done.folder / "config.json").read_text())
+    assert config["model_type"] == model
+    assert config["text_config"]["num_attention_heads"] == 12
+    assert config["vision_config"]["num_attention_heads"] == 2
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["out", "released.pth", "vocabulary"]
+
+
+def test_release_without_match_head_says_so(tmp_path, model, vocabulary):
+    state = {name: tensor for name, tensor in random_state(model).items() if not name.startswith("itm_head")}
+    assert "has no image-text-matching head (itm_head)" in refused(tmp_path, model, {"model": state}, vocabulary)
+
+
+def test_missing_and_unknown_tensors_are_named(tmp_path, model, vocabulary):
+    state = random_state(model)
+    lost = next(name for name in state if name.endswith("output.LayerNorm.bias") and "fusion" not in name)
+    del state[lost]
+    state["surprise.weight"] = torch.zeros(3)
+    state["itm_head.bias"] = torch.zeros(5)
+    said = refused(tmp_path, model, {"model": state}, vocabulary)
+    assert f"1 missing ({lost.replace('bert.', '')} ...)" in said
+    assert "1 not known (surprise.weight ...)" in said
+    assert "1 of another shape (itm_head.bias ...)" in said
+
+
+@pytest.mark.parametrize("content", [{"model": {}}, [1, 2], {"epoch": 3}])
+def test_file_without_tensors_is_refused(tmp_path, content, vocabulary):
+    assert "holds no tensors by name" in refused(tmp_path, "blip", content, vocabulary)
+
+
+def test_file_of_another_model_is_refused(tmp_path, vocabulary):
+    assert "is no mplug model" in refused(tmp_path, "mplug", {"model": random_state("albef")}, vocabulary)
+    assert "is no blip model" in refused(tmp_path, "blip", {"itm_head.weight": torch.zeros(2, 48)}, vocabulary)
+
+
+def test_file_that_is_none_is_refused(tmp_path, vocabulary):
+    (tmp_path / "junk.pth").write_bytes(b"junk" * 99)
+    for name, says in (("junk.pth", "is no file of weights alone"), ("gone.pth", "there is no file")):
+        with pytest.raises(CheckpointError, match=says):
+            convert_weights(tmp_path / name, "blip", vocabulary, tmp_path / "out")
+
+
+def test_folder_that_is_there_is_not_touched(tmp_path, vocabulary):
+    (tmp_path / "out").mkdir()
+    with pytest.raises(UsageError, match="is there already; name a new folder"):
+        convert(tmp_path, "blip", random_state("blip"), vocabulary)
+
+
+def test_bridgetower_needs_no_conversion(tmp_path, vocabulary):
+    with pytest.raises(UsageError, match="weights of bridgetower are published as they are read"):
+        convert(tmp_path, "bridgetower", {}, vocabulary)
+
+
+def test_vocabulary_that_is_not_to_be_had_is_one_clear_line(tmp_path):
+    said = refused(tmp_path, "albef", {"model": random_state("albef")}, "no/where")
+    assert "give --tokenizer a vocab.txt of bert-base-uncased" in said
+
+
+def test_file_of_weights_given_as_checkpoint_says_how_to_convert_it(tmp_path):
+    torch.save({}, tmp_path / "ALBEF.pth")
+    for path, says in (
+        (tmp_path / "ALBEF.pth", "is a file; make a folder of it"),
+        ("ALBEF.pth", "get it, make a folder"),
+    ):
+        with pytest.raises(CheckpointError, match=says) as error:
+            locate_checkpoint(BackboneConfig(name="albef", checkpoint=str(path)))
+        assert "convert-weights" in str(error.value)
