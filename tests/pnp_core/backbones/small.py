@@ -38,6 +38,15 @@ def save_original(model: str, folder: Path) -> tuple[Path, PlainForward]:
     return out, lambda picture, ids: original_forward(model, leaves, picture, ids)
 
 
+def roberta_tokenizer(folder: Path) -> RobertaTokenizer:
+    """A small one, by way of files in a folder."""
+    bpe = ByteLevelBPETokenizer()
+    specials = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    bpe.train_from_iterator(["A picture of car ice cream hot-air balloon"] * 9, 600, 2, False, specials)
+    bpe.save_model(str(folder))
+    return RobertaTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"))
+
+
 def bridgetower_config(**changes: Any) -> BridgeTowerConfig:
     """Two cross-modal layers of 48 channels and 4 heads, bridges from the upper two of three layers."""
     text = {
@@ -61,12 +70,8 @@ def save_bridgetower(folder: Path, config: BridgeTowerConfig | None = None) -> t
             elif name.endswith("bias"):
                 parameter.normal_(std=0.1)
     model.save_pretrained(folder)
-    bpe = ByteLevelBPETokenizer()
-    specials = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-    bpe.train_from_iterator(["A picture of car ice cream hot-air balloon"] * 9, 600, 2, False, specials)
     (folder / "bpe").mkdir()
-    bpe.save_model(str(folder / "bpe"))
-    RobertaTokenizer(str(folder / "bpe/vocab.json"), str(folder / "bpe/merges.txt")).save_pretrained(folder)
+    roberta_tokenizer(folder / "bpe").save_pretrained(folder)
     return folder, stock_bridgetower(folder)
 
 
