@@ -19,8 +19,8 @@ from tests.ops.conftest import RealStack, artifacts, last_json, records, wait_fo
 pytestmark = pytest.mark.ops
 
 RUN = ["-p", "limit=24", "-p", "shards=12", "-p", "runtime.threads=1"]
-SHARDS = 24
-SLOW = ["limit=144", f"shards={SHARDS}", "runtime.threads=1", "masks.crf.name='off'"]
+SHARDS = 16
+SLOW = ["limit=96", f"shards={SHARDS}", "runtime.threads=1", "masks.crf.name='off'"]
 SLOW += ["salience.dropout={iterations: 32, strategy: fraction, amount: 0.02}"]
 SLOW += ["dispatch={mode: deployment, lost_after: 40, backoff: 1}"]
 """Salience that takes about two seconds for each of its shards, so that it can be killed in between."""
