@@ -20,6 +20,7 @@ from pnp_core.backbones.attention import cross_probabilities, hide_padding, read
 from pnp_core.backbones.base import Backbone, Checkpoint, Match
 from pnp_core.backbones.loading import grid_of, load_pretrained
 from pnp_core.config import BackboneConfig
+from pnp_core.errors import CheckpointError
 from pnp_core.prompts import EncodedText
 
 
@@ -30,7 +31,13 @@ def load(config: BackboneConfig, checkpoint: Checkpoint, device: torch.device) -
         CheckpointError: weights missing or of another shape than config.json says.
     """
     model, tokenizer = load_pretrained(BridgeTowerForImageAndTextRetrieval, checkpoint.folder)
-    return BridgeTower(model, tokenizer, config, device)
+    backbone = BridgeTower(model, tokenizer, config, device)
+    if backbone.heads != checkpoint.heads:
+        raise CheckpointError(
+            f"checkpoint '{checkpoint.folder}': config.json states {checkpoint.heads} heads, its text_config makes "
+            f"{backbone.heads} of the cross-modal layers"
+        )
+    return backbone
 
 
 class BridgeTower:
@@ -53,7 +60,7 @@ class BridgeTower:
         self.patch_size = model.config.vision_config.patch_size
         self.grid = grid_of(config, self.patch_size)
         self.layers = model.config.num_hidden_layers
-        self.heads = model.config.num_attention_heads
+        self.heads = self._body.cross_modal_text_layers[0].crossattention.self.num_attention_heads
         # RoBERTa counts positions from the padding token's number on.
         self.max_tokens = model.config.text_config.max_position_embeddings - model.config.text_config.pad_token_id - 1
         self.device = device

@@ -135,7 +135,7 @@ def wait_a_little(job: str, shard: ShardRef, given: None) -> StageResult:
     Path(job).with_name("begun").touch()
     while not Path(job).exists():
         time.sleep(0.05)
-    return StageResult(shard.name, shard.samples, 0, 0.0, "", resumed=False)
+    return StageResult("salience", shard.name, shard.samples, 0, "", resumed=False)
 
 
 @flow
