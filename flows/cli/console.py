@@ -236,7 +236,8 @@ def show_backbones(cards: Sequence[BackboneCard], console: Console) -> None:
 
 def show_diagnosis(found: Diagnosis, console: Console) -> None:
     """Print whether a model can run, and what it costs."""
-    mark = "[green]at hand[/]" if found.problem is None else "[red]not at hand[/]"
+    at_hand = "[red]at hand, but not to be used like this[/]" if found.problem else "[green]at hand[/]"
+    mark = at_hand if found.folder else "[red]not at hand[/]"
     console.print(f"{escape(found.backbone)}: weights {escape(found.checkpoint)} {mark}", soft_wrap=True)
     if found.problem:
         console.print(f"  {escape(found.problem)}", soft_wrap=True)

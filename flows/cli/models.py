@@ -41,17 +41,16 @@ def doctor(
     from rich.console import Console
 
     from flows.cli.console import show_diagnosis
-    from pnp_core.backbones.cards import backbone_card
     from pnp_core.config import BackboneConfig
-    from pnp_core.presets import TINY
+    from pnp_core.presets import TINY, for_backbone, preset
 
     with one_line_errors(debug):
         from pnp_core.backbones.doctor import diagnose
 
-        card = backbone_card(backbone)
-        size = image_size or (96 if checkpoint == TINY else card.image_size)
-        values = {"name": backbone, "checkpoint": checkpoint or card.checkpoint, "image_size": size}
-        found = diagnose(build(BackboneConfig, {**values, **given(dtype=dtype)}), device)
+        start = preset(TINY if checkpoint == TINY else "authors")
+        values = for_backbone(start, backbone)["salience"]["backbone"]
+        own = given(checkpoint=checkpoint, image_size=image_size, dtype=dtype)
+        found = diagnose(build(BackboneConfig, {"name": backbone, **values, **own}), device)
     show_diagnosis(found, Console(stderr=as_json))
     if as_json:
         print(json.dumps(found.as_json(), ensure_ascii=False))

@@ -95,6 +95,9 @@ class PipelineOptions:
             raise UsageError(
                 f"'{self.config}' was made for checkpoint {chosen}; leave out --checkpoint {self.checkpoint}"
             )
+        name = backbone.get("name") if isinstance(backbone, dict) else None
+        if self.backbone is not None and self.backbone != (name or ("blip" if chosen else self.backbone)):
+            raise UsageError(f"'{self.config}' was made for {name or 'blip'}; leave out --backbone {self.backbone}")
 
 
 def with_pipeline_options(command: Callable[..., None]) -> Callable[..., None]:

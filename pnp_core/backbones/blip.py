@@ -17,6 +17,10 @@ from pnp_core.errors import CheckpointError
 _BERT_VOCABULARY, _BLIP_ENC = 30522, 30523
 
 
+VISION_EPS = 1e-6
+"""All BLIPs were trained with it; a config.json made with transformers' default says 1e-5."""
+
+
 def load(config: BackboneConfig, checkpoint: Checkpoint, device: torch.device) -> Backbone:
     """Load a checkpoint for inference. Captions begin with [ENC], which transformers leaves to the caller.
 
@@ -24,6 +28,9 @@ def load(config: BackboneConfig, checkpoint: Checkpoint, device: torch.device) -
         CheckpointError: weights missing or of another shape than config.json says; no [ENC].
     """
     model, tokenizer = load_pretrained(BlipForImageTextRetrieval, checkpoint.folder)
+    for module in model.vision_model.modules():
+        if isinstance(module, torch.nn.LayerNorm):
+            module.eps = VISION_EPS
     first = _enc_token(tokenizer, model.config.text_config.vocab_size)
     return FusionModel(BlipVision(model.vision_model), model, tokenizer, config, device, first)
 

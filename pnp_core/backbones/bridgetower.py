@@ -18,7 +18,7 @@ from transformers import BridgeTowerForImageAndTextRetrieval
 
 from pnp_core.backbones.attention import cross_probabilities, hide_padding, read
 from pnp_core.backbones.base import Backbone, Checkpoint, Match
-from pnp_core.backbones.loading import grid_of, load_pretrained
+from pnp_core.backbones.loading import encode, grid_of, load_pretrained
 from pnp_core.config import BackboneConfig
 from pnp_core.errors import CheckpointError
 from pnp_core.prompts import EncodedText
@@ -40,6 +40,10 @@ def load(config: BackboneConfig, checkpoint: Checkpoint, device: torch.device) -
     return backbone
 
 
+PAIRS_AT_ONCE = 8
+"""Picture and caption pairs that are scored together: each has image tokens of its own, a third of a GB at 770 px."""
+
+
 class BridgeTower:
     """A loaded model; see `Backbone`.
 
@@ -55,9 +59,14 @@ class BridgeTower:
         """
         model.to(device)
         self._body, self._itm = model.bridgetower, model.itm_score
+        vision = model.config.vision_config
+        if vision.remove_last_layer or not vision.share_layernorm:
+            raise CheckpointError(
+                "this BridgeTower drops its last image layer or has a layer norm for each: not supported"
+            )
         self._visual = self._body.vision_model.visual.to(getattr(torch, config.dtype))
         self._text = self._body.text_model
-        self.patch_size = model.config.vision_config.patch_size
+        self.patch_size = vision.patch_size
         self.grid = grid_of(config, self.patch_size)
         self.layers = model.config.num_hidden_layers
         self.heads = self._body.cross_modal_text_layers[0].crossattention.self.num_attention_heads
@@ -70,10 +79,7 @@ class BridgeTower:
 
     def tokenize(self, text: str) -> EncodedText:
         """Encode a caption."""
-        encoded = self._tokenizer(text, return_offsets_mapping=True, truncation=False, verbose=False)
-        ids = list(encoded["input_ids"])
-        unknown = [i == self._tokenizer.unk_token_id for i in ids]
-        return EncodedText(ids, [tuple(o) for o in encoded["offset_mapping"]], unknown)
+        return encode(self._tokenizer, text)
 
     @torch.no_grad()
     def encode_image(self, pixels: Float[torch.Tensor, "B 3 H W"]) -> Float[torch.Tensor, "B L P1 D"]:
@@ -116,8 +122,21 @@ class BridgeTower:
     ) -> Match:
         """Match N captions with each picture, recording the graph from the lowest wanted layer on, see `Backbone`.
 
-        Every caption has image tokens of its own, so time and memory grow with N.
+        Every caption has image tokens of its own, so time grows with N, and memory too when there is a gradient.
         """
+        if layers:
+            return self._match(image_tokens, ids, mask, layers)
+        step = min(PAIRS_AT_ONCE, ids.shape[1])
+        scored = [
+            self._match(image_tokens[b : b + 1], ids[b : b + 1, n : n + step], mask[b : b + 1, n : n + step], layers)
+            for b in range(len(ids))
+            for n in range(0, ids.shape[1], step)
+        ]
+        logits = torch.cat([part.logits[0] for part in scored]).view(mask.shape[:2])
+        itm = torch.cat([part.itm[0] for part in scored]).view(mask.shape[:2])
+        return Match([], logits, itm)
+
+    def _match(self, image_tokens: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor, layers: Sequence[int]) -> Match:
         batch, captions, tokens = ids.shape
         lowest, last = min(layers, default=self.layers), self.layers - 1
         padding = hide_padding(mask)

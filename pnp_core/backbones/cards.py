@@ -32,6 +32,8 @@ class Shape(Config):
     text_width: int
     parameters: float
     """In millions, image and text side together."""
+    carries_image: bool = False
+    """Cross-modal layers change the image's tokens too, for each caption."""
 
 
 class BackboneCard(Config):

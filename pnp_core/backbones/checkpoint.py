@@ -22,6 +22,7 @@ TOKENIZER_FILES = (
 )  # fmt: skip
 # Without any of them transformers makes an empty tokenizer, and says nothing.
 _VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json")
+_OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 _FILES = ("config.json", *TOKENIZER_FILES)
 
 
@@ -89,10 +90,7 @@ def _from_hub(repository: str, revision: str | None) -> Path:
 
 def is_offline() -> bool:
     """Whether the environment forbids downloads."""
-    return any(os.environ.get(name, "").upper() in ("1", "TRUE", "YES", "ON") for name in OFFLINE)
-
-
-OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+    return any(os.environ.get(name, "").upper() in ("1", "TRUE", "YES", "ON") for name in _OFFLINE)
 
 
 def _read_config(folder: Path, card: BackboneCard) -> dict[str, Any]:

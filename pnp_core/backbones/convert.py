@@ -12,14 +12,14 @@ import re
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from pnp_core.backbones.cards import backbone_card, backbone_names
+from pnp_core.backbones.cards import backbone_card
 from pnp_core.backbones.checkpoint import SAFETENSORS, read_pickled
 from pnp_core.errors import CheckpointError, UsageError
 
@@ -47,13 +47,14 @@ _CLIP = (
     (r"(vision_model\.encoder\.layers\.\d+)\.mlp\.c_fc\.", r"\1.mlp.fc1."),
     (r"(vision_model\.encoder\.layers\.\d+)\.mlp\.c_proj\.", r"\1.mlp.fc2."),
 )
-_BERT = ((r"^text_encoder\.bert\.", "text_encoder."),)
+# Pre-trained releases have a language model around the encoders, fine-tuned ones have not.
+_BERT = ((r"^(text|fusion)_encoder\.(bert|fusion)\.", r"\1_encoder."),)
 _TRAINING = {
     "momentum copies": r"^\w+_m\.",
     "training queues": r"^(\w+_queue|queue_ptr|idx_queue)$",
     "temperature": r"^(temp|logit_scale)$",
     "counters": r"(position_ids|num_batches_tracked)$",
-    "language-model heads and decoders": r"^(text_encoder\.cls|text_decoder|text_encoder\.pooler)\.",
+    "language-model heads and decoders": r"^(text_decoder\.|(text|fusion)_encoder\.(cls|(bert\.|fusion\.)?pooler)\.)",
 }
 _CONTRAST = {"contrastive projections": r"^(vision|text)_proj\."}
 
@@ -63,14 +64,16 @@ class Layout:
     """How the authors of a model name its tensors.
 
     Attributes:
-        drop: by reason, what matching image and text does not need.
+        drop: by reason, what matching image and text does not need; a pattern, or what makes one of all tensors.
         rename: patterns and what takes their place, one after the other.
         finish: what is left to do once all have their names; returns config.json.
+        empty: a model of these sizes, to compare with.
     """
 
-    drop: dict[str, str]
+    drop: Mapping[str, str | Callable[[State], str]]
     rename: tuple[tuple[str, str], ...]
     finish: Callable[[State], dict[str, Any]]
+    empty: Callable[[dict[str, Any]], torch.nn.Module]
 
 
 @dataclass(frozen=True)
@@ -88,17 +91,28 @@ class Conversion:
 
 
 def _layers(state: State, prefix: str) -> int:
-    return 1 + max(int(m[1]) for name in state if (m := re.match(re.escape(prefix) + r"(\d+)\.", name)))
+    numbers = [int(m[1]) for name in state if (m := re.match(re.escape(prefix) + r"(\d+)\.", name))]
+    if not numbers:
+        raise CheckpointError(f"it has no tensor {prefix}*")
+    return 1 + max(numbers)
+
+
+def _unused_fusion(state: State) -> str:
+    """MPLUG's fusion encoder is as deep as both encoders together; what lies below its own layers is never run."""
+    own = _layers({re.sub(*_BERT[0], name): tensor for name, tensor in state.items()}, "text_encoder.encoder.layer.")
+    return rf"^fusion_encoder\.((bert|fusion)\.)?(embeddings|encoder\.layer\.({'|'.join(map(str, range(own)))}))\."
 
 
 def _text_config(state: State) -> dict[str, Any]:
     words = state["text_encoder.embeddings.word_embeddings.weight"]
     layers = _layers(state, "text_encoder.encoder.layer.")
-    seen = next(n for name, n in _cross_queries(state) if name)
+    cross = _cross_keys(state)
+    if not cross:
+        raise CheckpointError("it has no cross-attention")
     return {
         "vocab_size": words.shape[0],
         "hidden_size": words.shape[1],
-        "encoder_hidden_size": seen,
+        "encoder_hidden_size": cross[0].shape[1],
         "intermediate_size": state["text_encoder.encoder.layer.0.intermediate.dense.weight"].shape[0],
         "num_hidden_layers": layers,
         "num_attention_heads": 12,
@@ -112,9 +126,9 @@ def _text_config(state: State) -> dict[str, Any]:
     }
 
 
-def _cross_queries(state: State) -> list[tuple[str, int]]:
-    """Cross-attention keys of the layers that have them, with the width of what they look at."""
-    return [(name, w.shape[1]) for name, w in state.items() if name.endswith("crossattention.self.key.weight")]
+def _cross_keys(state: State) -> list[torch.Tensor]:
+    """Of the layers that look at the image."""
+    return [tensor for name, tensor in state.items() if name.endswith("crossattention.self.key.weight")]
 
 
 def _vision_config(state: State, width: int, positions: int) -> dict[str, Any]:
@@ -133,9 +147,8 @@ def _fold_token_types(state: State) -> None:
     """All tokens are of type 0: its embedding is added to the positions', which come before the same layer norm."""
     types = state.pop("text_encoder.embeddings.token_type_embeddings.weight", None)
     if types is not None:
-        state["text_encoder.embeddings.position_embeddings.weight"] = (
-            state["text_encoder.embeddings.position_embeddings.weight"] + types[0]
-        )
+        positions = state["text_encoder.embeddings.position_embeddings.weight"]
+        state["text_encoder.embeddings.position_embeddings.weight"] = positions.float() + types[0].float()
 
 
 def _finish_blip(state: State) -> dict[str, Any]:
@@ -153,19 +166,16 @@ def _finish_albef(state: State) -> dict[str, Any]:
     _, tokens, width = state["vision_model.embeddings.position_embedding"].shape
     return {
         "model_type": "albef",
-        "cross_attention_layers": len(_cross_queries(state)),
+        "cross_attention_layers": len(_cross_keys(state)),
         "vision_config": {**_vision_config(state, width, tokens), "layer_norm_eps": 1e-6, "hidden_act": "gelu"},
         "text_config": _text_config(state),
     }
 
 
 def _finish_mplug(state: State) -> dict[str, Any]:
-    """The fusion encoder's layers go on where the text encoder's end; those below it are in the file but unused."""
-    own = _layers(state, "text_encoder.encoder.layer.")
-    for name in [n for n in state if n.startswith("fusion_encoder.")]:
-        tensor, found = state.pop(name), re.match(r"fusion_encoder\.encoder\.layer\.(\d+)\.", name)
-        if found and int(found[1]) >= own:
-            state[name.replace("fusion_encoder.", "text_encoder.")] = tensor
+    """The fusion encoder's layers go on where the text encoder's end."""
+    for name in [n for n in state if n.startswith("fusion_encoder.encoder.layer.")]:
+        state[name.replace("fusion_encoder.", "text_encoder.")] = state.pop(name)
     for name in [n for n in state if "in_proj_" in n]:
         for part, tensor in zip("qkv", state.pop(name).chunk(3), strict=True):
             state[name.replace("in_proj_", f"{part}_proj.")] = tensor.clone()
@@ -173,24 +183,44 @@ def _finish_mplug(state: State) -> dict[str, Any]:
     tokens, width = state["vision_model.embeddings.position_embedding.weight"].shape
     return {
         "model_type": "mplug",
-        "cross_attention_layers": len(_cross_queries(state)),
+        "cross_attention_layers": len(_cross_keys(state)),
         "vision_config": {**_vision_config(state, width, tokens), "layer_norm_eps": 1e-5, "hidden_act": "quick_gelu"},
         "text_config": _text_config(state),
     }
 
 
+def _empty_blip(sizes: dict[str, Any]) -> torch.nn.Module:
+    from transformers import BlipConfig, BlipForImageTextRetrieval
+
+    return BlipForImageTextRetrieval(BlipConfig(**sizes))
+
+
+def _empty_albef(sizes: dict[str, Any]) -> torch.nn.Module:
+    from pnp_core.backbones.albef import AlbefConfig, AlbefForImageTextRetrieval
+
+    return AlbefForImageTextRetrieval(AlbefConfig(**sizes))
+
+
+def _empty_mplug(sizes: dict[str, Any]) -> torch.nn.Module:
+    from pnp_core.backbones.mplug import MplugConfig, MplugForImageTextRetrieval
+
+    return MplugForImageTextRetrieval(MplugConfig(**sizes))
+
+
 LAYOUTS = {
-    "blip": Layout(_TRAINING, (*_VIT, *_BERT), _finish_blip),
-    "albef": Layout({**_TRAINING, **_CONTRAST}, (*_VIT, *_BERT), _finish_albef),
+    "blip": Layout(_TRAINING, (*_VIT, *_BERT), _finish_blip, _empty_blip),
+    "albef": Layout({**_TRAINING, **_CONTRAST}, (*_VIT, *_BERT), _finish_albef, _empty_albef),
     "mplug": Layout(
         {
             **_TRAINING,
             **_CONTRAST,
             "CLIP's text side": r"^visual_encoder\.(?!visual\.)",
             "CLIP's projection": r"^visual_encoder\.visual\.proj$",
+            "layers of the fusion encoder that never run": _unused_fusion,
         },
         (*_CLIP, *_BERT, (r"^visn_fc\.", "vision_projection."), (r"^visn_layer_norm\.", "vision_norm.")),
         _finish_mplug,
+        _empty_mplug,
     ),
 }
 
@@ -206,20 +236,18 @@ def convert_weights(file: Path, backbone: str, tokenizer: str, out: Path) -> Con
         UsageError: no such backbone, or `out` is there.
         CheckpointError: the file cannot be read or is of another model; the vocabulary is not to be had.
     """
-    layout = _layout(backbone)
+    layout = LAYOUTS.get(backbone_card(backbone).name)
+    if layout is None:
+        raise UsageError(f"weights of {backbone} are published as they are read: give their hub id or folder")
     if out.exists():
         raise UsageError(f"'{out}' is there already; name a new folder")
-    state, dropped = _rename(_tensors(file), layout)
-    if "itm_head.weight" not in state:
-        raise CheckpointError(
-            f"'{file}' has no image-text-matching head (itm_head), which salience is the gradient of; "
-            f"take a pre-trained or a retrieval release of {backbone_card(backbone).title}"
-        )
+    tensors = _tensors(file)
     try:
-        config = layout.finish(state)
-    except (KeyError, StopIteration, ValueError) as error:
-        raise CheckpointError(f"'{file}' is no {backbone} model: it lacks {error or 'cross-attention'}") from error
-    _check(file, backbone, config, state)
+        state, dropped = _rename(tensors, layout)
+        config = _configure(state, layout)
+        _check(layout, config, state)
+    except CheckpointError as error:
+        raise CheckpointError(f"'{file}' is no {backbone} model as released: {error}") from error
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as place:
         folder = Path(place) / "checkpoint"
@@ -228,15 +256,6 @@ def convert_weights(file: Path, backbone: str, tokenizer: str, out: Path) -> Con
         _save(state, folder)
         shutil.move(folder, out)
     return Conversion(out, len(state), dropped)
-
-
-def _layout(backbone: str) -> Layout:
-    if backbone in LAYOUTS:
-        return LAYOUTS[backbone]
-    if backbone in backbone_names():
-        raise UsageError(f"weights of {backbone} are published as they are read: give their hub id or folder")
-    backbone_card(backbone)
-    raise AssertionError
 
 
 def _tensors(file: Path) -> State:
@@ -257,8 +276,9 @@ def _tensors(file: Path) -> State:
 def _rename(state: State, layout: Layout) -> tuple[State, dict[str, int]]:
     kept: State = {}
     dropped: Counter[str] = Counter()
+    drop = {why: pattern(state) if callable(pattern) else pattern for why, pattern in layout.drop.items()}
     for name, tensor in state.items():
-        reason = next((why for why, pattern in layout.drop.items() if re.search(pattern, name)), None)
+        reason = next((why for why, pattern in drop.items() if re.search(pattern, name)), None)
         if reason:
             dropped[reason] += 1
             continue
@@ -268,10 +288,22 @@ def _rename(state: State, layout: Layout) -> tuple[State, dict[str, int]]:
     return kept, dict(dropped)
 
 
-def _check(file: Path, backbone: str, config: dict[str, Any], state: State) -> None:
+def _configure(state: State, layout: Layout) -> dict[str, Any]:
+    if "itm_head.weight" not in state:
+        raise CheckpointError(
+            "it has no image-text-matching head (itm_head), which salience is the gradient of; take a pre-trained "
+            "release or one for retrieval"
+        )
+    try:
+        return layout.finish(state)
+    except KeyError as error:
+        raise CheckpointError(f"it has no tensor {error}") from error
+
+
+def _check(layout: Layout, config: dict[str, Any], state: State) -> None:
     """Every tensor of the model has to be there, in its shape, and no other."""
     with torch.device("meta"):
-        expected = {name: tensor.shape for name, tensor in _empty_model(backbone, config).state_dict().items()}
+        expected = {name: tensor.shape for name, tensor in layout.empty(_sizes(config)).state_dict().items()}
     found = {
         "missing": [name for name in expected if name not in state],
         "not known": [name for name in state if name not in expected],
@@ -279,21 +311,7 @@ def _check(file: Path, backbone: str, config: dict[str, Any], state: State) -> N
     }
     wrong = [f"{len(names)} {what} ({', '.join(sorted(names)[:3])} ...)" for what, names in found.items() if names]
     if wrong:
-        raise CheckpointError(f"'{file}' is no {backbone} model as released: tensors {'; '.join(wrong)}")
-
-
-def _empty_model(backbone: str, config: dict[str, Any]) -> torch.nn.Module:
-    if backbone == "blip":
-        from transformers import BlipConfig, BlipForImageTextRetrieval
-
-        return BlipForImageTextRetrieval(BlipConfig(**_sizes(config)))
-    if backbone == "albef":
-        from pnp_core.backbones.albef import AlbefConfig, AlbefForImageTextRetrieval
-
-        return AlbefForImageTextRetrieval(AlbefConfig(**_sizes(config)))
-    from pnp_core.backbones.mplug import MplugConfig, MplugForImageTextRetrieval
-
-    return MplugForImageTextRetrieval(MplugConfig(**_sizes(config)))
+        raise CheckpointError(f"tensors {'; '.join(wrong)}")
 
 
 def _sizes(config: dict[str, Any]) -> dict[str, Any]:

@@ -40,7 +40,8 @@ class Diagnosis:
     """What `pnp-ovss doctor` says.
 
     Attributes:
-        problem: why the weights are not at hand or cannot be loaded, None when they can.
+        problem: why the weights are not at hand, or cannot be used like this; None when they can.
+        folder: where they are, None when they are not at hand.
         expected: from the published model's size and this device's speed at matrix products; None of the bundled one.
         measured: by one picture, when the weights are at hand.
     """
@@ -143,7 +144,7 @@ def operations(card: BackboneCard, sides: tuple[int, int]) -> float:
     above = card.layers - 1 - card.layer
     keys_and_values = 4 * tokens * width * shape.text_width
     cross = (card.layers + 2 * above) * keys_and_values
-    if card.name == "bridgetower":  # its cross-modal layers carry the image along, but for the last one
+    if shape.carries_image:  # but for the last layer
         cross += (card.layers - 1 + 2 * max(above - 1, 0)) * block
     return forward + cross
 
@@ -152,5 +153,5 @@ def expect(card: BackboneCard, sides: tuple[int, int], rate: float) -> Cost:
     """Cost of the published model, float32, on a device with this rate of operations per second."""
     tokens = 1 + sides[0] // card.patch_size * (sides[1] // card.patch_size)
     weights = card.shape.parameters * 1e6 * 4
-    kept = tokens * card.shape.vision_width * 4 * (12 + 8 * card.layers * (card.name == "bridgetower"))
+    kept = tokens * card.shape.vision_width * 4 * (12 + 8 * card.layers * card.shape.carries_image)
     return Cost(operations(card, sides) / (REACHED * rate), (weights + kept) / 1e9 + 0.5)

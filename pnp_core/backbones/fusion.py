@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from pnp_core.backbones.attention import cross_probabilities, hide_padding, read
 from pnp_core.backbones.base import Match
-from pnp_core.backbones.loading import grid_of
+from pnp_core.backbones.loading import encode, grid_of
 from pnp_core.config import BackboneConfig
 from pnp_core.prompts import EncodedText
 
@@ -98,12 +98,7 @@ class FusionModel:
 
     def tokenize(self, text: str) -> EncodedText:
         """Encode a caption."""
-        encoded = self._tokenizer(text, return_offsets_mapping=True, truncation=False, verbose=False)
-        ids = list(encoded["input_ids"])
-        unknown = [i == self._tokenizer.unk_token_id for i in ids]
-        if self._first_token is not None:
-            ids[0] = self._first_token
-        return EncodedText(ids, [tuple(o) for o in encoded["offset_mapping"]], unknown)
+        return encode(self._tokenizer, text, self._first_token)
 
     @torch.no_grad()
     def encode_image(self, pixels: Float[torch.Tensor, "B 3 H W"]) -> Float[torch.Tensor, "B P1 D"]:

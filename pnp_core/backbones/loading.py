@@ -12,6 +12,7 @@ from transformers.utils import logging
 from pnp_core.backbones.checkpoint import SAFETENSORS
 from pnp_core.config import BackboneConfig
 from pnp_core.errors import CheckpointError
+from pnp_core.prompts import EncodedText
 
 
 def load_pretrained(kind: type[PreTrainedModel], folder: Path) -> tuple[Any, Any]:
@@ -31,7 +32,9 @@ def load_pretrained(kind: type[PreTrainedModel], folder: Path) -> tuple[Any, Any
             local_files_only=True,
             output_loading_info=True,
         )
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, use_fast=True)
+        # Without the configuration it would look for one by itself, and warn of models transformers does not know.
+        config = loaded[0].config
+        tokenizer = AutoTokenizer.from_pretrained(folder, config=config, local_files_only=True, use_fast=True)
     except Exception as error:  # transformers wraps nearly anything: shapes, JSON, tokenizers
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise CheckpointError(f"checkpoint '{folder}' cannot be loaded: {reason}") from error
@@ -40,6 +43,16 @@ def load_pretrained(kind: type[PreTrainedModel], folder: Path) -> tuple[Any, Any
     if lost:
         raise CheckpointError(f"checkpoint '{folder}' lacks weights: {', '.join(lost[:3])} ...")
     return model.requires_grad_(False).eval(), tokenizer
+
+
+def encode(tokenizer: Any, text: str, first: int | None = None) -> EncodedText:
+    """A caption's tokens with the characters they stand for; `first` takes the place of the first one."""
+    encoded = tokenizer(text, return_offsets_mapping=True, truncation=False, verbose=False)
+    ids = list(encoded["input_ids"])
+    unknown = [i == tokenizer.unk_token_id for i in ids]
+    if first is not None:
+        ids[0] = first
+    return EncodedText(ids, [tuple(o) for o in encoded["offset_mapping"]], unknown)
 
 
 def grid_of(config: BackboneConfig, patch_size: int) -> tuple[int, int]:

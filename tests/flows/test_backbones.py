@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
 from flows.cli import app
@@ -98,7 +99,35 @@ def test_layer_the_model_does_not_have_is_one_line(checkpoint, pictures, tmp_pat
     settings.write_text(yaml.safe_dump({"salience": {"backbone": {"heads": None}}}))
     arguments = [str(pictures), "--classes", "car", "--out", str(tmp_path / "out"), "--config", str(settings)]
     done = call("label", *arguments, *options, code=2)
-    assert "layer 5 is out of range: the model has layers 0 to" in done.stderr
+    last = 2 if name == "blip" else 1
+    assert f"layer 5 is out of range: the model has layers 0 to {last}" in done.stderr
+    done = call("label", *arguments, *options[:-1], str(last), code=2)
+    assert f"layer {last} is the last one: its salience is zero" in done.stderr
+
+
+def test_tune_finds_layers_that_are_there(checkpoint, pictures, tmp_path, prefect_server):
+    name, folder = checkpoint
+    out, settings = tmp_path / "out", tmp_path / "rest.yaml"
+    rest = {"salience": {"backbone": {"heads": None}}, "reward": {"clip": {"model": "tiny"}}}
+    settings.write_text(yaml.safe_dump(rest))
+    options = ["--backbone", name, "--checkpoint", folder, "--image-size", "48", "--config", str(settings)]
+    own = ["--data", str(pictures), "--classes", "car,ice cream", "--candidates", "vocabulary"]
+    call("tune", "folder", *own, *options, "--trials", "3", "--images", "2", "--out", str(out))
+    best = yaml.safe_load((out / "best.yaml").read_text())["salience"]
+    assert best["layer"] < (2 if name == "blip" else 1)
+
+
+def test_picture_may_be_squashed_to_a_rectangle(checkpoint, pictures, tmp_path, prefect_server):
+    name, folder = checkpoint
+    out, settings = tmp_path / "out", tmp_path / "rest.yaml"
+    backbone = {"name": name, "checkpoint": folder, "image_size": [48, 96], "heads": None}
+    salience = {"backbone": backbone, "dropout": {"amount": 2}, "layer": 0, "head": 0}
+    settings.write_text(yaml.safe_dump({"salience": {**salience, "candidates": {"source": "vocabulary"}}}))
+    call("label", str(pictures), "--classes", "car,ice cream", "--out", str(out), "--config", str(settings))
+    (maps,) = (out / "salience").glob("*/*.safetensors")
+    shapes = {tensor.shape for tensor in load_file(maps).values()}
+    patch = 8
+    assert shapes == {(4, 2, 48 // patch, 96 // patch)}
 
 
 def test_backbones_lists_all_with_their_facts():

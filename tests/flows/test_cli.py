@@ -55,7 +55,11 @@ def test_unknown_preset(pictures, tmp_path):
 
 
 def test_unknown_backbone(pictures, tmp_path):
-    refused(label(pictures, tmp_path, "--backbone", "clop"), 2, "unknown backbone 'clop'; available: blip")
+    refused(
+        label(pictures, tmp_path, "--backbone", "clop"),
+        2,
+        "unknown backbone 'clop'; available: albef, blip, bridgetower, mplug",
+    )
 
 
 def test_unknown_crf(pictures, tmp_path):

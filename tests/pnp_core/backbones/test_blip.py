@@ -52,6 +52,14 @@ def test_fused_and_plain_attention_give_the_same_image_tokens(backbone, pixels, 
     torch.testing.assert_close(backbone.encode_image(pixels), plain, rtol=1e-5, atol=1e-5)
 
 
+def test_norms_of_the_image_encoder_are_those_of_training_whatever_config_says(random_blip, backbone, pixels, tmp_path):
+    copy = copy_of(random_blip, tmp_path)
+    edit_config(copy, lambda c: c["vision_config"].pop("layer_norm_eps"))
+    config = BackboneConfig(checkpoint=str(copy), image_size=48)
+    silent = load_backbone(config, locate_checkpoint(config), "cpu")
+    assert torch.equal(silent.encode_image(pixels), backbone.encode_image(pixels))
+
+
 def test_first_token_of_a_caption_becomes_enc(backbone):
     ids = backbone.tokenize("A picture of car").ids
     assert backbone._tokenizer.convert_ids_to_tokens(ids)[0] == "[ENC]"

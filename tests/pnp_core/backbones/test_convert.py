@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 import torch
@@ -70,9 +71,9 @@ def test_every_tensor_is_accounted_for(tmp_path, model, vocabulary):
     done = convert(tmp_path, model, {"model": state}, vocabulary)
     assert {"momentum copies", "training queues", "temperature"} <= set(done.dropped)
     assert done.dropped["training queues"] == 3
-    gone = {"blip": 0, "albef": 1, "mplug": 0}[model]  # token types, folded into the positions
-    if model != "mplug":  # there two things more happen: queries, keys and values are split, unused layers are left
-        assert done.kept + gone + sum(done.dropped.values()) == len(state)
+    gone = {"blip": 0, "albef": 1, "mplug": 1}[model]  # token types, folded into the positions
+    made = sum(2 for name in state if "in_proj_" in name and "_m." not in name)  # queries, keys and values apart
+    assert done.kept - made + gone + sum(done.dropped.values()) == len(state)
     config = json.loads((done.folder / "config.json").read_text())
     assert config["model_type"] == model
     assert config["text_config"]["num_attention_heads"] == 12
@@ -87,13 +88,13 @@ def test_release_without_match_head_says_so(tmp_path, model, vocabulary):
 
 def test_missing_and_unknown_tensors_are_named(tmp_path, model, vocabulary):
     state = random_state(model)
-    lost = next(name for name in state if name.endswith("output.LayerNorm.bias") and "fusion" not in name)
+    lost = next(name for name in state if name.endswith("output.LayerNorm.bias"))
     del state[lost]
-    state["surprise.weight"] = torch.zeros(3)
+    state["surprise.weight"] = state["fusion_encoder.surprise"] = torch.zeros(3)
     state["itm_head.bias"] = torch.zeros(5)
     said = refused(tmp_path, model, {"model": state}, vocabulary)
     assert f"1 missing ({lost.replace('bert.', '')} ...)" in said
-    assert "1 not known (surprise.weight ...)" in said
+    assert "2 not known (fusion_encoder.surprise, surprise.weight ...)" in said
     assert "1 of another shape (itm_head.bias ...)" in said
 
 
@@ -103,8 +104,30 @@ def test_file_without_tensors_is_refused(tmp_path, content, vocabulary):
 
 
 def test_file_of_another_model_is_refused(tmp_path, vocabulary):
-    assert "is no mplug model" in refused(tmp_path, "mplug", {"model": random_state("albef")}, vocabulary)
-    assert "is no blip model" in refused(tmp_path, "blip", {"itm_head.weight": torch.zeros(2, 48)}, vocabulary)
+    said = refused(tmp_path, "mplug", {"model": random_state("albef")}, vocabulary)
+    assert "is no mplug model as released: it has no tensor 'vision_model.embeddings.position" in said
+    said = refused(tmp_path, "blip", {"itm_head.weight": torch.zeros(2, 48)}, vocabulary)
+    assert "is no blip model as released: it has no tensor 'vision_model." in said
+    state = {n: t for n, t in random_state("albef").items() if "crossattention" not in n}
+    assert "it has no cross-attention" in refused(tmp_path, "albef", {"model": state}, vocabulary)
+
+
+def test_pretrained_mplug_with_language_models_around_its_encoders_is_read_too(tmp_path, vocabulary):
+    state = random_state("mplug")
+    wrapped = {re.sub(r"^((text|fusion)_encoder)\.", r"\1.bert.", name): tensor for name, tensor in state.items()}
+    heads = {f"{kind}_encoder.cls.predictions.bias": torch.zeros(5) for kind in ("text", "fusion")}
+    done = convert(tmp_path, "mplug", {"module": {**wrapped, **heads}}, vocabulary)
+    assert done.dropped["language-model heads and decoders"] == 2
+    assert done.dropped["layers of the fusion encoder that never run"] == 57
+    found, expected = logit_of_both(tmp_path, "mplug", state)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_half_precision_files_are_read(tmp_path, model, vocabulary):
+    state = {n: t.half() if t.is_floating_point() else t for n, t in random_state(model).items()}
+    convert(tmp_path, model, {"module": state}, vocabulary)
+    found, expected = logit_of_both(tmp_path, model, state)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_file_that_is_none_is_refused(tmp_path, vocabulary):
