@@ -72,7 +72,7 @@ def convert_weights(
 
     from flows.cli.console import show_conversion
 
-    with one_line_errors(debug):
+    with one_line_errors(debug, kept="nothing was made"):
         from pnp_core.backbones.convert import convert_weights
 
         done = convert_weights(file, backbone, tokenizer, out)

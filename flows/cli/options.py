@@ -144,6 +144,7 @@ def build(model: type[SomeConfig], values: dict[str, Any]) -> SomeConfig:
         return model.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
+        # Of a value that may be of several types, pydantic names the type too.
+        place = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("constrained-", "tuple[")))
         message = first["msg"].removeprefix("Value error, ")
         raise UsageError(f"configuration: {place + ': ' if place else ''}{message}") from error

@@ -39,8 +39,8 @@ def fail(error: PnpError, debug: bool) -> NoReturn:
 
 
 @contextmanager
-def one_line_errors(debug: bool) -> Iterator[None]:
-    """Whatever goes wrong, a user gets one line; --debug shows the rest."""
+def one_line_errors(debug: bool, kept: str = "what is done is kept, the same command continues") -> Iterator[None]:
+    """Whatever goes wrong, a user gets one line; --debug shows the rest. `kept` is said when it was stopped."""
     try:
         yield
     except typer.Exit:
@@ -48,7 +48,7 @@ def one_line_errors(debug: bool) -> Iterator[None]:
     except KeyboardInterrupt as interruption:
         from flows.cli.console import errors
 
-        errors.print("[yellow]stopped[/]: what is done is kept, the same command continues", soft_wrap=True)
+        errors.print(f"[yellow]stopped[/]: {kept}", soft_wrap=True)
         raise typer.Exit(143 if isinstance(interruption, Terminated) else 130) from interruption
     except PnpError as error:
         fail(error, debug)

@@ -38,7 +38,9 @@ def resolve_device(device: str) -> torch.device:
         resolved = torch.device(device)
         torch.empty(0, device=resolved)
     except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"device '{device}' is not available: {str(error).splitlines()[0]}") from error
+        reason = str(error).splitlines()[0]
+        reason = reason if len(reason) < 120 else reason[:100].rsplit(" ", 1)[0] + " ..."
+        raise UsageError(f"device '{device}' is not available: {reason}") from error
     return resolved
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -168,23 +169,15 @@ def read_pickled(file: Path) -> Any:
     """
     import torch
 
-    try:
+    with suppress(Exception):  # files written by torch before 1.6 cannot be mapped into memory
         return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    except RuntimeError:  # written by torch before 1.6: not to be mapped into memory
-        pass
-    except Exception as error:
-        raise _unreadable(file, error) from error
     try:
         return torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise _unreadable(file, error) from error
-
-
-def _unreadable(file: Path, error: Exception) -> CheckpointError:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-    return CheckpointError(
-        f"'{file}' is no file of weights alone: {reason} (only tensors are read from pickled files, never code)"
-    )
+    except Exception as error:  # torch raises many types
+        raise CheckpointError(
+            f"'{file}' is no file of weights alone: incomplete, damaged, or with more in it than tensors "
+            f"(code in pickled files is never run)"
+        ) from error
 
 
 def _digest(folder: Path, weights: Path) -> str:

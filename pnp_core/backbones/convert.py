@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from pnp_core.backbones.cards import backbone_card
-from pnp_core.backbones.checkpoint import SAFETENSORS, read_pickled
+from pnp_core.backbones.checkpoint import SAFETENSORS, is_offline, read_pickled
 from pnp_core.errors import CheckpointError, UsageError
 
 State = dict[str, torch.Tensor]
@@ -241,14 +241,22 @@ def convert_weights(file: Path, backbone: str, tokenizer: str, out: Path) -> Con
         raise UsageError(f"weights of {backbone} are published as they are read: give their hub id or folder")
     if out.exists():
         raise UsageError(f"'{out}' is there already; name a new folder")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot make '{out}': {error.strerror}") from error
     tensors = _tensors(file)
+    looks = _looks_like(tensors)
+    if looks != backbone:
+        raise CheckpointError(
+            f"'{file}' looks like {backbone_card(looks).title}, not {backbone}: give --backbone {looks}"
+        )
     try:
         state, dropped = _rename(tensors, layout)
         config = _configure(state, layout)
         _check(layout, config, state)
     except CheckpointError as error:
         raise CheckpointError(f"'{file}' is no {backbone} model as released: {error}") from error
-    out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as place:
         folder = Path(place) / "checkpoint"
         _save_tokenizer(backbone, tokenizer, config["text_config"]["vocab_size"], folder)
@@ -259,6 +267,8 @@ def convert_weights(file: Path, backbone: str, tokenizer: str, out: Path) -> Con
 
 
 def _tensors(file: Path) -> State:
+    if file.is_dir():
+        raise CheckpointError(f"'{file}' is a folder; a checkpoint folder needs no conversion, give it as --checkpoint")
     if not file.is_file():
         raise CheckpointError(f"there is no file '{file}'")
     loaded: Any = read_pickled(file)
@@ -271,6 +281,14 @@ def _tensors(file: Path) -> State:
     if all(name.startswith("module.") for name in state):
         state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
     return state
+
+
+def _looks_like(state: State) -> str:
+    """Whose tensors these are, by names that the others do not have."""
+    if any(name.startswith(("fusion_encoder.", "visual_encoder.visual.")) for name in state):
+        return "mplug"
+    types = ("text_encoder.embeddings.token_type", "text_encoder.bert.")
+    return "albef" if any(name.startswith(types) for name in state) else "blip"
 
 
 def _rename(state: State, layout: Layout) -> tuple[State, dict[str, int]]:
@@ -318,31 +336,45 @@ def _sizes(config: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key != "model_type"}
 
 
+_SPECIALS = {"[PAD]": 0, "[UNK]": 100, "[CLS]": 101, "[SEP]": 102}
+
+
 def _save_tokenizer(backbone: str, source: str, words: int, folder: Path) -> None:
     from transformers import BertTokenizer
 
-    place = Path(source).expanduser()
-    try:
-        if place.exists():
-            tokenizer: Any = BertTokenizer(str(place / "vocab.txt" if place.is_dir() else place))
-        else:
-            tokenizer = BertTokenizer.from_pretrained(source)
-    except Exception as error:  # transformers and the hub raise many types
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(
-            f"the vocabulary '{source}' is not to be had ({reason}); give --tokenizer a vocab.txt of bert-base-uncased"
-        ) from error
+    tokenizer: Any = BertTokenizer(str(_vocabulary(source)))
     if backbone == "blip":
         tokenizer.add_special_tokens({"bos_token": "[DEC]", "additional_special_tokens": ["[ENC]"]})
-    if len(tokenizer) != words:  # transformers makes an empty one when it finds no file
+    known = tokenizer.get_vocab()
+    if len(tokenizer) != words or any(known.get(word) != number for word, number in _SPECIALS.items()):
         raise CheckpointError(
-            f"the vocabulary '{source}' makes {len(tokenizer)} words, the model has {words}; "
-            f"give --tokenizer a vocab.txt of bert-base-uncased"
+            f"the vocabulary '{source}' ({len(tokenizer)} words, {words} needed) is not the one of bert-base-uncased; "
+            f"give its vocab.txt as --tokenizer"
         )
     tokenizer.save_pretrained(folder)
+
+
+def _vocabulary(source: str) -> Path:
+    """The file with one word per line."""
+    place = Path(source).expanduser()
+    place = place / "vocab.txt" if place.is_dir() else place
+    if place.is_file():
+        return place
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(source, "vocab.txt"))
+    except Exception as error:  # the hub client raises many types: offline, missing, DNS ...
+        offline = " (HF_HUB_OFFLINE is set)" if is_offline() else ""
+        raise CheckpointError(
+            f"the vocabulary '{source}' is no file, and not to be had from the hub{offline}; "
+            f"give --tokenizer a vocab.txt of bert-base-uncased"
+        ) from error
 
 
 def _save(state: State, folder: Path) -> None:
     from safetensors.torch import save_file
 
-    save_file({k: v.contiguous().clone() for k, v in state.items()}, folder / SAFETENSORS, metadata={"format": "pt"})
+    file = folder / SAFETENSORS
+    save_file({k: v.contiguous().clone() for k, v in state.items()}, file, metadata={"format": "pt"})
+    file.chmod((folder / "config.json").stat().st_mode)  # it was made for its owner alone

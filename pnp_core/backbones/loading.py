@@ -63,5 +63,9 @@ def grid_of(config: BackboneConfig, patch_size: int) -> tuple[int, int]:
     """
     for side in config.sides:
         if side % patch_size:
-            raise CheckpointError(f"image_size {side} is not a multiple of the model's patch size {patch_size}")
+            below = max(side // patch_size, 1) * patch_size
+            raise CheckpointError(
+                f"image_size {side} is not a multiple of the model's patch size {patch_size}: "
+                f"take {below} or {below + patch_size}"
+            )
     return config.sides[0] // patch_size, config.sides[1] // patch_size

@@ -161,6 +161,14 @@ def test_doctor_says_what_is_missing_and_what_it_would_cost(monkeypatch):
     assert found["expected"]["memory_gb"] > 3.4
 
 
+def test_doctor_tells_weights_that_are_not_there_from_a_size_that_does_not_fit(checkpoint):
+    name, folder = checkpoint
+    done = call("doctor", "--backbone", name, "--checkpoint", folder, "--image-size", "50", code=1)
+    said = " ".join(done.stdout.split())
+    assert "at hand, but not to be used like this" in said
+    assert "is not a multiple of the model's patch size 8: take 48 or 56" in said
+
+
 def test_authors_file_is_converted_by_the_command(tmp_path):
     torch.save({"model": random_state("albef")}, tmp_path / "flickr30k.pth")
     options = ["--backbone", "albef", "--out", str(tmp_path / "albef")]
@@ -178,7 +186,7 @@ def test_authors_file_is_converted_by_the_command(tmp_path):
     [
         (["doctor", "--backbone", "blib"], "unknown backbone 'blib'; did you mean 'blip'?"),
         (["doctor", "--device", "warp"], "device 'warp' is not available"),
-        (["doctor", "--image-size", "3"], "image_size"),
+        (["doctor", "--image-size", "0"], "image_size: Input should be greater than or equal to 16"),
         (["convert-weights", "x.pth", "--backbone", "albe", "--out", "y"], "did you mean 'albef'?"),
         (["convert-weights", "x.pth", "--backbone", "bridgetower", "--out", "y"], "published as they are read"),
         (["label", ".", "--classes", "car", "--out", "y", "--backbone", "blib"], "did you mean 'blip'?"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -76,6 +77,9 @@ def test_every_tensor_is_accounted_for(tmp_path, model, vocabulary):
     assert done.kept - made + gone + sum(done.dropped.values()) == len(state)
     config = json.loads((done.folder / "config.json").read_text())
     assert config["model_type"] == model
+    assert {f.stat().st_mode & 0o777 for f in done.folder.iterdir()} == {
+        (tmp_path / "released.pth").stat().st_mode & 0o777
+    }
     assert config["text_config"]["num_attention_heads"] == 12
     assert config["vision_config"]["num_attention_heads"] == 2
     assert sorted(f.name for f in tmp_path.iterdir()) == ["out", "released.pth", "vocabulary"]
@@ -90,11 +94,12 @@ def test_missing_and_unknown_tensors_are_named(tmp_path, model, vocabulary):
     state = random_state(model)
     lost = next(name for name in state if name.endswith("output.LayerNorm.bias"))
     del state[lost]
-    state["surprise.weight"] = state["fusion_encoder.surprise"] = torch.zeros(3)
+    odd = "fusion_encoder.surprise" if model == "mplug" else "text_encoder.surprise"
+    state["a.surprise"] = state[odd] = torch.zeros(3)
     state["itm_head.bias"] = torch.zeros(5)
     said = refused(tmp_path, model, {"model": state}, vocabulary)
     assert f"1 missing ({lost.replace('bert.', '')} ...)" in said
-    assert "2 not known (fusion_encoder.surprise, surprise.weight ...)" in said
+    assert f"2 not known (a.surprise, {odd} ...)" in said
     assert "1 of another shape (itm_head.bias ...)" in said
 
 
@@ -103,9 +108,14 @@ def test_file_without_tensors_is_refused(tmp_path, content, vocabulary):
     assert "holds no tensors by name" in refused(tmp_path, "blip", content, vocabulary)
 
 
-def test_file_of_another_model_is_refused(tmp_path, vocabulary):
-    said = refused(tmp_path, "mplug", {"model": random_state("albef")}, vocabulary)
-    assert "is no mplug model as released: it has no tensor 'vision_model.embeddings.position" in said
+@pytest.mark.parametrize("other", MODELS)
+def test_file_of_another_model_is_told_apart(tmp_path, model, other, vocabulary):
+    if other != model:
+        said = refused(tmp_path, model, {"model": random_state(other)}, vocabulary)
+        assert said.endswith(f", not {model}: give --backbone {other}")
+
+
+def test_what_a_file_lacks_is_named(tmp_path, vocabulary):
     said = refused(tmp_path, "blip", {"itm_head.weight": torch.zeros(2, 48)}, vocabulary)
     assert "is no blip model as released: it has no tensor 'vision_model." in said
     state = {n: t for n, t in random_state("albef").items() if "crossattention" not in n}
@@ -132,7 +142,9 @@ def test_half_precision_files_are_read(tmp_path, model, vocabulary):
 
 def test_file_that_is_none_is_refused(tmp_path, vocabulary):
     (tmp_path / "junk.pth").write_bytes(b"junk" * 99)
-    for name, says in (("junk.pth", "is no file of weights alone"), ("gone.pth", "there is no file")):
+    (tmp_path / "folder.pth").mkdir()
+    cases = {"junk.pth": "is no file of weights alone", "gone.pth": "there is no file", "folder.pth": "is a folder"}
+    for name, says in cases.items():
         with pytest.raises(CheckpointError, match=says):
             convert_weights(tmp_path / name, "blip", vocabulary, tmp_path / "out")
 
@@ -150,7 +162,16 @@ def test_bridgetower_needs_no_conversion(tmp_path, vocabulary):
 
 def test_vocabulary_that_is_not_to_be_had_is_one_clear_line(tmp_path):
     said = refused(tmp_path, "albef", {"model": random_state("albef")}, "no/where")
+    assert "'no/where' is no file, and not to be had from the hub (HF_HUB_OFFLINE is set)" in said
     assert "give --tokenizer a vocab.txt of bert-base-uncased" in said
+
+
+def test_another_vocabulary_is_refused(tmp_path, vocabulary):
+    words = (Path(vocabulary) / "vocab.txt").read_text().splitlines()
+    for other in (words[::-1], words[:-1]):
+        (tmp_path / "other.txt").write_text("\n".join(other) + "\n")
+        said = refused(tmp_path, "albef", {"model": random_state("albef")}, str(tmp_path / "other.txt"))
+        assert "is not the one of bert-base-uncased" in said
 
 
 def test_file_of_weights_given_as_checkpoint_says_how_to_convert_it(tmp_path):
