@@ -112,7 +112,6 @@ def test_full_disk_is_one_clear_line_and_a_later_run_resumes(disk):
     assert json.loads(result)["labelled"] == 24
 
 
-@pytest.mark.ops
 def test_read_only_output_is_one_clear_line(disk):
     done = in_small_memory_disk(f'mount -o remount,ro "$DISK"; {COMMAND} --out "$DISK/run"; echo "end $?"', disk)
     assert done.stdout == "end 1\n"
@@ -125,7 +124,7 @@ def test_read_only_output_is_one_clear_line(disk):
     [
         (signal.SIGTERM, False, 143),
         pytest.param(signal.SIGINT, True, 130, marks=pytest.mark.ops),
-        pytest.param(signal.SIGKILL, False, -signal.SIGKILL, marks=pytest.mark.ops),
+        (signal.SIGKILL, False, -signal.SIGKILL),
     ],
 )
 def test_stopped_command_leaves_no_process_and_no_half_file(tmp_path, sign, to_group, code):
