@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -206,6 +207,13 @@ def _comparison_table(found: dict[str, Any]) -> Table:
     figures = (_shown(found[name]) for name in ("miou_chosen", "miou_best", "miou_median"))
     table.add_row(*figures, "-" if rank is None else f"{rank:+.2f}")
     return table
+
+
+def list_cards(cards: Sequence[Any], show: Callable[[Any, Console], None], as_json: bool) -> None:
+    """Print cards for people; with `as_json` those go to standard error, and the facts to standard output."""
+    show(cards, Console(stderr=as_json))
+    if as_json:
+        print(json.dumps([card.model_dump(mode="json") for card in cards], ensure_ascii=False))
 
 
 def show_cards(cards: Sequence[DatasetCard], console: Console) -> None:

@@ -13,15 +13,10 @@ from flows.cli.running import one_line_errors
 
 def datasets(as_json: JsonOption = False) -> None:
     """List the dataset cards."""
-    from rich.console import Console
-
-    from flows.cli.console import show_cards
+    from flows.cli.console import list_cards, show_cards
     from pnp_core.cards import available_cards, load_card
 
-    cards = [load_card(name) for name in available_cards()]
-    show_cards(cards, Console(stderr=as_json))
-    if as_json:
-        print(json.dumps([card.model_dump(mode="json") for card in cards], ensure_ascii=False))
+    list_cards([load_card(name) for name in available_cards()], show_cards, as_json)
 
 
 def check(

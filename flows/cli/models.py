@@ -15,15 +15,10 @@ from flows.cli.running import one_line_errors
 
 def backbones(as_json: JsonOption = False) -> None:
     """List the vision-language models, their layers and heads, and where their weights are."""
-    from rich.console import Console
-
-    from flows.cli.console import show_backbones
+    from flows.cli.console import list_cards, show_backbones
     from pnp_core.backbones.cards import backbone_card, backbone_names
 
-    cards = [backbone_card(name) for name in backbone_names()]
-    show_backbones(cards, Console(stderr=as_json))
-    if as_json:
-        print(json.dumps([card.model_dump(mode="json") for card in cards], ensure_ascii=False))
+    list_cards([backbone_card(name) for name in backbone_names()], show_backbones, as_json)
 
 
 def doctor(

@@ -141,18 +141,14 @@ class BridgeTower:
         lowest, last = min(layers, default=self.layers), self.layers - 1
         padding = hide_padding(mask)
         text_levels = self._text_levels(ids.flatten(0, 1), padding)
-        body, text, image = self._body, torch.empty(0), torch.empty(0)
+        body, text, image = self._body, None, None
         recorded: dict[int, torch.Tensor] = {}
         for number in range(self.layers):
             text_level = text_levels[number]
             image_level = image_tokens[:, number].repeat_interleave(captions, 0)
             with torch.set_grad_enabled(number >= lowest):
-                if number == 0:
-                    text = body.cross_modal_text_layernorm(text_level)
-                    image = body.cross_modal_image_layernorm(image_level)
-                else:
-                    text = _bridge(body.cross_modal_text_link_tower, number, text_level, text)
-                    image = _bridge(body.cross_modal_image_link_tower, number, image_level, image)
+                text = _join(body, "text", number, text_level, text)
+                image = _join(body, "image", number, image_level, image)
                 layer = body.cross_modal_text_layers[number]
                 hidden = _attend(layer.attention, text, text, padding)
                 probabilities = cross_probabilities(layer.crossattention.self, hidden, image)
@@ -177,9 +173,13 @@ class BridgeTower:
         return Match([recorded[i] for i in layers], logits[..., 1], itm)
 
 
-def _bridge(towers: Any, number: int, level: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
-    """What the uni-modal layer brings, joined with the cross-modal stream; the first layer has none."""
-    return (towers[number - 1] if isinstance(towers, torch.nn.ModuleList) else towers)(level, hidden, None)
+def _join(body: Any, side: str, number: int, level: torch.Tensor, stream: torch.Tensor | None) -> torch.Tensor:
+    """What a layer gets: what its bridge brings, joined with the cross-modal stream, which begins at the first one."""
+    if stream is None:
+        return getattr(body, f"cross_modal_{side}_layernorm")(level)
+    bridges = getattr(body, f"cross_modal_{side}_link_tower")
+    bridge = bridges[number - 1] if isinstance(bridges, torch.nn.ModuleList) else bridges  # layers may share one
+    return bridge(level, stream, None)
 
 
 def _attend(attention: Any, x: torch.Tensor, context: torch.Tensor, padding: torch.Tensor | None = None) -> Any:
