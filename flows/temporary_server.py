@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from time import monotonic, sleep
 
-STARTING = 120.0
-"""Seconds the server may take to answer, on a slow machine."""
+STARTING = 300.0
+"""Seconds the server may take to answer on a slow, busy machine; one that ends is noticed at once."""
 ENDING = 5.0
 """Seconds it has to end by itself."""
 

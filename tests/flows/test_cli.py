@@ -196,7 +196,7 @@ def environment(prefect_server) -> dict[str, str]:
 def command(arguments: list[str], environment: dict[str, str], cwd: Path) -> subprocess.CompletedProcess:
     return subprocess.run(
         [sys.executable, "-m", "flows.cli", *arguments],
-        env=environment, cwd=cwd, capture_output=True, text=True, timeout=200, check=False,
+        env=environment, cwd=cwd, capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
 
 

@@ -22,7 +22,7 @@ def environment(prefect_server) -> dict[str, str]:
 
 def run(out: Path, environment: dict[str, str]) -> dict:
     done = subprocess.run(
-        [*COMMAND, "--out", str(out)], env=environment, capture_output=True, text=True, timeout=240, check=False
+        [*COMMAND, "--out", str(out)], env=environment, capture_output=True, text=True, timeout=600, check=False
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
@@ -39,7 +39,7 @@ def kill_in(stage: str, out: Path, environment: dict[str, str]) -> dict[str, tup
     process = subprocess.Popen(
         [*COMMAND, "--out", str(out)], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + 300
     while not records(out, stage):
         assert process.poll() is None, "the command ended before it could be killed"
         assert time.monotonic() < deadline

@@ -26,7 +26,7 @@ from flows.stack import Stack, load_stack
 COMMAND = [sys.executable, "-m", "flows.cli"]
 
 
-def wait_for(condition: Callable[[], Any], what: str, seconds: float = 120) -> Any:
+def wait_for(condition: Callable[[], Any], what: str, seconds: float = 300) -> Any:
     """Poll until something is true, and return it."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
@@ -70,7 +70,7 @@ class RealStack:
     def call(self, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
         """A command to its end."""
         done = subprocess.run(
-            [*COMMAND, *arguments], env=self.environment, capture_output=True, text=True, timeout=300, check=False
+            [*COMMAND, *arguments], env=self.environment, capture_output=True, text=True, timeout=600, check=False
         )
         assert done.returncode == code, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}\n{self.logs()}"
         return done
@@ -141,7 +141,7 @@ class Beside:
 
     def finish(self) -> Path:
         """Wait for it; returns its run folder."""
-        _, said = self._process.communicate(timeout=300)
+        _, said = self._process.communicate(timeout=600)
         assert self._process.returncode == 0, said
         return self.out
 

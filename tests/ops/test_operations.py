@@ -90,7 +90,7 @@ def test_failed_run_is_told_to_the_webhook_and_fails_the_command(stack, tmp_path
     assert "ended as Failed" in done.stderr
     assert "cannot write" in done.stderr
     run = run_of(client, out)
-    (told,) = wait_for(lambda: stack.failures.received, "the webhook to be called", 60)
+    (told,) = wait_for(lambda: stack.failures.received, "the webhook to be called")
     assert (told["flow"], told["run"], told["state"]) == ("eval", "scenes-200", "Failed")
     assert "cannot write" in told["message"]
     assert str(run.id) in told["url"]
@@ -136,13 +136,13 @@ class Disturbed:
     def wait_for_shards(self, more: int) -> None:
         """Until so many more shards have salience; those before must be as they were."""
         number = len(records(self.out, "salience")) + more
-        wait_for(lambda: len(records(self.out, "salience")) >= number, f"{number} shards with salience", 150)
+        wait_for(lambda: len(records(self.out, "salience")) >= number, f"{number} shards with salience")
 
     def kill(self, processes: list[psutil.Process]) -> None:
         assert processes, "nothing to kill"
         for process in processes:
             process.send_signal(signal.SIGKILL)
-        psutil.wait_procs(processes, timeout=10)
+        psutil.wait_procs(processes, timeout=60)
         self.kept = {**self.kept, **records(self.out, "salience")}
         assert len(self.kept) < SHARDS, "killed too late to tell anything"
 
