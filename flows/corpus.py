@@ -8,7 +8,8 @@ from flows.reporting import progress_artifacts
 from flows.stages import run_stages
 from pnp_core.config import CorpusConfig
 from pnp_core.corpus import Corpus, CorpusSummary, only_writer
-from pnp_core.plan import finish_run, plan_label
+from pnp_core.finish import finish_run
+from pnp_core.plan import plan_label
 from pnp_core.records import RunSummary, ShardRef
 from pnp_core.store import RunFolder
 from tasks.corpus import Collected, task_collect, task_publish, task_report_corpus
@@ -36,8 +37,9 @@ def _label_all(config: CorpusConfig) -> CorpusSummary:
         masked = _label(config, collected, batch) if collected.shards else []
         task_publish(config, collected)
         if collected.shards:
-            task_report(collected.plan, masked, batch)
-            finish_run(config.model_copy(update={"out": batch.out}), collected.plan, batch)
+            settings = config.model_copy(update={"out": batch.out})
+            task_report(settings, collected.plan, masked, batch)
+            finish_run(settings, collected.plan, batch)
             summary.count(batch)
         summary.ignored = max(summary.ignored, collected.ignored)
         if not collected.more:

@@ -5,8 +5,9 @@ from prefect import flow
 from flows.reporting import progress_artifacts
 from flows.stages import run_shard_stage, run_stages
 from pnp_core.config import EvalConfig
-from pnp_core.plan import finish_run, plan_eval
-from pnp_core.records import RunSummary
+from pnp_core.finish import finish_run
+from pnp_core.plan import Plan, plan_eval
+from pnp_core.records import RunSummary, ShardRef
 from tasks.report import task_report
 from tasks.sharding import task_shard_dataset
 
@@ -17,11 +18,22 @@ def evaluate_dataset(config: EvalConfig) -> RunSummary:
 
     Run again with the same configuration it resumes: finished shards are not computed again.
     """
+    plan, masked, summary = _evaluate(config)
+    task_report(config, plan, masked, summary)
+    finish_run(config, plan, summary)
+    return summary
+
+
+def evaluate_setting(config: EvalConfig) -> RunSummary:
+    """Score another setting on the pictures of a run, inside a flow; what is stored for both is computed once."""
+    plan, _, summary = _evaluate(config)
+    finish_run(config, plan, summary, main=False)
+    return summary
+
+
+def _evaluate(config: EvalConfig) -> tuple[Plan, list[ShardRef], RunSummary]:
     plan = plan_eval(config)
     summary = RunSummary(config.out, masks=plan.masks.place)
     shards = run_shard_stage(lambda: task_shard_dataset(config), summary)
     with progress_artifacts():
-        masked = run_stages(plan, shards, summary, config.dispatch)
-    task_report(plan, masked, summary)
-    finish_run(config, plan, summary)
-    return summary
+        return plan, run_stages(plan, shards, summary, config.dispatch), summary

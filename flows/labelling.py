@@ -5,7 +5,8 @@ from prefect import flow
 from flows.reporting import progress_artifacts
 from flows.stages import run_shard_stage, run_stages
 from pnp_core.config import LabelConfig
-from pnp_core.plan import finish_run, plan_label
+from pnp_core.finish import finish_run
+from pnp_core.plan import plan_label
 from pnp_core.records import RunSummary
 from tasks.report import task_report
 from tasks.sharding import task_shard_source
@@ -22,6 +23,6 @@ def label_pictures(config: LabelConfig) -> RunSummary:
     shards = run_shard_stage(lambda: task_shard_source(config), summary)
     with progress_artifacts():
         masked = run_stages(plan, shards, summary, config.dispatch)
-    task_report(plan, masked, summary)
+    task_report(config, plan, masked, summary)
     finish_run(config, plan, summary)
     return summary

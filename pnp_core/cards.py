@@ -125,6 +125,9 @@ class DatasetCard(Config):
     classes_file: str | None = None
     """Text file in the data folder with one class name per line, in place of `classes`."""
 
+    subsets: dict[Annotated[str, Field(pattern="^[a-z0-9-]+$")], tuple[str, ...]] = {}
+    """Named sets of classes that tables score by themselves, such as the classes other methods hold out."""
+
     @model_validator(mode="after")
     def _consistent(self) -> DatasetCard:
         if bool(self.classes) == bool(self.classes_file):
@@ -143,6 +146,9 @@ class DatasetCard(Config):
             raise ValueError(f"tuning_split '{self.tuning_split}' is none of the splits")
         if 0 < sum(c.id is not None for c in self.classes) < len(self.classes):
             raise ValueError("either every class has an id or none")
+        strangers = {name for names in self.subsets.values() for name in names} - {c.name for c in self.classes}
+        if strangers and self.classes:
+            raise ValueError(f"subsets name classes that are not there: {', '.join(sorted(strangers))}")
         if self.background and "background" in (c.name.lower() for c in self.classes):
             raise ValueError("background is label 0 already; leave it out of the classes")
         if self.number_of_classes is not None and self.number_of_classes != len(self.classes) + self.background:

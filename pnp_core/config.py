@@ -156,6 +156,9 @@ class CrfConfig(Config):
 class MaskConfig(Config):
     """The masks stage: salience to label map (ALGORITHM section 4)."""
 
+    passes: int | None = Field(default=None, ge=1)
+    """Use only the first so many drop iterations of the stored salience; all of them when empty. They are the same
+    however many follow, so fewer need no new salience."""
     sum: Literal["plain", "first_twice"] = "plain"
     """How the drop iterations' maps add up; the authors' code counts the first twice."""
     threshold: float = Field(default=0.15, ge=0, lt=1)
@@ -321,6 +324,30 @@ class EvalConfig(DatasetConfig, LabellingConfig):
     def title(self) -> str:
         """Name of a run, for people."""
         return "-".join(str(part) for part in (self.dataset, self.split, self.limit) if part is not None)
+
+
+TableName = Literal["ablation", "iterations", "strategies", "thresholds", "resolutions", "layers", "subsets"]
+
+
+class AblateConfig(EvalConfig):
+    """The `ablate` flow: evaluate a dataset with the settings that tables are made of."""
+
+    tables: tuple[TableName, ...] = ("ablation", "iterations", "thresholds")
+    """Which tables' settings are evaluated; see docs/tables.md for how many each has."""
+
+    @property
+    def base(self) -> EvalConfig:
+        """What the settings vary."""
+        return EvalConfig.model_validate(self.model_dump(exclude={"tables"}))
+
+
+class TablesConfig(Config):
+    """The `tables` flow: benchmark tables from finished runs."""
+
+    runs: tuple[str, ...] = Field(min_length=1)
+    """Run folders of `eval` and `ablate`: paths or any fsspec URLs."""
+    out: str
+    """Folder for the tables: a local path or any fsspec URL."""
 
 
 class OwnPicturesConfig(LabellingConfig):

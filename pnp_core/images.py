@@ -124,7 +124,7 @@ _APPLE_DOUBLE = b"\x00\x05\x16\x07"
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
 
 
-def decode_image(data: bytes, max_pixels: int) -> Picture:
+def decode_image(data: bytes, max_pixels: int, side: int | None = None) -> Picture:
     """Decode a picture as a viewer shows it.
 
     EXIF rotation is applied, 16-bit grey is scaled (not saturated), transparency is laid on
@@ -133,6 +133,8 @@ def decode_image(data: bytes, max_pixels: int) -> Picture:
     Args:
         data: encoded picture.
         max_pixels: refuse pictures with more pixels.
+        side: a thumbnail will do: a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, as long as both its sides
+            keep this many pixels.
 
     Raises:
         UnreadableImage: with the reason in one line.
@@ -146,6 +148,8 @@ def decode_image(data: bytes, max_pixels: int) -> Picture:
             if image.width * image.height > max_pixels:
                 raise UnreadableImage(f"{image.width}x{image.height} pixels are over the limit of {max_pixels}")
             with _ONE_LARGE if image.width * image.height > _LARGE_PIXELS else nullcontext():
+                if side:
+                    image.draft(None, (side, side))
                 image.load()  # first: after a failed look at the EXIF it would give half a picture
                 return _upright_rgb(image)
     except UnreadableImage:
@@ -219,3 +223,32 @@ def _to_8_bits(values: np.ndarray) -> np.ndarray:
     # Wider values say nothing of their range: the narrowest usual one that holds them.
     whole = next(top for top in ((1, 255, 65535) if values.dtype.kind == "f" else (255, 65535)) if high <= top)
     return np.rint(values * (255 / whole)).astype(np.uint8)
+
+
+COMMENT = 200
+"""Characters of a picture's comment that are kept."""
+_DESCRIPTION, _EXIF, _USER_COMMENT = 0x010E, 0x8769, 0x9286
+
+
+def picture_comment(data: bytes) -> str:
+    """What the picture's own file says of it: EXIF description or comment, JPEG or PNG comment; empty when nothing.
+
+    It is whatever somebody wrote there: to be shown as text and nothing else.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            exif = image.getexif()
+            written = [exif.get(_DESCRIPTION), exif.get_ifd(_EXIF).get(_USER_COMMENT)]
+            written += [image.info.get(name) for name in ("comment", "Description", "Comment")]
+    except Exception:  # as in decode_image
+        return ""
+    texts = (_comment_text(value) for value in written if value)
+    return next((text for text in texts if text), "")[:COMMENT]
+
+
+def _comment_text(value: str | bytes) -> str:
+    """A comment as one line; EXIF's has its encoding in the first eight bytes."""
+    if isinstance(value, bytes):
+        encoding = "utf-16" if value.startswith(b"UNICODE\0") else "utf-8"
+        value = value.removeprefix(b"ASCII\0\0\0").removeprefix(b"UNICODE\0").decode(encoding, "replace")
+    return " ".join("".join(c if c.isprintable() else " " for c in str(value)).split())

@@ -164,7 +164,7 @@ def make_label_map(salience: SalienceMaps, picture: UInt8[np.ndarray, "H W 3"], 
     if not salience.classes:
         size = (salience.height, salience.width)
         return LabelMap(np.zeros(size, np.uint8), np.ones(size, np.float32), np.zeros(0, np.float32))
-    summed = sum_iterations(salience.maps, config.sum)
+    summed = sum_iterations(salience.maps[: config.passes], config.sum)
     background = wants_background(config.background, len(salience.classes))
     picture = _shrunk(picture, config.max_side)
     height, width = picture.shape[:2]

@@ -1,13 +1,11 @@
-"""From a flow's configuration to the jobs of its stages, and the record of the run."""
+"""From a flow's configuration to the jobs of its stages."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from itertools import product
-from typing import Any
 
 from pnp_core.backbones import backbone_card
 from pnp_core.cards import DatasetCard, load_card
@@ -17,7 +15,7 @@ from pnp_core.errors import UsageError
 from pnp_core.presets import TINY
 from pnp_core.prompts import build_prompts, clean_class_names
 from pnp_core.readers import Dataset, open_dataset, resolve_card
-from pnp_core.records import RunSummary, ShardRef
+from pnp_core.records import ShardRef
 from pnp_core.shapes import CLASS_NAMES
 from pnp_core.shards import even_sizes, read_index, write_shards
 from pnp_core.sources import Source, open_source
@@ -31,19 +29,6 @@ PER_SHARD = 64
 FEWEST_SHARDS = 8
 REASONS = 20
 """Reasons for quarantine in a run's summary; the tables have all."""
-_PACKAGES = (
-    "pnp-ovss",
-    "torch",
-    "transformers",
-    "pydensecrf2",
-    "prefect",
-    "numpy",
-    "pillow",
-    "pyarrow",
-    "webdataset",
-    "open-clip-torch",
-    "gradient-free-optimizers",
-)
 
 
 @dataclass(frozen=True)
@@ -58,6 +43,9 @@ class Plan:
 
 def _plan(config: LabellingConfig, card: DatasetCard, only: tuple[int, ...] | None) -> Plan:
     get_crf(config.masks.crf.name)
+    iterations = config.salience.dropout.iterations
+    if (config.masks.passes or 0) > iterations:
+        raise UsageError(f"masks.passes {config.masks.passes} is more than the {iterations} drop iterations there are")
     vocabulary = only and tuple(label for label in only if label)
     salience = SalienceJob.create(config.out, config.salience, config.runtime, card, vocabulary)
     rule = card.background_rule if config.masks.background == "auto" else config.masks.background
@@ -252,17 +240,6 @@ def shard_source(config: LabelConfig) -> list[ShardRef]:
     return known or write_shards(run, source.samples(), sizes(), source.identity, digest)
 
 
-def versions() -> dict[str, str]:
-    """Installed versions of what results depend on."""
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
 def quarantine_reasons(folders: Iterable[StageFolder], shards: list[ShardRef]) -> dict[str, int]:
     """The most frequent reasons of some stages' shards."""
     reasons: Counter[str] = Counter()
@@ -271,22 +248,3 @@ def quarantine_reasons(folders: Iterable[StageFolder], shards: list[ShardRef]) -
         if folder.run.exists(file):
             reasons.update(folder.run.read_table(file)["reason"].to_pylist())
     return dict(reasons.most_common(REASONS))
-
-
-def finish_run(config: LabellingConfig, plan: Plan, summary: RunSummary) -> None:
-    """Write run.json: configuration, versions, weights, fingerprints, counts, timings."""
-    card = load_card(config.dataset) if isinstance(config, EvalConfig) else None
-    record: dict[str, Any] = {
-        "config": config.model_dump(mode="json"),
-        "versions": versions(),
-        "weights_revision": plan.salience.checkpoint.revision,
-        "card": {"name": card.name, "version": card.version} if card else None,
-        "classes": list(plan.masks.class_names),
-        "fingerprints": {
-            "salience": plan.salience.fingerprint,
-            "masks": plan.masks.fingerprint,
-            "scores": plan.score.fingerprint if plan.score else None,
-        },
-        "summary": summary.as_json(),
-    }
-    RunFolder(config.out).write_json("run.json", record)

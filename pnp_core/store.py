@@ -8,9 +8,11 @@ Layout, relative to the folder (a local path or any fsspec URL)::
     png/<fingerprint>/<key>.png                000000.done.json
     tuning-maps/<fingerprint>/000000.safetensors  000000.parquet  000000.done.json
     tuning-pictures/<fingerprint>/000000.safetensors              000000.done.json
-    scores/<fingerprint>/000000.parquet        000000.done.json    scores.json
+    scores/<fingerprint>/000000.parquet  000000.pictures.parquet  000000.done.json
+    evaluations/<fingerprint of scores>/run.json  scores.json
     quarantine/<stage>/<fingerprint>/000000.parquet
-    run.json
+    report/index.html  contact_sheet.png
+    run.json  scores.json
 
 A stage is complete for a shard when its ``.done.json`` exists and names the input it was made
 from; it is written last. That alone decides what a repeated command does again.
@@ -23,11 +25,12 @@ import io
 import json
 import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from time import monotonic
-from typing import Any
+from typing import Any, BinaryIO
 
 import fsspec
 import numpy as np
@@ -107,9 +110,9 @@ class RunFolder:
         except FileNotFoundError as error:
             raise self._missing(relative) from error
 
-    def read_table(self, relative: str) -> pa.Table:
-        """A Parquet file of this folder."""
-        return pq.read_table(io.BytesIO(self.read(relative)))
+    def read_table(self, relative: str, columns: list[str] | None = None) -> pa.Table:
+        """A Parquet file of this folder; all its columns unless some are named."""
+        return pq.read_table(io.BytesIO(self.read(relative)), columns=columns)
 
     def read_tensor(self, relative: str, name: str) -> np.ndarray:
         """One tensor of a safetensors file of this folder; of the rest only the header is read.
@@ -169,6 +172,25 @@ class RunFolder:
         except OSError as error:
             raise OutputError(f"cannot write '{target}': {error.strerror or error}") from error
 
+    @contextmanager
+    def stream(self, relative: str) -> Iterator[BinaryIO]:
+        """Write a file piece by piece; it is there when the block ends, and not when it fails.
+
+        Raises:
+            OutputError: the file system refuses.
+        """
+        target = self.path(relative)
+        try:
+            if self._local:
+                with _stream_local(Path(target)) as file:
+                    yield file
+            else:
+                self.fs.makedirs(str(PurePosixPath(target).parent), exist_ok=True)
+                with self.fs.transaction, self.fs.open(target, "wb") as file:
+                    yield file
+        except OSError as error:
+            raise OutputError(f"cannot write '{target}': {error.strerror or error}") from error
+
     def write_json(self, relative: str, value: Any) -> bytes:
         """Write a JSON file; returns its bytes."""
         data = (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
@@ -197,11 +219,17 @@ class RunFolder:
 
 
 def _write_local(target: Path, data: bytes) -> None:
+    with _stream_local(target) as file:
+        file.write(data)
+
+
+@contextmanager
+def _stream_local(target: Path) -> Iterator[BinaryIO]:
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         with temporary.open("wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(target)
@@ -347,3 +375,4 @@ def discard_shards(run: RunFolder, keep: set[str]) -> None:
             if PurePosixPath(relative).name.lstrip(".").split(".")[0] not in keep:
                 run.remove(relative)
     run.remove_tree("png")
+    run.remove_tree("evaluations")

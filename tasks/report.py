@@ -2,9 +2,11 @@
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
+from pnp_core.config import LabellingConfig
 from pnp_core.plan import Plan
 from pnp_core.records import RunSummary, ShardRef
 from pnp_core.report.contact_sheet import contact_sheet
+from pnp_core.report.page import PAGE, report_page
 from pnp_core.report.run_text import run_markdown
 from pnp_core.store import RunFolder
 from tasks.runtime import stage_task
@@ -13,10 +15,12 @@ CONTACT_SHEET = "contact_sheet.png"
 
 
 @stage_task("report")
-def task_report(plan: Plan, shards: list[ShardRef], summary: RunSummary) -> None:
-    """Write the contact sheet, and leave a page and a table of scores in Prefect."""
+def task_report(config: LabellingConfig, plan: Plan, shards: list[ShardRef], summary: RunSummary) -> None:
+    """Write the report page and the contact sheet, and leave a page and a table of scores in Prefect."""
+    run = RunFolder(plan.masks.out)
+    run.write(PAGE, report_page(config, plan, shards, summary))
     if shards:
-        RunFolder(plan.masks.out).write(CONTACT_SHEET, contact_sheet(plan, shards))
+        run.write(CONTACT_SHEET, contact_sheet(plan, shards))
     create_markdown_artifact(run_markdown(plan, shards, summary), key="run", description="What the run made")
     if summary.scores:
         table = [{"class": name, "IoU": iou} for name, iou in summary.scores["per_class_iou"].items()]

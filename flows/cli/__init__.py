@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli import corpus, inspection, labelling, models, operations, tuning
+from flows.cli import corpus, inspection, labelling, models, operations, results, tables, tuning
 
 app = typer.Typer(
     name="pnp-ovss",
@@ -21,6 +21,10 @@ app.command("eval")(labelling.evaluate)
 app.command()(labelling.label)
 app.command()(corpus.label_corpus)
 app.command()(tuning.tune)
+app.command()(results.view)
+app.command()(results.export)
+app.command()(tables.ablate)
+app.command()(tables.tables)
 app.command()(inspection.datasets)
 app.command()(inspection.check)
 app.command()(inspection.candidates)

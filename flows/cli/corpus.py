@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from flows.cli.options import (
+    ConfidenceOption,
     DebugOption,
     JsonOption,
     PipelineOptions,
@@ -46,6 +47,7 @@ def label_corpus(
         int | None, typer.Option(help="Quarantine larger pictures; 100 million, at most 178956970.")
     ] = None,
     png: PngOption = None,
+    confidence: ConfidenceOption = None,
     strict: StrictOption = False,
     as_json: JsonOption = False,
     debug: DebugOption = False,
@@ -56,7 +58,7 @@ def label_corpus(
     names, while the next run is at work.
     """
     own = {"source": source, "classes": names(classes), "out": out, "settle": settle, "png": png}
-    own |= {"salience": given(max_pixels=max_pixels)}
+    own |= {"salience": given(max_pixels=max_pixels), "masks": given(confidence=confidence)}
 
     def show(summary: Any, console: Any) -> None:
         from flows.cli.console import show_corpus

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from flows.cli.options import (
+    ConfidenceOption,
     DebugOption,
     JsonOption,
     PipelineOptions,
@@ -93,6 +94,7 @@ def evaluate(
         bool | None, typer.Option("--void-as-background", help="Score void pixels as background (authors' VOC script).")
     ] = None,
     png: PngOption = None,
+    confidence: ConfidenceOption = None,
     strict: StrictOption = False,
     as_json: JsonOption = False,
     debug: DebugOption = False,
@@ -101,6 +103,7 @@ def evaluate(
     own = {"dataset": dataset, "data": data, "split": split, "limit": limit, "shards": shards, "out": out, "png": png}
     own |= {"ground_truth": ground_truth, "image_labels": image_labels, "only_classes": names(only_classes)}
     own |= {"score": given(mean=mean, void_as_background=void_as_background)}
+    own |= {"masks": given(confidence=confidence)}
     _run(lambda: _prepare_eval(options.values(own)), as_json, debug, strict)
 
 
@@ -123,11 +126,12 @@ def label(
         int | None, typer.Option(help="Quarantine larger pictures; 100 million, at most 178956970.")
     ] = None,
     png: PngOption = None,
+    confidence: ConfidenceOption = None,
     strict: StrictOption = False,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Make masks for your own pictures. Mask value 0 is background, i the i-th class."""
     own = {"source": source, "classes": names(classes), "out": out, "png": png, "image_column": image_column}
-    own |= {"salience": given(max_pixels=max_pixels)}
+    own |= {"salience": given(max_pixels=max_pixels), "masks": given(confidence=confidence)}
     _run(lambda: _prepare_label(options.values(own)), as_json, debug, strict)

@@ -22,6 +22,10 @@ TopKOption = Annotated[int | None, typer.Option(help="At most so many candidates
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line of stdout.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show tracebacks and Prefect's log.")]
 PngOption = Annotated[bool | None, typer.Option("--png/--no-png", help="Also write every mask as a PNG file.")]
+ConfidenceOption = Annotated[
+    bool | None,
+    typer.Option("--confidence/--no-confidence", help="Keep each pixel's confidence, which `export` can cut by."),
+]
 StrictOption = Annotated[bool, typer.Option("--strict", help="End with exit code 1 when a picture was quarantined.")]
 
 

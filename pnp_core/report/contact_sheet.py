@@ -3,57 +3,21 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from PIL.Image import Resampling
 
-from pnp_core.images import decode_image, decode_label_map
 from pnp_core.plan import Plan
-from pnp_core.records import IGNORE, SalienceMaps, Sample, ShardRef
-from pnp_core.shards import read_shard
-from pnp_core.stages.masks import read_masks
-from pnp_core.stages.salience import read_salience
-from pnp_core.store import RunFolder
+from pnp_core.records import IGNORE, ShardRef
+from pnp_core.report.rows import Row, first_rows
 
 TILE = 152
 GAP = 6
 HEADER = 28
 LEGEND = 22
 _INK, _PAPER = (30, 30, 30), (255, 255, 255)
-
-
-@dataclass(frozen=True)
-class Row:
-    """A picture, its salience, its mask, and ground truth where there is some."""
-
-    sample: Sample
-    picture: np.ndarray
-    salience: SalienceMaps
-    labels: np.ndarray
-    truth: np.ndarray | None
-
-
-def rows_of(plan: Plan, shards: Sequence[ShardRef], number: int) -> Iterator[Row]:
-    """The first labelled pictures of each shard, in turn, as many as asked for."""
-    run = RunFolder(plan.masks.out)
-    per_shard = -(-number // len(shards))
-    left = number
-    for shard in shards:
-        wanted = dict(islice(read_masks(plan.masks.folder, shard.name).items(), min(per_shard, left)))
-        stored = read_salience(plan.salience.folder, shard.name)
-        for sample in read_shard(run, shard):
-            if sample.key in wanted:
-                truth = decode_label_map(sample.label_map) if sample.label_map else None
-                picture = decode_image(sample.image, plan.masks.max_pixels).pixels
-                labels = decode_label_map(wanted[sample.key])
-                yield Row(sample, picture, stored[sample.key], labels, truth)
-        left -= len(wanted)
-        if left <= 0:
-            return
 
 
 def tile(pixels: np.ndarray) -> Image.Image:
@@ -117,7 +81,7 @@ def contact_sheet(plan: Plan, shards: Sequence[ShardRef], pictures: int = 10) ->
     Args:
         pictures: how many, spread over the shards.
     """
-    rows = list(rows_of(plan, shards, pictures))
+    rows = list(first_rows(plan, shards, pictures))
     palette = plan.masks.colours
     truths = any(row.truth is not None for row in rows)
     iterations = plan.salience.config.dropout.iterations

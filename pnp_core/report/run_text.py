@@ -11,7 +11,8 @@ from PIL import Image
 
 from pnp_core.plan import Plan
 from pnp_core.records import RunSummary, ShardRef
-from pnp_core.report.contact_sheet import GAP, Row, overlay, rows_of, tile
+from pnp_core.report.contact_sheet import GAP, overlay, tile
+from pnp_core.report.rows import Row, first_rows
 
 PICTURES = 4
 QUALITY = 70
@@ -38,7 +39,7 @@ def run_markdown(plan: Plan, shards: Sequence[ShardRef], summary: RunSummary) ->
         lines += ["### Quarantined, by reason", ""]
         lines += [f"- {number} x {plain(reason)}" for reason, number in summary.reasons.items()]
         lines += [""]
-    for row in rows_of(plan, shards, PICTURES) if shards else ():
+    for row in first_rows(plan, shards, PICTURES) if shards else ():
         lines += [_figure(row, plan), ""]
     return "\n".join(lines)
 

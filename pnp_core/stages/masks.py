@@ -19,7 +19,7 @@ from pnp_core.store import RunFolder, StageFolder, StageOutput, fingerprint, tab
 
 STAGE = "masks"
 PNG = "png"
-VERSION = 2
+VERSION = 3
 
 _CLASS = pa.struct(
     [
@@ -53,6 +53,7 @@ _FEATURES = {
     "chosen": {"dtype": "string", "_type": "Value"},
     "notes": {"_type": "List", "feature": {"dtype": "string", "_type": "Value"}},
     "confidence": {"_type": "Image"},
+    "mean_confidence": {"dtype": "float32", "_type": "Value"},
     "model": {"dtype": "string", "_type": "Value"},
     "fingerprint": {"dtype": "string", "_type": "Value"},
 }
@@ -67,14 +68,15 @@ MASK_SCHEMA = pa.schema(
         ("chosen", pa.string()),
         ("notes", pa.list_(pa.string())),
         ("confidence", _IMAGE),
+        ("mean_confidence", pa.float32()),
         ("model", pa.string()),
         ("fingerprint", pa.string()),
     ],
     metadata={"huggingface": json.dumps({"info": {"features": _FEATURES}})},
 )
-"""One row per picture: `mask.bytes` is a palette PNG, `confidence.bytes` a grey PNG or null. `chosen` says how
-the candidate classes were chosen, `classes.score` what their source gave them; `notes` what was done to the
-picture to read it."""
+"""One row per picture: `mask.bytes` is a palette PNG, `confidence.bytes` a grey PNG or null, `mean_confidence` the
+mean over the pixels of the winning label's probability. `chosen` says how the candidate classes were chosen,
+`classes.score` what their source gave them; `notes` what was done to the picture to read it."""
 
 
 class MaskJob(Config):
@@ -140,6 +142,7 @@ def _row(sample: Sample, maps: SalienceMaps, label_map: LabelMap, job: MaskJob) 
         "chosen": maps.chosen,
         "notes": list(maps.notes),
         "confidence": _confidence(label_map) if job.config.confidence else None,
+        "mean_confidence": float(label_map.confidence.mean()),
         "model": job.model,
         "fingerprint": job.fingerprint,
     }

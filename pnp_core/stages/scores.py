@@ -18,7 +18,7 @@ from pnp_core.stages.masks import read_masks
 from pnp_core.store import RunFolder, StageFolder, StageOutput, fingerprint, table_bytes
 
 STAGE = "scores"
-VERSION = 2
+VERSION = 3
 
 
 class ScoreJob(Config):
@@ -50,20 +50,48 @@ def score_shard(job: ScoreJob, shard: ShardRef, masks: StageResult, progress: Pr
 
     def work() -> StageOutput:
         predictions = read_masks(StageFolder(run, MASKS, job.masks_fingerprint), shard.name)
-        total, ignored, scored = ConfusionMatrix.zeros(names), 0, 0
+        total, ignored, pictures = ConfusionMatrix.zeros(names), 0, []
         for sample in read_shard(run, shard):
             if sample.label_map is not None and sample.key in predictions:
                 truth, prediction = decode_label_map(sample.label_map), decode_label_map(predictions[sample.key])
-                total += ConfusionMatrix.of(truth, prediction, names, job.config.void_as_background)
+                matrix = ConfusionMatrix.of(truth, prediction, names, job.config.void_as_background)
+                total += matrix
+                pictures.append(_picture_row(sample.key, matrix, job))
                 ignored += 0 if job.config.void_as_background else int((truth == IGNORE).sum())
-                scored += 1
             progress(1)
         rows, columns = np.nonzero(total.counts)
         counts = {"truth": rows, "prediction": columns, "pixels": total.counts[rows, columns]}
-        table = pa.table(counts).replace_schema_metadata({"images": str(scored), "ignored": str(ignored)})
-        return StageOutput({"parquet": table_bytes(table)}, scored)
+        table = pa.table(counts).replace_schema_metadata({"images": str(len(pictures)), "ignored": str(ignored)})
+        files = {
+            "parquet": table_bytes(table),
+            "pictures.parquet": table_bytes(pa.Table.from_pylist(pictures, schema=_PICTURES)),
+        }
+        return StageOutput(files, len(pictures))
 
     return job.folder.complete(shard.name, masks.record_sha256, work)
+
+
+_PICTURES = pa.schema(
+    [
+        ("key", pa.string()),
+        ("miou", pa.float64()),
+        ("labels", pa.list_(pa.int32())),
+        ("iou", pa.list_(pa.float64())),
+    ]
+)
+"""Per picture: IoU of the scored labels in its ground truth or its mask, and the mean over those in its ground
+truth (null when it has none)."""
+
+
+def _picture_row(key: str, matrix: ConfusionMatrix, job: ScoreJob) -> dict[str, Any]:
+    labels = np.flatnonzero(matrix.averaged("union", job.scored))
+    mean = _number(matrix.mean_iou("present", job.scored))
+    return {"key": key, "miou": mean, "labels": labels.tolist(), "iou": matrix.iou()[labels].tolist()}
+
+
+def read_picture_scores(job: ScoreJob, shard: str) -> list[dict[str, Any]]:
+    """What was counted of every picture of a shard, see `_PICTURES`, in the shard's order."""
+    return job.folder.run.read_table(job.folder.file(shard, "pictures.parquet")).to_pylist()
 
 
 def _number(value: float) -> float | None:
@@ -71,24 +99,28 @@ def _number(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-def merge_scores(job: ScoreJob, shards: Iterable[ShardRef]) -> dict[str, Any]:
-    """Add up all shards, write scores.json and return what it says.
-
-    `classes` is how many are scored, `classes_present` how many of them occur in the ground truth,
-    `images_scored`, `pixels` and `pixels_ignored` what was counted and what was void.
-    """
-    run = RunFolder(job.out)
+def merge_counts(job: ScoreJob, shards: Iterable[ShardRef]) -> tuple[ConfusionMatrix, int, int]:
+    """Add up all shards: the confusion matrix, pictures scored, pixels of the ground truth that were void."""
     counts = np.zeros((len(job.label_names),) * 2, dtype=np.int64)
     images = ignored = 0
     for shard in shards:
-        table = run.read_table(job.folder.file(shard.name, "parquet"))
+        table = job.folder.run.read_table(job.folder.file(shard.name, "parquet"))
         truth, prediction, pixels = (table[name].to_numpy() for name in ("truth", "prediction", "pixels"))
         np.add.at(counts, (truth, prediction), pixels)
         images += int(table.schema.metadata[b"images"])
         ignored += int(table.schema.metadata[b"ignored"])
-    matrix = ConfusionMatrix(counts)
+    return ConfusionMatrix(counts), images, ignored
+
+
+def merge_scores(job: ScoreJob, shards: Iterable[ShardRef]) -> dict[str, Any]:
+    """Add up all shards.
+
+    `classes` is how many are scored, `classes_present` how many of them occur in the ground truth,
+    `images_scored`, `pixels` and `pixels_ignored` what was counted and what was void.
+    """
+    matrix, images, ignored = merge_counts(job, shards)
     iou = matrix.iou()
-    scores = {
+    return {
         "miou": _number(matrix.mean_iou(job.config.mean, job.scored)),
         "miou_present": _number(matrix.mean_iou("present", job.scored)),
         "miou_union": _number(matrix.mean_iou("union", job.scored)),
@@ -96,9 +128,7 @@ def merge_scores(job: ScoreJob, shards: Iterable[ShardRef]) -> dict[str, Any]:
         "images_scored": images,
         "classes": len(job.scored),
         "classes_present": int(matrix.averaged("present", job.scored).sum()),
-        "pixels": int(counts.sum()),
+        "pixels": int(matrix.counts.sum()),
         "pixels_ignored": ignored,
         "per_class_iou": {job.label_names[label]: _number(iou[label]) for label in job.scored},
     }
-    run.write_json("scores.json", scores)
-    return scores

@@ -7,7 +7,8 @@ from typing import Any
 
 import yaml
 
-from pnp_core.plan import quarantine_reasons, versions
+from pnp_core.plan import quarantine_reasons
+from pnp_core.provenance import versions
 from pnp_core.records import ShardRef, Summary
 from pnp_core.search import Trial, best_trial, trials_table
 from pnp_core.stages.cache import read_pictures

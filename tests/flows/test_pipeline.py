@@ -27,8 +27,8 @@ def eval_config(out, **changes) -> EvalConfig:
 
 
 def artifacts(out: Path) -> dict[str, str]:
-    """Digests of everything a run leaves but run.json, which holds timings."""
-    files = [f for f in out.rglob("*") if f.is_file() and f.name != "run.json"]
+    """Digests of everything a run leaves but run.json and the report, which hold timings."""
+    files = [f for f in out.rglob("*") if f.is_file() and f.name not in ("run.json", "index.html")]
     return {str(f.relative_to(out)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
 
 

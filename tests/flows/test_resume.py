@@ -52,8 +52,12 @@ def kill_in(stage: str, out: Path, environment: dict[str, str]) -> dict[str, tup
 
 
 def artifacts(out: Path) -> dict[str, str]:
-    """Digests of all a run leaves, but run.json (timings) and temporary files of a killed writer."""
-    files = [f for f in out.rglob("*") if f.is_file() and f.name != "run.json" and not f.name.endswith(".tmp")]
+    """Digests of all a run leaves, but timings (run.json, the report) and temporary files of a killed writer."""
+    files = [
+        f
+        for f in out.rglob("*")
+        if f.is_file() and f.name not in ("run.json", "index.html") and not f.name.endswith(".tmp")
+    ]
     return {str(f.relative_to(out)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
 
 

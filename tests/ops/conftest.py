@@ -30,7 +30,8 @@ def wait_for(condition: Callable[[], Any], what: str, seconds: float = 300) -> A
     """Poll until something is true, and return it."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
-        assert time.monotonic() < deadline, f"waited {seconds:.0f} s for {what}"
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"waited {seconds:.0f} s for {what}")
         time.sleep(0.05)
     return found
 
@@ -161,8 +162,12 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealStack]:
 
 
 def artifacts(out: Path) -> dict[str, str]:
-    """Digests of all a run leaves, but run.json (timings) and temporary files of a killed writer."""
-    files = [f for f in out.rglob("*") if f.is_file() and f.name != "run.json" and not f.name.endswith(".tmp")]
+    """Digests of all a run leaves, but timings (run.json, the report) and temporary files of a killed writer."""
+    files = [
+        f
+        for f in out.rglob("*")
+        if f.is_file() and f.name not in ("run.json", "index.html") and not f.name.endswith(".tmp")
+    ]
     return {str(f.relative_to(out)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
 
 

@@ -1,0 +1,80 @@
+"""Commands that hand on what a run made: view, export."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from flows.cli.options import DebugOption, JsonOption
+from flows.cli.running import one_line_errors
+from pnp_core.errors import UsageError
+
+
+def view(
+    run: Annotated[str, typer.Argument(help="Run folder: a path or any fsspec URL.")],
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1; a free one when 0.", min=0, max=65535)] = 0,
+    browser: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")] = True,
+    debug: DebugOption = False,
+) -> None:
+    """Show the report of a run in the browser, until Ctrl-C."""
+    import webbrowser
+
+    from flows.viewing import report_server
+
+    with one_line_errors(debug, kept="the page is served no longer"):
+        server = report_server(run, port)
+        url = f"http://127.0.0.1:{server.server_port}/"
+        print(f"{url}  (Ctrl-C ends it)", flush=True)
+        if browser and not webbrowser.open(url):
+            typer.echo("no browser found: open the address yourself", err=True)
+        try:
+            server.serve_forever()
+        finally:
+            server.server_close()
+
+
+def export(
+    run: Annotated[str, typer.Argument(help="Run folder, or output folder of label-corpus: a path or fsspec URL.")],
+    to: Annotated[str, typer.Option(help="mmseg, coco-rle, hf (Hugging Face datasets), or png.")],
+    out: Annotated[str | None, typer.Option(help="Folder for it; RUN/export/FORMAT when not given.")] = None,
+    confidence: Annotated[
+        float | None,
+        typer.Option(
+            help="Pixels less confident than this become 255 (void). Needs a run with --confidence.", min=0, max=1
+        ),
+    ] = None,
+    pictures: Annotated[
+        bool | None,
+        typer.Option("--pictures/--no-pictures", help="Also write the pictures; by default for all but png."),
+    ] = None,
+    skip_empty: Annotated[
+        bool, typer.Option("--skip-empty", help="Leave out pictures whose mask has no class.")
+    ] = False,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Write masks in the form that training code reads."""
+    from rich.console import Console
+
+    from flows.cli.console import ProgressBars, errors
+    from pnp_core.export import FORMATS, export_run
+
+    with one_line_errors(debug, kept="the export is not whole, the same command makes it anew"):
+        if to not in FORMATS:
+            raise UsageError(f"unknown format '{to}'; available: {', '.join(FORMATS)}")
+        place = out or f"{run.rstrip('/')}/export/{to}"
+        wanted = to != "png" if pictures is None else pictures
+        with ProgressBars() as bars:
+            bars.begin("export", None)
+            done = export_run(run, to, place, confidence, wanted, skip_empty, lambda n: bars.advance("export", n))
+            bars.end("export")
+    console = errors if as_json else Console()
+    console.print(f"{done.pictures} pictures with masks in {place}", soft_wrap=True, markup=False, highlight=False)
+    if done.skipped:
+        console.print(f"{done.skipped} without any class left out")
+    if confidence is not None:
+        console.print(f"{100 * done.void:.1f}% of the pixels are void, below confidence {confidence:g}")
+    if as_json:
+        print(json.dumps(done.as_json(), ensure_ascii=False))

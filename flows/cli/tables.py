@@ -1,0 +1,111 @@
+"""Commands that make benchmark tables: ablate, tables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from flows.cli.options import DebugOption, JsonOption, PipelineOptions, build, names, with_pipeline_options
+from flows.cli.running import execute, one_line_errors, warn
+from pnp_core.config import AblateConfig, PipelineConfig, TablesConfig
+
+
+def tables(
+    runs: Annotated[list[str], typer.Argument(help="Run folders of eval and ablate: paths or any fsspec URLs.")],
+    out: Annotated[str, typer.Option(help="Folder for the tables: a path or any fsspec URL.")],
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Make benchmark tables from finished runs' scores: Markdown, CSV, LaTeX and HTML.
+
+    Nothing is computed: `pnp-ovss ablate` runs what a table needs and is missing.
+    """
+    from rich.console import Console
+
+    from flows.cli.console import errors
+    from pnp_core.tables.build import build_tables
+    from pnp_core.tables.evaluations import read_evaluations
+    from pnp_core.tables.render import write_tables
+
+    with one_line_errors(debug, kept="the same command makes the tables"):
+        config = build(TablesConfig, {"runs": runs, "out": out})
+        made = build_tables(read_evaluations(config.runs))
+        files = write_tables(made, config.out)
+    console = errors if as_json else Console()
+    place = config.out.rstrip("/")
+    console.print(f"{len(made.tables)} tables: {', '.join(table.name for table in made.tables)}", soft_wrap=True)
+    console.print(f"to read  {place}/tables.md\nto look at  {place}/index.html", soft_wrap=True, markup=False)
+    if as_json:
+        print(json.dumps({"out": config.out, "tables": [table.name for table in made.tables], "files": files}))
+
+
+@with_pipeline_options
+def ablate(
+    options: PipelineOptions,
+    dataset: Annotated[str, typer.Argument(help="Dataset card, such as voc21 (see `datasets`); or a card file.")],
+    out: Annotated[str, typer.Option(help="Run folder, of an eval run where there is one.")],
+    tables: Annotated[
+        str | None,
+        typer.Option(
+            help="Tables, separated by commas: ablation, iterations, strategies, thresholds, resolutions, layers, "
+            "subsets, or all. The default is ablation,iterations,thresholds, which need little new salience."
+        ),
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="Folder of the dataset as distributed, such as VOCdevkit.")] = None,
+    split: Annotated[str | None, typer.Option(help="Split; the card's first when not given.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Pictures from the start of the split.")] = None,
+    shards: Annotated[int | None, typer.Option(help="Number of shards; about 64 pictures each by default.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what is missing, and run nothing.")] = False,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Evaluate the settings that benchmark tables need and a run folder has no scores of yet.
+
+    Stored salience is used again: only a setting that changes it is asked of the model.
+    """
+    wanted: Any = names(tables)
+    if wanted == ["all"]:
+        from pnp_core.tables.studies import STUDIES
+
+        wanted = list(STUDIES)
+    own = {"dataset": dataset, "data": data, "split": split, "limit": limit, "shards": shards, "out": out}
+    values = {**own, "tables": wanted}
+    if dry_run:
+        with one_line_errors(debug):
+            _say_missing(build(AblateConfig, options.values(values)), as_json)
+        return
+    execute(lambda: _prepare(options.values(values)), _show, as_json, debug)
+
+
+def _prepare(values: dict[str, Any]) -> tuple[Callable[[Any], Any], PipelineConfig]:
+    from pnp_core.plan import check_eval
+
+    config = build(AblateConfig, values)
+    warn(check_eval(config.base))
+    from flows.tables import ablate as flow
+
+    return flow, config
+
+
+def _show(summary: Any, console: Any) -> None:
+    for place, miou in summary.made.items():
+        score = "no score" if miou is None else f"mIoU {miou:.3f}"
+        console.print(f"{place}: {score}", soft_wrap=True, markup=False, highlight=False)
+    if not summary.made:
+        console.print("nothing was missing")
+    console.print(f"now: pnp-ovss tables {summary.out} --out DIR", soft_wrap=True, markup=False, highlight=False)
+
+
+def _say_missing(config: AblateConfig, as_json: bool) -> None:
+    from pnp_core.tables.missing import missing_settings
+
+    missing = [place for place, _ in missing_settings(config)]
+    if as_json:
+        print(json.dumps({"out": config.out, "missing": missing}, ensure_ascii=False))
+        return
+    for place in missing:
+        print(place)
+    print(f"{len(missing)} settings to evaluate")

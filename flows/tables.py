@@ -1,0 +1,50 @@
+"""Flows `ablate` and `tables`: the evaluations that benchmark tables need, and the tables."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from prefect import flow, get_run_logger
+
+from flows.evaluation import evaluate_dataset, evaluate_setting
+from pnp_core.config import AblateConfig, TablesConfig
+from pnp_core.tables.missing import missing_settings
+from tasks.tables import task_tables
+
+
+@dataclass
+class AblationSummary:
+    """What an `ablate` run did.
+
+    Attributes:
+        made: settings that were evaluated, with their mIoU.
+    """
+
+    out: str
+    made: dict[str, float | None] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """For `--json`."""
+        return asdict(self)
+
+
+@flow(name="ablate", flow_run_name="ablate-{config.title}", persist_result=False)
+def ablate(config: AblateConfig) -> AblationSummary:
+    """Evaluate the settings that the wanted tables need and the run folder has no scores of.
+
+    Salience that is stored is used again. Run again after it was killed it goes on where it was.
+    """
+    summary, log = AblationSummary(config.out), get_run_logger()
+    settings = missing_settings(config)
+    for number, (place, setting) in enumerate(settings, 1):
+        log.info("setting %d of %d: %s", number, len(settings), place)
+        run = evaluate_dataset if setting == config.base else evaluate_setting
+        summary.made[place] = run(setting).scores.get("miou")
+    return summary
+
+
+@flow(name="tables", flow_run_name="tables-{config.out}", persist_result=False)
+def make_tables(config: TablesConfig) -> list[str]:
+    """Make all benchmark tables from finished runs; returns the files' names."""
+    return task_tables(config)

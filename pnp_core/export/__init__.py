@@ -1,0 +1,122 @@
+"""Masks of a run in the form that training code reads. One module per format; `FORMATS` lists them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pnp_core.errors import OutputError, UsageError
+from pnp_core.export.base import Writer
+from pnp_core.export.coco import CocoRle
+from pnp_core.export.hf import HuggingFace
+from pnp_core.export.mmseg import MmSegmentation
+from pnp_core.export.pictures import Finished, labelled_pictures, open_finished
+from pnp_core.export.png import Png
+from pnp_core.records import Progress, silent
+from pnp_core.store import RunFolder
+
+FORMATS: dict[str, Callable[[RunFolder, Finished, bool], Writer]] = {
+    "mmseg": MmSegmentation,
+    "coco-rle": CocoRle,
+    "hf": HuggingFace,
+    "png": Png,
+}
+RECORD = "export.json"
+_BEGUN = "export.begun"
+# What an export writes; whatever else lies in its folder is left alone.
+_OURS = (
+    RECORD,
+    *("ann_dir", "data", "images", "img_dir", "masks", "pictures"),
+    *("README.md", "annotations.json", "classes.csv", "dataset.py", "index.csv"),
+)
+
+
+@dataclass(frozen=True)
+class ExportSummary:
+    """What an export wrote.
+
+    Attributes:
+        pictures: with their masks.
+        skipped: masks of background (and void) alone, left out because that was asked for.
+        void: share of all pixels that are void because their confidence is below the floor.
+    """
+
+    out: str
+    to: str
+    pictures: int
+    skipped: int
+    void: float
+    classes: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """For `--json`."""
+        return asdict(self)
+
+
+def export_run(
+    url: str,
+    to: str,
+    out: str,
+    floor: float | None = None,
+    pictures: bool = True,
+    skip_empty: bool = False,
+    progress: Progress = silent,
+) -> ExportSummary:
+    """Write all masks of a finished run, or of a labelled corpus, in another form.
+
+    The record, `export.json`, is written last: a folder without one is not whole, and the same command makes it anew.
+
+    Args:
+        url: run folder, or output folder of a corpus: a path or any fsspec URL.
+        to: a key of `FORMATS`.
+        floor: pixels whose confidence in [0, 1] is below it become 255 (void).
+        pictures: also write the pictures, where the format has a place for them.
+        skip_empty: leave out masks without any class.
+
+    Raises:
+        UsageError: no such format; or a floor, and the run kept no confidence.
+        CorruptRunError: the folder holds no finished run.
+        OutputError: the target holds something else, or cannot be written.
+    """
+    if to not in FORMATS:
+        raise UsageError(f"unknown format '{to}'; available: {', '.join(FORMATS)}")
+    finished = open_finished(url)
+    if floor is not None and not finished.confidence:
+        raise UsageError(
+            f"'{url}' kept no confidence, which a floor needs: run the same command again with --confidence (only the "
+            f"masks are made again)"
+        )
+    target = _target(out)
+    number = skipped = void = pixels = 0
+    with ExitStack() as stack:
+        writer = stack.enter_context(FORMATS[to](target, finished, pictures))
+        for picture in labelled_pictures(finished, floor):
+            progress(1)
+            void, pixels = void + picture.below_floor, pixels + picture.labels.size
+            if skip_empty and not picture.classes:
+                skipped += 1
+                continue
+            writer.add(picture)
+            number += 1
+    summary = ExportSummary(out, to, number, skipped, void / pixels if pixels else 0.0, finished.classes)
+    target.write_json(RECORD, {**summary.as_json(), "run": url, "floor": floor, "model": finished.model})
+    target.remove(_BEGUN)
+    return summary
+
+
+def _target(out: str) -> RunFolder:
+    """An empty folder, or one that an export was written to before, which goes.
+
+    Raises:
+        OutputError: there is something else.
+    """
+    target = RunFolder(out)
+    if target.exists(RECORD) or target.exists(_BEGUN):
+        for name in _OURS:
+            target.remove_tree(name)
+    elif target.exists("") and target.fs.ls(target.root):
+        raise OutputError(f"'{out}' is not empty and holds no export; choose another --out")
+    target.write(_BEGUN, b"")
+    return target

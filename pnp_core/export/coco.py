@@ -1,0 +1,89 @@
+"""COCO JSON with run-length encoded masks, one annotation per class and picture."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from types import TracebackType
+from typing import Any, Self, cast
+
+import numpy as np
+from pycocotools import mask as rle
+
+from pnp_core.export.base import upright_jpeg
+from pnp_core.export.pictures import Finished, Labelled
+from pnp_core.records import IGNORE
+from pnp_core.store import RunFolder
+
+ANNOTATIONS = "annotations.json"
+
+
+class CocoRle:
+    """`annotations.json`, and `images/NAME.jpg` if wanted.
+
+    Category ids are the labels. COCO has no void: pixels below the floor are in no annotation, and the image's own
+    field `void` holds them.
+    """
+
+    def __init__(self, out: RunFolder, finished: Finished, pictures: bool) -> None:
+        self._out, self._classes, self._pictures = out, finished.classes, pictures
+        self._images = self._annotations = 0
+
+    def __enter__(self) -> Self:
+        # In the file all annotations follow all images: they wait on the disk, not in memory.
+        self._waiting = tempfile.TemporaryFile("w+", encoding="utf-8")
+        self._stream = self._out.stream(ANNOTATIONS)
+        self._file = self._stream.__enter__()
+        self._say('{"info": {"description": "made by pnp-ovss export"},\n"categories": ')
+        categories = [{"id": i, "name": name, "supercategory": ""} for i, name in enumerate(self._classes, 1)]
+        self._say(json.dumps(categories, ensure_ascii=False) + ',\n"images": [')
+        return self
+
+    def _say(self, text: str) -> None:
+        self._file.write(text.encode())
+
+    def add(self, picture: Labelled) -> None:
+        """Write one."""
+        self._images += 1
+        height, width = picture.labels.shape
+        file = f"images/{picture.name}.jpg" if self._pictures else picture.sample.source
+        image = {"id": self._images, "file_name": file, "height": height, "width": width}
+        image["source"] = picture.sample.source
+        if (picture.labels == IGNORE).any():
+            image["void"] = _encode(picture.labels == IGNORE)
+        self._say(f"{',' if self._images > 1 else ''}\n{json.dumps(image, ensure_ascii=False)}")
+        for label in picture.classes:
+            self._annotate(label, picture.labels == label)
+        if self._pictures:
+            self._out.write(file, upright_jpeg(picture.sample.image))
+
+    def _annotate(self, label: int, where: np.ndarray) -> None:
+        self._annotations += 1
+        encoded = _encode(where)
+        annotation = {
+            "id": self._annotations,
+            "image_id": self._images,
+            "category_id": label,
+            "iscrowd": 0,
+            "area": int(where.sum()),
+            "bbox": [float(n) for n in rle.toBbox(cast("Any", encoded))],
+            "segmentation": encoded,
+        }
+        self._waiting.write(f"{',' if self._annotations > 1 else ''}\n{json.dumps(annotation)}")
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._waiting:
+            if kind is None:
+                self._say('],\n"annotations": [')
+                self._waiting.seek(0)
+                while part := self._waiting.read(1 << 20):
+                    self._say(part)
+                self._say("]}\n")
+        self._stream.__exit__(kind, value, trace)
+
+
+def _encode(where: np.ndarray) -> dict[str, Any]:
+    encoded: Any = rle.encode(np.asfortranarray(where, dtype=np.uint8))
+    return {"size": list(encoded["size"]), "counts": encoded["counts"].decode()}

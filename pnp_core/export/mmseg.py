@@ -1,0 +1,57 @@
+"""The folder layout of mmsegmentation, with a dataset configuration for it."""
+
+from __future__ import annotations
+
+import json
+from types import TracebackType
+from typing import Self
+
+from pnp_core.export.base import colour_of, upright_jpeg
+from pnp_core.export.pictures import Finished, Labelled
+from pnp_core.store import RunFolder
+
+CONFIG = "dataset.py"
+
+
+class MmSegmentation:
+    """`img_dir/train/NAME.jpg`, `ann_dir/train/NAME.png`, and `dataset.py` to name in a `_base_` list.
+
+    Pictures are all JPEG, because a dataset there has one file ending; see `upright_jpeg`.
+    """
+
+    def __init__(self, out: RunFolder, finished: Finished, pictures: bool) -> None:
+        self._out, self._classes, self._pictures = out, finished.classes, pictures
+
+    def __enter__(self) -> Self:
+        return self
+
+    def add(self, picture: Labelled) -> None:
+        """Write one."""
+        self._out.write(f"ann_dir/train/{picture.name}.png", picture.mask_png)
+        if self._pictures:
+            self._out.write(f"img_dir/train/{picture.name}.jpg", upright_jpeg(picture.sample.image))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self._out.write(CONFIG, self._config().encode())
+
+    def _config(self) -> str:
+        names = ("background", *self._classes)
+        palette = [colour_of(label) for label in range(len(names))]
+        # JSON of strings and lists of numbers is Python as well; names from data cannot end the string.
+        return (
+            "# Made by `pnp-ovss export --to mmseg`. Set data_root to this folder; 255 is ignored, as by default.\n"
+            f"metainfo = dict(classes={json.dumps(names)}, palette={json.dumps(palette)})\n"
+            "train_dataset = dict(\n"
+            "    type='BaseSegDataset',\n"
+            "    data_root='.',\n"
+            "    data_prefix=dict(img_path='img_dir/train', seg_map_path='ann_dir/train'),\n"
+            "    img_suffix='.jpg',\n"
+            "    seg_map_suffix='.png',\n"
+            "    reduce_zero_label=False,\n"
+            "    ignore_index=255,\n"
+            "    metainfo=metainfo,\n"
+            ")\n"
+        )

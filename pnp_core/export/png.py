@@ -1,0 +1,53 @@
+"""Palette PNG files, with a table of what they are of."""
+
+from __future__ import annotations
+
+import csv
+import io
+from types import TracebackType
+from typing import Self
+
+from pnp_core.export.base import colour_of, upright_jpeg
+from pnp_core.export.pictures import Finished, Labelled
+from pnp_core.store import RunFolder
+
+
+class Png:
+    """`masks/NAME.png`, `index.csv` (name, source, labels in it), `classes.csv`, and `pictures/NAME.jpg` if wanted."""
+
+    def __init__(self, out: RunFolder, finished: Finished, pictures: bool) -> None:
+        self._out, self._classes, self._pictures = out, finished.classes, pictures
+
+    def __enter__(self) -> Self:
+        self._stream = self._out.stream("index.csv")
+        self._index = io.TextIOWrapper(self._stream.__enter__(), encoding="utf-8", newline="")
+        self._rows = csv.writer(self._index, lineterminator="\n")
+        self._rows.writerow(["name", "source", "height", "width", "labels"])
+        return self
+
+    def add(self, picture: Labelled) -> None:
+        """Write one."""
+        self._out.write(f"masks/{picture.name}.png", picture.mask_png)
+        if self._pictures:
+            self._out.write(f"pictures/{picture.name}.jpg", upright_jpeg(picture.sample.image))
+        labels = " ".join(map(str, picture.classes))
+        self._rows.writerow([picture.name, picture.sample.source, *picture.labels.shape, labels])
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._index.flush()
+        self._index.detach()
+        self._stream.__exit__(kind, value, trace)
+        if kind is None:
+            self._out.write("classes.csv", classes_csv(self._classes))
+
+
+def classes_csv(classes: tuple[str, ...]) -> bytes:
+    """Label, name, colour; 0 is background, 255 void."""
+    buffer = io.StringIO()
+    rows = csv.writer(buffer, lineterminator="\n")
+    rows.writerow(["label", "name", "red", "green", "blue"])
+    for label, name in [*enumerate(("background", *classes)), (255, "void")]:
+        rows.writerow([label, name, *colour_of(label)])
+    return buffer.getvalue().encode()

@@ -1,0 +1,159 @@
+"""The report of a run: one HTML page that needs nothing but itself.
+
+Texts from data (file names, class names, comments, reasons) reach the page in two ways: through the template, which
+escapes them, and as JSON, of which the script makes text nodes only. A content security policy allows no script and
+no style but the page's own, by their digests, and no request at all.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2.utils import htmlsafe_json_dumps
+
+from pnp_core.config import LabellingConfig
+from pnp_core.plan import Plan
+from pnp_core.provenance import versions
+from pnp_core.records import RunSummary, ShardRef
+from pnp_core.report.gallery import ERRORS, Survey, gallery, survey
+from pnp_core.stages.scores import merge_counts
+
+PAGE = "report/index.html"
+PAGE_BYTES = 24_000_000
+"""The page is never larger."""
+PICTURES = 2000
+"""Pictures in the gallery at most."""
+QUARANTINED = 1000
+"""Quarantined pictures in the page at most; their tables have all."""
+CONFUSIONS = 20_000
+"""Entries of the confusion matrix in the page at most, the largest."""
+_RESERVE = 4_000_000
+"""Bytes for everything but the pictures' images."""
+
+
+def report_page(
+    config: LabellingConfig, plan: Plan, shards: Sequence[ShardRef], summary: RunSummary, budget: int = PAGE_BYTES
+) -> bytes:
+    """The page of a run, in UTF-8.
+
+    Args:
+        shards: those that have masks.
+        budget: bytes it may have; the more pictures, the smaller they are shown, and what does not fit is left out
+            and counted.
+    """
+    found = survey(plan, shards, PICTURES)
+    pictures, no_room = gallery(plan, shards, found, budget - _RESERVE)
+    matrix = _matrix(plan, shards)
+    data = {
+        "labels": _labels(plan),
+        "pictures": pictures,
+        "matrix": _entries(matrix),
+        "scored": list(plan.score.scored) if plan.score else [],
+        "errors": ERRORS,
+    }
+    rows, reasons = _quarantined(plan)
+    script, style = _resource("report.js"), _resource("report.css")
+    page = _environment().get_template("report.html").render(
+        title=_title(config),
+        summary=summary,
+        plan=plan,
+        found=found,
+        shown=len(pictures),
+        left_out=found.pictures - len(pictures),
+        no_room=no_room,
+        classes=_class_rows(plan, found, matrix),
+        quarantined=rows,
+        reasons=reasons.most_common(),
+        configuration=yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
+        versions=versions(),
+        data=htmlsafe_json_dumps(data, ensure_ascii=False, separators=(",", ":")),
+        script=script,
+        style=style,
+        script_digest=_digest(script),
+        style_digest=_digest(style),
+    )  # fmt: skip
+    return page.encode()
+
+
+def _title(config: LabellingConfig) -> str:
+    """What was labelled."""
+    values = config.model_dump()
+    return str(values.get("dataset") or values.get("source"))
+
+
+def _resource(name: str) -> str:
+    return (files("pnp_core.report") / "templates" / name).read_text("utf-8")
+
+
+def _digest(text: str) -> str:
+    """As a content security policy names an inline script or style."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+@cache
+def _environment() -> Environment:
+    loader = PackageLoader("pnp_core.report")
+    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+
+
+def _labels(plan: Plan) -> list[dict[str, str]]:
+    """Name and colour of the labels 0, 1 ..."""
+    colours = plan.masks.colours
+    names = ("background", *plan.masks.class_names)
+    return [{"name": name, "colour": f"#{bytes(colours[i]).hex()}"} for i, name in enumerate(names)]
+
+
+def _matrix(plan: Plan, shards: Sequence[ShardRef]) -> np.ndarray | None:
+    """Pixel counts, row = ground truth; None without ground truth."""
+    return merge_counts(plan.score, shards)[0].counts if plan.score and shards else None
+
+
+def _entries(matrix: np.ndarray | None) -> list[list[int]]:
+    """The largest entries of a confusion matrix: truth, prediction, pixels."""
+    if matrix is None:
+        return []
+    rows, columns = np.nonzero(matrix)
+    order = np.argsort(-matrix[rows, columns], kind="stable")[:CONFUSIONS]
+    return np.stack([rows, columns, matrix[rows, columns]], axis=1)[order].tolist()
+
+
+def _class_rows(plan: Plan, found: Survey, matrix: np.ndarray | None) -> list[dict[str, Any]]:
+    """The table of classes: what was found of each, and how right that is where there is ground truth."""
+    labels = plan.score.scored if plan.score else range(1, len(plan.masks.class_names) + 1)
+    rows = []
+    for label in labels:
+        count = found.classes[label]
+        row: dict[str, Any] = {"label": label, "name": _labels(plan)[label]["name"], "pictures": count.found}
+        row |= {"candidate": count.candidate, "pixels": count.pixels}
+        rows.append(row | (_rates(matrix, label) if matrix is not None else {}))
+    return rows
+
+
+def _rates(matrix: np.ndarray, label: int) -> dict[str, float | None]:
+    """IoU, precision and recall of a label; None where nothing can be said."""
+    right, truth, prediction = (int(n) for n in (matrix[label, label], matrix[label].sum(), matrix[:, label].sum()))
+
+    def share(total: int) -> float | None:
+        return right / total if total else None
+
+    return {"iou": share(truth + prediction - right), "precision": share(prediction), "recall": share(truth)}
+
+
+def _quarantined(plan: Plan) -> tuple[list[dict[str, str]], Counter[str]]:
+    """The first quarantined pictures, and how many there are for each reason."""
+    rows, reasons = [], Counter[str]()
+    for folder in (plan.salience.folder, plan.masks.folder):
+        for file in folder.run.glob(f"quarantine/{folder.stage}/{folder.fingerprint}/*.parquet"):
+            table = folder.run.read_table(file)
+            reasons.update(table["reason"].to_pylist())
+            rows += table.slice(0, QUARANTINED - len(rows)).to_pylist()
+    return rows, reasons

@@ -1,0 +1,56 @@
+"""The finished pictures of a run, one by one, for whatever shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+
+from pnp_core.images import decode_image, decode_label_map
+from pnp_core.plan import Plan
+from pnp_core.records import SalienceMaps, Sample, ShardRef
+from pnp_core.shards import read_shard
+from pnp_core.stages.masks import read_masks
+from pnp_core.stages.salience import read_salience
+from pnp_core.store import RunFolder
+
+
+@dataclass(frozen=True)
+class Row:
+    """A picture, its salience, its mask, and ground truth where there is some."""
+
+    sample: Sample
+    picture: np.ndarray
+    salience: SalienceMaps
+    labels: np.ndarray
+    truth: np.ndarray | None
+
+
+def rows_of_shard(plan: Plan, shard: ShardRef, wanted: Container[str], side: int | None = None) -> Iterator[Row]:
+    """The wanted pictures of a shard that have masks, in its order.
+
+    Args:
+        wanted: their keys.
+        side: the picture may be decoded smaller, but not below this many pixels a side; labels never are.
+    """
+    masks = {key: png for key, png in read_masks(plan.masks.folder, shard.name).items() if key in wanted}
+    stored = read_salience(plan.salience.folder, shard.name) if masks else {}
+    for sample in read_shard(RunFolder(plan.masks.out), shard) if masks else ():
+        if sample.key in masks:
+            truth = decode_label_map(sample.label_map) if sample.label_map else None
+            picture = decode_image(sample.image, plan.masks.max_pixels, side).pixels
+            yield Row(sample, picture, stored[sample.key], decode_label_map(masks[sample.key]), truth)
+
+
+def first_rows(plan: Plan, shards: Sequence[ShardRef], number: int) -> Iterator[Row]:
+    """The first labelled pictures of each shard, in turn, as many as asked for."""
+    per_shard = -(-number // len(shards))
+    left = number
+    for shard in shards:
+        wanted = set(islice(read_masks(plan.masks.folder, shard.name), min(per_shard, left)))
+        yield from rows_of_shard(plan, shard, wanted)
+        left -= len(wanted)
+        if left <= 0:
+            return

@@ -1,0 +1,132 @@
+"""Tables as Markdown, CSV, LaTeX and HTML. The same tables always give the same bytes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import asdict
+from functools import cache
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from tabulate import tabulate
+
+from pnp_core.report.run_text import plain
+from pnp_core.store import RunFolder
+from pnp_core.tables.build import NOTHING, PARTIAL, UNVERIFIED, Cell, Table, Tables
+
+RECORD = "tables.json"
+KEY = (
+    f"{PARTIAL} not the whole split, see its source; {UNVERIFIED} not compared with its source; {NOTHING} no such run, "
+    f"or its scores are missing"
+)
+
+
+def cell_text(cell: Cell, sources: bool = True) -> str:
+    """A cell as text, with the names of its sources."""
+    if not cell:
+        return NOTHING
+    return " / ".join(f"{entry.text} [{entry.source}]" if sources else entry.text for entry in cell)
+
+
+def _grid(table: Table, sources: bool) -> list[list[str]]:
+    return [[name, *(cell_text(cell, sources) for cell in cells)] for name, cells in table.rows]
+
+
+def markdown(tables: Tables) -> str:
+    """One document with all tables."""
+    lines = ["# Benchmark tables", "", f"{KEY}.", ""]
+    for table in tables.tables:
+        heads = [plain(head) for head in (table.corner, *table.columns)]
+        rows = [[plain(text) for text in row] for row in _grid(table, sources=True)]
+        aligned = ["left", *["right"] * len(table.columns)]
+        body = tabulate(rows, headers=heads, tablefmt="github", colalign=aligned, disable_numparse=True)
+        lines += [f"## {plain(table.title)}", "", plain(table.caption), "", body, ""]
+    lines += ["## Sources", ""]
+    lines += [f"- {plain(f'[{source.name}]')} {plain(source.text)}" for source in tables.sources]
+    return "\n".join(lines) + "\n"
+
+
+def comma_separated(table: Table, tables: Tables) -> str:
+    """A line for every number, with all that is known of it; mIoU as a share."""
+    facts = {source.name: source.facts for source in tables.sources}
+    columns = ["table", "row", "column", "value", "text", "source"]
+    known = ["run", "evaluation", "commit", "weights", "images", "partial"]
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(columns + known)
+    for row, cells in table.rows:
+        for column, cell in zip(table.columns, cells, strict=True):
+            for entry in cell:
+                value = "" if entry.value is None else repr(entry.value)
+                own = [facts[entry.source].get(name) for name in known]
+                line = [table.name, row, column, value, entry.text, entry.source, *own]
+                writer.writerow(["" if item is None else _harmless(str(item)) for item in line])
+    return buffer.getvalue()
+
+
+def _harmless(text: str) -> str:
+    """A text that no spreadsheet takes for a formula.
+
+    >>> _harmless("=1+1"), _harmless("0.5")
+    ("'=1+1", '0.5')
+    """
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
+
+
+def latex(table: Table) -> str:
+    """A tabular for the package booktabs, without the sources."""
+    head = f"% {table.title}. {table.caption}\n".replace("\n", " ").rstrip() + "\n"
+    body = tabulate(
+        _grid(table, sources=False),
+        headers=[table.corner, *table.columns],
+        tablefmt="latex_booktabs",
+        colalign=["left", *["right"] * len(table.columns)],
+        disable_numparse=True,
+    )
+    return head + body.replace(PARTIAL, r"$^\dagger$") + "\n"
+
+
+@cache
+def _environment() -> Environment:
+    loader = PackageLoader("pnp_core.tables")
+    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+
+
+def page(tables: Tables) -> str:
+    """One HTML page with all tables."""
+    return _environment().get_template("tables.html").render(tables=tables, key=KEY, shades=_shades, nothing=NOTHING)
+
+
+def _shades(table: Table) -> list[list[int | None]]:
+    """Per cell 0 (lowest value of the table) to 9 (highest), None without a value."""
+    values = [[cell[0].value if cell else None for cell in cells] for _, cells in table.rows]
+    known = [value for row in values for value in row if value is not None]
+    low, span = min(known, default=0), max(known, default=0) - min(known, default=0)
+    return [[None if v is None else round(9 * (v - low) / span) if span else 9 for v in row] for row in values]
+
+
+def write_tables(tables: Tables, out: str) -> list[str]:
+    """Write all formats into a folder (a path or any fsspec URL); returns the files' names.
+
+    Files of earlier tables that are no more go.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    files = {"tables.md": markdown(tables), "index.html": page(tables)}
+    for table in tables.tables:
+        files[f"{table.name}.csv"] = comma_separated(table, tables)
+        files[f"{table.name}.tex"] = latex(table)
+    folder = RunFolder(out)
+    before: Any = folder.read_json(RECORD)
+    for name, text in files.items():
+        folder.write(name, text.encode())
+    names = sorted([*files, RECORD])
+    folder.write(RECORD, (json.dumps({"files": names, **asdict(tables)}, indent=1, ensure_ascii=False) + "\n").encode())
+    if isinstance(before, dict) and isinstance(before.get("files"), list):
+        for name in sorted({str(name) for name in before["files"]} - set(names)):
+            if "/" not in name and name.endswith((".csv", ".tex")):
+                folder.remove(name)
+    return names

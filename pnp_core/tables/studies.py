@@ -1,0 +1,139 @@
+"""What the tables vary: for a base configuration the settings of every row and column.
+
+The same definition says which runs `ablate` makes and which scores `tables` looks for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from pnp_core.backbones import backbone_card
+from pnp_core.cards import load_card
+from pnp_core.config import EvalConfig
+from pnp_core.presets import merge
+from pnp_core.salience import useful_layers
+
+THRESHOLDS = (0.05, 0.1, 0.15, 0.25, 0.35, 0.45)
+BLURS = (0.0, 0.01, 0.02, 0.05)
+"""Those of the tuning's search, without the cells between."""
+FRACTIONS = (0.1, 0.3, 0.5)
+"""Shares of patches or of salience dropped after each pass."""
+SIZES = (2 / 3, 1, 4 / 3, 2)
+"""Resolutions, relative to the base's."""
+_NO_CRF = {"crf": {"name": "off"}}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A cell: where it stands, and its configuration."""
+
+    row: str
+    column: str
+    config: EvalConfig
+
+
+@dataclass(frozen=True)
+class Study:
+    """A table.
+
+    Attributes:
+        rows, columns: what varies along them; one that has no columns of its own has a column per run.
+        heat: cells are coloured by value.
+        variants: the cells of a base configuration with so many layers and heads.
+    """
+
+    name: str
+    title: str
+    rows: str
+    columns: str
+    variants: Callable[[EvalConfig, int, int], Iterable[Variant]]
+    heat: bool = False
+
+
+def varied(base: EvalConfig, **parts: Any) -> EvalConfig:
+    """A configuration with some parts replaced."""
+    return EvalConfig.model_validate(merge(base.model_dump(), parts))
+
+
+def _ablation(base: EvalConfig, layers: int, heads: int) -> Iterable[Variant]:
+    """Attention alone; with the gradient; all passes; the blur; the CRF, which is the method (paper section 4.4)."""
+    bare = {"blur": 0.0, **_NO_CRF}
+    one = {"iterations": 1}
+    yield Variant("attention", "", varied(base, salience={"kind": "attention", "dropout": one}, masks=bare))
+    yield Variant("attention x gradient (GradCAM)", "", varied(base, masks={"passes": 1, **bare}))
+    yield Variant("with Salience DropOut", "", varied(base, masks=bare))
+    yield Variant("with blur", "", varied(base, masks=_NO_CRF))
+    yield Variant("with dense CRF", "", base)
+
+
+def _layers(base: EvalConfig, layers: int, heads: int) -> Iterable[Variant]:
+    for layer in useful_layers(layers, base.salience.kind):
+        for head in range(heads):
+            yield Variant(str(layer), str(head), varied(base, salience={"layer": layer, "head": head}))
+
+
+def _iterations(base: EvalConfig, layers: int, heads: int) -> Iterable[Variant]:
+    """The first passes are the same however many follow: they are taken from the salience that is there."""
+    for passes in range(1, base.salience.dropout.iterations + 1):
+        yield Variant(str(passes), "", varied(base, masks={"passes": passes}))
+
+
+def _strategies(base: EvalConfig, layers: int, heads: int) -> Iterable[Variant]:
+    yield Variant(_strategy_name(base), "", base)
+    for strategy in ("fraction", "mass"):
+        for amount in FRACTIONS:
+            config = varied(base, salience={"dropout": {"strategy": strategy, "amount": amount}})
+            if config != base:
+                yield Variant(_strategy_name(config), "", config)
+
+
+def _strategy_name(config: EvalConfig) -> str:
+    dropout = config.salience.dropout
+    if dropout.strategy == "count":
+        return f"{dropout.amount:g} patches"
+    return f"{100 * dropout.amount:g} % of the {'patches' if dropout.strategy == 'fraction' else 'salience'} left"
+
+
+def _thresholds(base: EvalConfig, layers: int, heads: int) -> Iterable[Variant]:
+    for threshold in sorted({*THRESHOLDS, base.masks.threshold}):
+        for blur in sorted({*BLURS, base.masks.blur}):
+            yield Variant(f"{threshold:g}", f"{blur:g}", varied(base, masks={"threshold": threshold, "blur": blur}))
+
+
+def _resolutions(base: EvalConfig, layers: int, heads: int) -> Iterable[Variant]:
+    patch = backbone_card(base.salience.backbone.name).patch_size
+    height, width = base.salience.backbone.sides
+    sizes = {tuple(max(16, round(side * factor / patch) * patch) for side in (height, width)) for factor in SIZES}
+    for size in sorted({*sizes, (height, width)}):
+        side = size[0] if size[0] == size[1] else size
+        config = varied(base, salience={"backbone": {"image_size": side}})
+        yield Variant(size_name(config), "", config)
+
+
+def size_name(config: EvalConfig) -> str:
+    """A resolution, for people."""
+    height, width = config.salience.backbone.sides
+    return str(height) if height == width else f"{height} x {width}"
+
+
+def _subsets(base: EvalConfig, layers: int, heads: int) -> Iterable[Variant]:
+    """The class subsets of the dataset card, by themselves: other classes are neither asked about nor scored."""
+    for name, classes in load_card(base.dataset).subsets.items():
+        yield Variant(name, "", varied(base, only_classes=classes, out=f"{base.out.rstrip('/')}/subsets/{name}"))
+
+
+STUDIES = {
+    study.name: study
+    for study in (
+        Study("ablation", "What each part of the method adds", "method", "", _ablation),
+        Study("iterations", "Drop iterations", "passes", "", _iterations),
+        Study("strategies", "What is dropped after each pass", "dropped", "", _strategies),
+        Study("thresholds", "Threshold and blur", "threshold", "blur", _thresholds, heat=True),
+        Study("resolutions", "Resolutions", "model pixels a side", "", _resolutions),
+        Study("layers", "Cross-attention layer and head", "layer", "head", _layers, heat=True),
+        Study("subsets", "Class subsets", "classes", "", _subsets),
+    )
+}
+"""By the name that `ablate --tables` takes, the cheapest first."""
