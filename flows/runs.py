@@ -22,8 +22,17 @@ from pnp_core.presets import merge
 
 NAMES = ("checkpoint", "dataset")
 """Keys that may name something else; a path only when it is there."""
-PLACES = ("out", "data", "source", "settings", "dataset", "salience.backbone.checkpoint", "salience.candidates.file")
-"""Keys of a configuration that name a file or folder."""
+PLACES = (
+    "out",
+    "runs",
+    "data",
+    "source",
+    "settings",
+    "dataset",
+    "salience.backbone.checkpoint",
+    "salience.candidates.file",
+)
+"""Keys of a configuration that name a file or folder, or several."""
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
@@ -141,14 +150,21 @@ def _placed(values: dict[str, Any], path: list[str], here: str | None) -> dict[s
     text = values.get(key)
     if rest:
         return {**values, key: _placed(text, rest, here)} if isinstance(text, dict) else values
+    if isinstance(text, list):
+        return {**values, key: [_placed_text(key, part, here) for part in text]}
+    return {**values, key: _placed_text(key, text, here)} if key in values else values
+
+
+def _placed_text(key: str, text: Any, here: str | None) -> Any:
+    """A path that was relative, absolute; whatever else as it is."""
     if not isinstance(text, str) or "://" in text or Path(text).expanduser().is_absolute():
-        return values
+        return text
     if here is None:
         if key in NAMES:
-            return values
+            return text
         raise UsageError(f"{key}={text} is relative: the server is elsewhere, give an absolute path or a URL")
     found = Path(here) / text
-    return values if key in NAMES and not found.exists() else {**values, key: os.path.normpath(found)}
+    return text if key in NAMES and not found.exists() else os.path.normpath(found)
 
 
 def _find(client: SyncPrefectClient, name: str) -> tuple[str, DeploymentResponse]:

@@ -10,6 +10,7 @@ from prefect import flow, get_run_logger
 from flows.evaluation import evaluate_dataset, evaluate_setting
 from pnp_core.config import AblateConfig, TablesConfig
 from pnp_core.tables.missing import missing_settings
+from tasks.runtime import observer
 from tasks.tables import task_tables
 
 
@@ -37,10 +38,13 @@ def ablate(config: AblateConfig) -> AblationSummary:
     """
     summary, log = AblationSummary(config.out), get_run_logger()
     settings = missing_settings(config)
+    observer().begin("settings", len(settings))
     for number, (place, setting) in enumerate(settings, 1):
         log.info("setting %d of %d: %s", number, len(settings), place)
         run = evaluate_dataset if setting == config.base else evaluate_setting
         summary.made[place] = run(setting).scores.get("miou")
+        observer().advance("settings", 1)
+    observer().end("settings")
     return summary
 
 

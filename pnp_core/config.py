@@ -16,7 +16,8 @@ from pnp_core.presets import TINY, for_backbone, merge, preset, read_settings
 class Config(BaseModel):
     """Base of all configuration: immutable, unknown keys refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    # Defaults are validated too: a default 3 of a float is 3.0 as in a file, and both have one fingerprint.
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
 
 
 Side = Annotated[int, Field(ge=16, le=2048)]

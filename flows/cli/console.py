@@ -37,8 +37,10 @@ STAGE_NAMES = {
     "pictures": "Pictures",
     "search": "Search",
     "compare": "Comparing",
+    "settings": "Settings",
+    "export": "Exporting",
 }
-UNITS = {"search": "trials"}
+UNITS = {"search": "trials", "settings": "settings"}
 """What a stage counts, where that is not pictures."""
 
 errors = Console(stderr=True, highlight=False)
@@ -69,7 +71,10 @@ class ProgressBars:
         self._bars.stop()
 
     def begin(self, stage: str, total: int | None) -> None:
-        """Add a bar."""
+        """Add a bar, or start the stage's anew."""
+        if stage in self._tasks:
+            self._bars.reset(self._tasks[stage], total=total)
+            return
         self._tasks[stage] = self._bars.add_task(
             STAGE_NAMES.get(stage, stage), total=total, unit=UNITS.get(stage, "pictures")
         )
@@ -77,6 +82,16 @@ class ProgressBars:
     def advance(self, stage: str, pictures: int) -> None:
         """Move a bar."""
         self._bars.advance(self._tasks[stage], pictures)
+
+    def counter(self, stage: str) -> Callable[[int], None]:
+        """Moves a bar of unknown length, which is added with the first step."""
+
+        def count(pictures: int) -> None:
+            if stage not in self._tasks:
+                self.begin(stage, None)
+            self.advance(stage, pictures)
+
+        return count
 
     def end(self, stage: str) -> None:
         """Fill a bar: pictures set aside are done too."""

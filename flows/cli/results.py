@@ -67,8 +67,7 @@ def export(
         place = out or f"{run.rstrip('/')}/export/{to}"
         wanted = to != "png" if pictures is None else pictures
         with ProgressBars() as bars:
-            bars.begin("export", None)
-            done = export_run(run, to, place, confidence, wanted, skip_empty, lambda n: bars.advance("export", n))
+            done = export_run(run, to, place, confidence, wanted, skip_empty, bars.counter("export"))
             bars.end("export")
     console = errors if as_json else Console()
     console.print(f"{done.pictures} pictures with masks in {place}", soft_wrap=True, markup=False, highlight=False)

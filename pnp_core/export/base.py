@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from types import TracebackType
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import yaml
 from PIL import Image
@@ -20,7 +20,7 @@ _MOST_PIXELS = 178_956_970
 class Writer(Protocol):
     """Takes pictures with their masks, one by one; what belongs to all of them is written at the end."""
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Writer:
         """Begin."""
         ...
 

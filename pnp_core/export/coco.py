@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import numpy as np
 from pycocotools import mask as rle
@@ -29,7 +29,7 @@ class CocoRle:
         self._out, self._classes, self._pictures = out, finished.classes, pictures
         self._images = self._annotations = 0
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> CocoRle:
         # In the file all annotations follow all images: they wait on the disk, not in memory.
         self._waiting = tempfile.TemporaryFile("w+", encoding="utf-8")
         self._stream = self._out.stream(ANNOTATIONS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import pyarrow as pa
 
@@ -36,7 +36,7 @@ class HuggingFace:
         metadata = {"huggingface": json.dumps({"info": {"features": features}})}
         self._schema = pa.schema(columns, metadata=metadata)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> HuggingFace:
         return self
 
     def add(self, picture: Labelled) -> None:

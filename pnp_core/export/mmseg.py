@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from types import TracebackType
-from typing import Self
 
 from pnp_core.export.base import colour_of, upright_jpeg
 from pnp_core.export.pictures import Finished, Labelled
@@ -22,7 +21,7 @@ class MmSegmentation:
     def __init__(self, out: RunFolder, finished: Finished, pictures: bool) -> None:
         self._out, self._classes, self._pictures = out, finished.classes, pictures
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> MmSegmentation:
         return self
 
     def add(self, picture: Labelled) -> None:

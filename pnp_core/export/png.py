@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 from types import TracebackType
-from typing import Self
 
 from pnp_core.export.base import colour_of, upright_jpeg
 from pnp_core.export.pictures import Finished, Labelled
@@ -18,7 +17,7 @@ class Png:
     def __init__(self, out: RunFolder, finished: Finished, pictures: bool) -> None:
         self._out, self._classes, self._pictures = out, finished.classes, pictures
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Png:
         self._stream = self._out.stream("index.csv")
         self._index = io.TextIOWrapper(self._stream.__enter__(), encoding="utf-8", newline="")
         self._rows = csv.writer(self._index, lineterminator="\n")

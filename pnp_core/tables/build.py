@@ -123,7 +123,7 @@ def _source(evaluation: Evaluation) -> Source:
     }
     text = (
         f"run {evaluation.run}, evaluation {facts['evaluation']}, {describe(evaluation)}; "
-        f"commit {commit or 'unknown'}, weights {facts['weights']}, {evaluation.images} pictures scored"
+        f"commit {(commit or 'unknown')[:12]}, weights {facts['weights']}, {evaluation.images} pictures scored"
     )
     if not evaluation.scores:
         text += "; its scores are missing"
@@ -136,8 +136,11 @@ def describe(evaluation: Evaluation) -> str:
     """The setting in a few words."""
     salience, masks = evaluation.config.salience, evaluation.config.masks
     passes = masks.passes or salience.dropout.iterations
+    only = evaluation.config.only_classes
     parts = [
-        evaluation.config.title,
+        evaluation.config.title + (f" ({', '.join(only)})" if only else ""),
+        f"{size_name(evaluation.config)} px",
+        *(["attention alone"] if salience.kind == "attention" else []),
         f"layer {salience.layer}",
         f"head {salience.head}",
         f"{passes} pass{'es' if passes > 1 else ''}",

@@ -12,7 +12,6 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from tabulate import tabulate
 
-from pnp_core.report.run_text import plain
 from pnp_core.store import RunFolder
 from pnp_core.tables.build import NOTHING, PARTIAL, UNVERIFIED, Cell, Table, Tables
 
@@ -27,24 +26,34 @@ def cell_text(cell: Cell, sources: bool = True) -> str:
     """A cell as text, with the names of its sources."""
     if not cell:
         return NOTHING
-    return " / ".join(f"{entry.text} [{entry.source}]" if sources else entry.text for entry in cell)
+    return " / ".join(f"{entry.text} ({entry.source})" if sources else entry.text for entry in cell)
 
 
 def _grid(table: Table, sources: bool) -> list[list[str]]:
     return [[name, *(cell_text(cell, sources) for cell in cells)] for name, cells in table.rows]
 
 
+def escaped(text: str) -> str:
+    r"""A text from data so that Markdown, in a table too, shows it as it is.
+
+    >>> print(escaped("<b>|a_b"))
+    \<b\>\|a\_b
+    """
+    one_line = " ".join(text.split())
+    return "".join(f"\\{c}" if c in "\\`*_[]<>|~#" else "&amp;" if c == "&" else c for c in one_line)
+
+
 def markdown(tables: Tables) -> str:
     """One document with all tables."""
     lines = ["# Benchmark tables", "", f"{KEY}.", ""]
     for table in tables.tables:
-        heads = [plain(head) for head in (table.corner, *table.columns)]
-        rows = [[plain(text) for text in row] for row in _grid(table, sources=True)]
+        heads = [escaped(head) for head in (table.corner, *table.columns)]
+        rows = [[escaped(text) for text in row] for row in _grid(table, sources=True)]
         aligned = ["left", *["right"] * len(table.columns)]
         body = tabulate(rows, headers=heads, tablefmt="github", colalign=aligned, disable_numparse=True)
-        lines += [f"## {plain(table.title)}", "", plain(table.caption), "", body, ""]
+        lines += [f"## {escaped(table.title)}", "", escaped(table.caption), "", body, ""]
     lines += ["## Sources", ""]
-    lines += [f"- {plain(f'[{source.name}]')} {plain(source.text)}" for source in tables.sources]
+    lines += [f"- **{source.name}** {escaped(source.text)}" for source in tables.sources]
     return "\n".join(lines) + "\n"
 
 
@@ -72,7 +81,7 @@ def _harmless(text: str) -> str:
     >>> _harmless("=1+1"), _harmless("0.5")
     ("'=1+1", '0.5')
     """
-    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
+    return f"'{text}" if len(text) > 1 and text.startswith(("=", "+", "-", "@")) else text
 
 
 def latex(table: Table) -> str:

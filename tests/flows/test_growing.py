@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import os
@@ -20,6 +21,7 @@ from flows.cli import app
 from flows.stages import run_stages
 from pnp_core.config import CorpusConfig, DispatchConfig
 from pnp_core.corpus import Corpus, only_writer
+from pnp_core.export import export_run
 from pnp_core.images import decode_label_map
 from pnp_core.plan import plan_label
 from pnp_core.records import RunSummary
@@ -315,3 +317,21 @@ def test_corpus_that_cannot_be_is_one_clear_line(corpus, tmp_path, prepare, says
     assert result.exit_code in (1, 2)
     assert says in result.stderr
     assert result.stderr.count("error:") == 1
+
+
+def test_corpus_is_exported_as_it_was_published_last(tmp_path, prefect_server):
+    corpus, out = tmp_path / "in", tmp_path / "out"
+    for name, seed in (("a.png", 1), ("b.png", 2)):
+        put(corpus, name, picture(seed))
+    run(corpus, out)
+    put(corpus, "b.png", picture(3, (40, 20)), changed=OLD + 60)
+    put(corpus, "c.png", picture(4))
+    (corpus / "a.png").unlink()
+    run(corpus, out)
+    export_run(str(out), "png", str(tmp_path / "export"), pictures=False)
+    rows = {row["source"]: row for row in csv.DictReader((tmp_path / "export/index.csv").open(encoding="utf-8"))}
+    assert {Path(source).name for source in rows} == {"b.png", "c.png"}
+    expected = {Path(source).name: mask_of(out, row) for source, row in latest(out)[1].items()}
+    for source, row in rows.items():
+        with Image.open(tmp_path / f"export/masks/{row['name']}.png") as mask:
+            assert np.array_equal(np.array(mask), expected[Path(source).name])

@@ -1,9 +1,12 @@
+import json
+
 import pytest
 from pydantic import ValidationError
 
 from pnp_core.cards import load_card
 from pnp_core.config import CaptionConfig, EvalConfig, LabelConfig, RuntimeConfig
 from pnp_core.errors import UnknownNameError, UsageError
+from pnp_core.plan import plan_eval
 from pnp_core.presets import PRESETS, preset
 from pnp_core.stages.masks import MaskJob
 from pnp_core.stages.salience import SalienceJob
@@ -163,3 +166,12 @@ def test_a_bad_settings_file_ends_in_one_line(text, message, tmp_path):
         file.write_text(text)
     with pytest.raises(UsageError, match=message):
         EvalConfig(settings=str(file), out="x")
+
+
+def test_configuration_read_back_from_a_run_has_the_same_fingerprints():
+    given = EvalConfig(out="run")
+    read = EvalConfig.model_validate(json.loads(given.model_dump_json()))
+    assert read == given
+    here, there = plan_eval(given), plan_eval(read)
+    assert here.salience.fingerprint == there.salience.fingerprint
+    assert here.masks.fingerprint == there.masks.fingerprint

@@ -1,0 +1,203 @@
+"""Every export is read back by the library it is meant for, and compared with the masks of the run."""
+
+from __future__ import annotations
+
+import ast
+import csv
+import io
+import json
+import runpy
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from pycocotools.coco import COCO
+
+from pnp_core.errors import CorruptRunError, OutputError, UsageError
+from pnp_core.export import export_run
+from pnp_core.images import decode_image, decode_label_map
+from pnp_core.shards import INDEX, unpack
+
+FLOOR = 0.9
+
+
+def rows_of(run: Path) -> list[dict]:
+    return [row for file in sorted((run / "masks").rglob("*.parquet")) for row in pq.read_table(file).to_pylist()]
+
+
+def masks_of(run: Path, floor: float | None = None) -> dict[str, np.ndarray]:
+    """Labels by key, computed here: below the floor 255."""
+    found = {}
+    for row in rows_of(run):
+        labels = decode_label_map(row["mask"]["bytes"])
+        if floor is not None:
+            confidence = np.array(Image.open(io.BytesIO(row["confidence"]["bytes"]))) / 255
+            labels = np.where(confidence < floor, 255, labels).astype(np.uint8)
+        found[row["key"]] = labels
+    return found
+
+
+def pictures_of(run: Path) -> dict[str, bytes]:
+    shards = pq.read_table(run / INDEX)["shard"].to_pylist()
+    return {s.key: s.image for name in shards for s in unpack((run / f"shards/{name}.tar").read_bytes())}
+
+
+@pytest.mark.parametrize("floor", [None, FLOOR])
+def test_png_export_holds_the_masks_and_says_what_they_are_of(evaluated, tmp_path, floor):
+    export_run(str(evaluated), "png", str(tmp_path), floor, pictures=False)
+    expected = masks_of(evaluated, floor)
+    rows = list(csv.DictReader((tmp_path / "index.csv").open(encoding="utf-8")))
+    assert [row["name"] for row in rows] == list(expected)
+    for row in rows:
+        with Image.open(tmp_path / f"masks/{row['name']}.png") as image:
+            assert image.mode == "P"
+            assert np.array_equal(np.array(image), expected[row["name"]])
+        assert row["source"] == f"scenes/test/{int(row['name'][-5:])}"
+        assert [int(n) for n in row["labels"].split()] == [n for n in np.unique(expected[row["name"]]) if 0 < n < 255]
+    classes = list(csv.DictReader((tmp_path / "classes.csv").open(encoding="utf-8")))
+    assert [classes[i]["name"] for i in (0, 1, 20, 21)] == ["background", "heart", "rocket", "void"]
+
+
+def test_floor_makes_unsure_pixels_void_and_they_are_counted(evaluated, tmp_path):
+    summary = export_run(str(evaluated), "png", str(tmp_path), FLOOR, pictures=False)
+    void = [labels == 255 for labels in masks_of(evaluated, FLOOR).values()]
+    assert 0 < summary.void < 1
+    assert summary.void == pytest.approx(np.mean(void))
+
+
+@pytest.mark.parametrize("floor", [None, FLOOR])
+def test_pycocotools_reads_the_masks_back(evaluated, tmp_path, floor, capsys):
+    export_run(str(evaluated), "coco-rle", str(tmp_path), floor)
+    coco = COCO(str(tmp_path / "annotations.json"))
+    expected = masks_of(evaluated, floor)
+    assert [c["name"] for c in coco.loadCats(coco.getCatIds())][:2] == ["heart", "mushroom"]
+    assert len(coco.imgs) == len(expected)
+    for image in coco.imgs.values():
+        labels = expected[Path(image["file_name"]).stem]
+        built = np.zeros_like(labels)
+        for annotation in coco.loadAnns(coco.getAnnIds(imgIds=image["id"])):
+            where = coco.annToMask(annotation).astype(bool)
+            assert (where.sum(), bool(built[where].any())) == (annotation["area"], False)
+            built[where] = annotation["category_id"]
+        if floor is not None and "void" in image:
+            built[coco.annToMask({"image_id": image["id"], "segmentation": image["void"]}).astype(bool)] = 255
+        assert np.array_equal(built, labels)
+        with Image.open(tmp_path / image["file_name"]) as picture:
+            assert picture.size == (image["width"], image["height"])
+
+
+@pytest.mark.parametrize("floor", [None, FLOOR])
+def test_hugging_face_datasets_reads_pictures_and_masks_back(evaluated, tmp_path, floor, monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
+    export_run(str(evaluated), "hf", str(tmp_path / "out"), floor)
+    loaded = datasets.load_dataset(str(tmp_path / "out"), split="train", cache_dir=str(tmp_path / "cache"))
+    expected, pictures = masks_of(evaluated, floor), pictures_of(evaluated)
+    assert loaded["name"][:] == list(expected)
+    for row in loaded:
+        assert np.array_equal(np.array(row["mask"]), expected[row["name"]])
+        assert np.array_equal(np.array(row["image"]), decode_image(pictures[row["name"]], 10**8).pixels)
+        assert row["labels"] == [n for n in np.unique(expected[row["name"]]) if 0 < n < 255]
+
+
+def test_mmseg_export_has_a_mask_of_its_size_for_every_jpeg(evaluated, tmp_path):
+    export_run(str(evaluated), "mmseg", str(tmp_path), FLOOR)
+    expected = masks_of(evaluated, FLOOR)
+    pictures = {file.stem: file for file in (tmp_path / "img_dir/train").iterdir()}
+    assert set(pictures) == {file.stem for file in (tmp_path / "ann_dir/train").iterdir()} == set(expected)
+    for name, file in pictures.items():
+        with Image.open(file) as picture, Image.open(tmp_path / f"ann_dir/train/{name}.png") as mask:
+            assert (picture.format, picture.size) == ("JPEG", mask.size)
+            assert np.array_equal(np.array(mask), expected[name])
+    config = runpy.run_path(str(tmp_path / "dataset.py"))["train_dataset"]
+    assert (config["img_suffix"], config["ignore_index"]) == (".jpg", 255)
+    assert config["metainfo"]["classes"][:2] == ["background", "heart"]
+
+
+HOSTILE = "'); import os; os._exit(3) #"
+
+
+@pytest.fixture(scope="module")
+def hostile(prefect_server, tmp_path_factory) -> Path:
+    """A run over a turned JPEG, a PNG with transparency, and an empty file, with class names that try things."""
+    from flows.labelling import label_pictures
+    from pnp_core.config import LabelConfig
+
+    folder = tmp_path_factory.mktemp("hostile")
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
+    (folder / "in/up/$(x)").mkdir(parents=True)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(pixels).save(folder / "in/turned.jpg", exif=exif)
+    Image.fromarray(np.dstack([pixels, pixels[..., 0]])).save(folder / "in/up/$(x)/=cmd|calc.png")
+    (folder / "in/empty.png").write_bytes(b"")
+    values = {"source": str(folder / "in"), "out": str(folder / "run"), "classes": [HOSTILE, "heart"]}
+    candidates = {"candidates": {"source": "vocabulary"}, "dropout": {"iterations": 1}}
+    label_pictures(LabelConfig.model_validate({**values, "salience": candidates}))
+    return folder / "run"
+
+
+def test_class_names_cannot_leave_their_place(hostile, tmp_path):
+    export_run(str(hostile), "mmseg", str(tmp_path / "mm"))
+    text = (tmp_path / "mm/dataset.py").read_text()
+    ast.parse(text)
+    assert runpy.run_path(str(tmp_path / "mm/dataset.py"))["metainfo"]["classes"][1] == HOSTILE
+    export_run(str(hostile), "coco-rle", str(tmp_path / "coco"))
+    assert json.loads((tmp_path / "coco/annotations.json").read_text())["categories"][0]["name"] == HOSTILE
+
+
+def test_turned_and_transparent_pictures_come_out_upright_and_flat(hostile, tmp_path):
+    export_run(str(hostile), "mmseg", str(tmp_path))
+    sizes = {}
+    for file in (tmp_path / "img_dir/train").iterdir():
+        with Image.open(file) as picture, Image.open(tmp_path / f"ann_dir/train/{file.stem}.png") as mask:
+            assert (picture.size, picture.mode, picture.getexif().get(0x0112, 1)) == (mask.size, "RGB", 1)
+            sizes[file.stem.split("-")[0]] = picture.size
+    assert (40, 60) in sizes.values()
+    assert (60, 40) in sizes.values()
+
+
+def test_floor_without_confidence_says_how_to_get_it(hostile, tmp_path):
+    with pytest.raises(UsageError, match="run the same command again with --confidence"):
+        export_run(str(hostile), "png", str(tmp_path / "out"), 0.5)
+    assert not (tmp_path / "out").exists()
+
+
+def test_masks_without_a_class_can_be_left_out(evaluated, tmp_path):
+    empty = [key for key, labels in masks_of(evaluated, 0.999).items() if not set(np.unique(labels)) - {0, 255}]
+    summary = export_run(str(evaluated), "png", str(tmp_path), 0.999, pictures=False, skip_empty=True)
+    assert (summary.skipped, summary.pictures) == (len(empty), 8 - len(empty))
+
+
+def test_export_made_again_is_the_same_and_leaves_other_files_alone(evaluated, tmp_path):
+    def files() -> dict[str, bytes]:
+        return {str(f.relative_to(tmp_path)): f.read_bytes() for f in tmp_path.rglob("*") if f.is_file()}
+
+    export_run(str(evaluated), "coco-rle", str(tmp_path))
+    before = files()
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "images/stale.jpg").write_bytes(b"")
+    export_run(str(evaluated), "coco-rle", str(tmp_path))
+    assert files() == before | {"notes.txt": b"mine"}
+
+
+def test_folder_with_something_else_is_refused(evaluated, tmp_path):
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(OutputError, match="is not empty and holds no export"):
+        export_run(str(evaluated), "png", str(tmp_path))
+
+
+@pytest.mark.parametrize("gone", ["run.json", INDEX])
+def test_folder_without_a_finished_run_is_named(evaluated, tmp_path, gone):
+    shutil.copytree(evaluated, tmp_path / "run")
+    (tmp_path / "run" / gone).unlink()
+    with pytest.raises(CorruptRunError, match="holds no finished run"):
+        export_run(str(tmp_path / "run"), "png", str(tmp_path / "out"))
+
+
+def test_unknown_format_lists_what_there_is(evaluated, tmp_path):
+    with pytest.raises(UsageError, match="unknown format 'voc'; available: mmseg, coco-rle, hf, png"):
+        export_run(str(evaluated), "voc", str(tmp_path))
