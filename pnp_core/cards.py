@@ -146,9 +146,6 @@ class DatasetCard(Config):
             raise ValueError(f"tuning_split '{self.tuning_split}' is none of the splits")
         if 0 < sum(c.id is not None for c in self.classes) < len(self.classes):
             raise ValueError("either every class has an id or none")
-        strangers = {name for names in self.subsets.values() for name in names} - {c.name for c in self.classes}
-        if strangers and self.classes:
-            raise ValueError(f"subsets name classes that are not there: {', '.join(sorted(strangers))}")
         if self.background and "background" in (c.name.lower() for c in self.classes):
             raise ValueError("background is label 0 already; leave it out of the classes")
         if self.number_of_classes is not None and self.number_of_classes != len(self.classes) + self.background:
@@ -156,6 +153,9 @@ class DatasetCard(Config):
                 f"number_of_classes is {self.number_of_classes}, but there are {len(self.classes)} classes"
                 f"{' and background' if self.background else ''}"
             )
+        strangers = {name for names in self.subsets.values() for name in names} - {c.name for c in self.classes}
+        if strangers and self.classes:
+            raise ValueError(f"subsets name classes that are not there: {', '.join(sorted(strangers))}")
         return self
 
     def __hash__(self) -> int:
@@ -247,7 +247,10 @@ def _read_card(path: Path) -> dict[str, Any]:
         return values
     if base not in available_cards() or available_cards()[base] == path:
         raise UnknownNameError("dataset (in `extends`)", str(base), available_cards())
-    return merge(_read_card(available_cards()[base]), values)
+    inherited = _read_card(available_cards()[base])
+    if "classes" in values or "classes_file" in values:
+        inherited.pop("subsets", None)  # of classes that may be others now
+    return merge(inherited, values)
 
 
 def load_card(name: str) -> DatasetCard:

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from flows.stack import QUEUES
-from pnp_core.config import CorpusConfig
+from pnp_core.config import CorpusConfig, TablesConfig
 
 ROOT = Path(__file__).parent.parent
 
@@ -73,15 +73,18 @@ def test_deployment_fits_its_flow(deployment):
     assert "pnp-ovss" in deployment["tags"]
     if "config" in annotations:
         model = annotations["config"]
-        own = {"source": "s3://bucket/corpus", "classes": ["cat"]} if model is CorpusConfig else {}
-        model.model_validate({"out": "s3://bucket/run", **own, **given["config"]})
+        needed = {
+            CorpusConfig: {"source": "s3://bucket/corpus", "classes": ["cat"]},
+            TablesConfig: {"runs": ["s3://bucket/run"]},
+        }
+        model.model_validate({"out": "s3://bucket/out", **needed.get(model, {}), **given.get("config", {})})
 
 
 def test_every_deployment_that_people_rely_on_is_there():
     names = [(deployment["entrypoint"].rsplit(".", 1)[1], deployment["name"]) for deployment in deployments()]
     data = ("scenes", "voc", "context", "coco-object", "coco-stuff", "ade20k")
     expected = [("evaluate_dataset", f"eval-{name}") for name in data]
-    expected += [("label_corpus", "label-corpus"), ("extract_batch", "gpu")]
+    expected += [("label_corpus", "label-corpus"), ("make_tables", "tables"), ("extract_batch", "gpu")]
     expected += [("tune_dataset", f"tune-{name}") for name in data]
     assert names == expected
     schedules = {d["name"]: d["schedules"] for d in deployments() if "schedules" in d}

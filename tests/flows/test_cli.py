@@ -213,6 +213,7 @@ def test_label_from_another_directory_prints_one_json_object(pictures, tmp_path,
         assert mask.size == (32, 24)
 
 
+@pytest.mark.ops
 def test_error_inside_the_flow_is_one_line_too(pictures, tmp_path, environment, prefect_server):
     environment = {**environment, "PREFECT_API_URL": prefect_server}
     assert command(label(pictures, tmp_path), environment, tmp_path).returncode == 0

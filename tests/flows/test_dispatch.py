@@ -82,6 +82,7 @@ def test_paths_are_placed_where_a_worker_finds_them_or_refused(tmp_path):
     with pytest.raises(UsageError, match="give the run folder"):
         place(config, "eval-voc", None)
     nested = {**config, "salience": {"backbone": {"checkpoint": "blip"}, "candidates": {"file": "c.json"}}}
+    assert place({"runs": ["a", "/b", "s3://c"]}, "tables", "/here")["runs"] == ["/here/a", "/b", "s3://c"]
     placed = place({**nested, "dataset": "voc21"}, "eval-voc", str(tmp_path))
     assert (placed["dataset"], placed["salience"]["backbone"]["checkpoint"]) == ("voc21", "blip")
     assert placed["salience"]["candidates"]["file"] == str(tmp_path / "c.json")
@@ -113,6 +114,7 @@ def test_dispatch_to_a_server_without_deployments_is_refused(tmp_path, prefect_s
         evaluate_dataset(config)
 
 
+@pytest.mark.ops
 def test_dask_scheduler_that_is_not_there_is_one_clear_line(tmp_path, prefect_server):
     from flows.evaluation import evaluate_dataset
 

@@ -52,6 +52,7 @@ def masks_of(out: Path) -> dict[str, bytes]:
     return {row["key"]: row["mask"]["bytes"] for row in rows}
 
 
+@pytest.mark.ops
 def test_shard_over_its_time_is_set_aside_after_the_last_attempt_and_the_next_run_tries_it_again(
     pictures, tmp_path, prefect_server
 ):
@@ -122,7 +123,7 @@ def test_read_only_output_is_one_clear_line(disk):
 @pytest.mark.parametrize(
     ("sign", "to_group", "code"),
     [
-        (signal.SIGTERM, False, 143),
+        pytest.param(signal.SIGTERM, False, 143, marks=pytest.mark.ops),
         pytest.param(signal.SIGINT, True, 130, marks=pytest.mark.ops),
         (signal.SIGKILL, False, -signal.SIGKILL),
     ],
@@ -141,8 +142,8 @@ def test_stopped_command_leaves_no_process_and_no_half_file(tmp_path, sign, to_g
         assert time.monotonic() < deadline
         time.sleep(0.01)
     (os.killpg if to_group else os.kill)(process.pid, sign)
-    _, said = process.communicate(timeout=120)
-    assert process.returncode == code
+    printed, said = process.communicate(timeout=120)
+    assert process.returncode == code, f"{said}\n{printed}"
     if sign != signal.SIGKILL:
         assert said.strip().endswith("stopped: what is done is kept, the same command continues")
         assert not list(out.rglob("*.tmp"))

@@ -280,6 +280,7 @@ def logged(out: Path) -> int:
     return pq.read_metadata(files[0]).num_rows if files else 0
 
 
+@pytest.mark.ops
 def test_search_killed_at_a_random_trial_gives_the_same_best_and_the_same_log(tmp_path, prefect_server):
     arguments = ["scenes", "--images", "8", "--trials", "30", "--compare", "off", "--out"]
     undisturbed = tune(*arguments, str(tmp_path / "undisturbed"))

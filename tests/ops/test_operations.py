@@ -83,6 +83,11 @@ def test_dispatch_to_dask_gives_the_same_masks_though_a_worker_is_killed(undistu
     assert on_dask.happened == 2
 
 
+def test_tables_are_made_on_the_stack(stack, undisturbed, tmp_path):
+    stack.call("run", "tables", "-p", f"runs=[{undisturbed}]", "-p", f"out={tmp_path}", "--watch")
+    assert "scenes" in (tmp_path / "tables.md").read_text()
+
+
 def test_failed_run_is_told_to_the_webhook_and_fails_the_command(stack, tmp_path, client):
     """Several runs where needed: on an overloaded machine Prefect's SQLite drops the event now and then."""
     blocked = tmp_path / "file"

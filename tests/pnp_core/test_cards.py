@@ -134,3 +134,13 @@ def test_names_captions_and_synonyms_find_the_label():
         card.labels(("shep",))
     with pytest.raises(UnknownNameError):
         load_card("voc20").labels(("background",))
+
+
+def test_card_with_classes_of_its_own_takes_over_no_subsets_of_others(tmp_path):
+    own = tmp_path / "own.yaml"
+    own.write_text("extends: voc21\nname: own\nnumber_of_classes: 3\nclasses: [cat, gnu]\n")
+    assert load_card("voc21").subsets
+    assert load_card(str(own)).subsets == {}
+    own.write_text(own.read_text() + "subsets: {wild: [gnu, horse]}\n")
+    with pytest.raises(UsageError, match="subsets name classes that are not there: horse"):
+        load_card(str(own))

@@ -101,6 +101,7 @@ def test_grid_tries_every_setting_once(tmp_path):
     assert len({trial.setting for trial in trials}) == len(SPACE) == len(list(SPACE.settings())) == 108
 
 
+@pytest.mark.ops
 def test_searches_side_by_side_do_not_disturb_each_other(tmp_path):
     def one(group: int, place: str) -> list[Trial]:
         return search(tmp_path / place / str(group), "particle-swarm", group=group)
