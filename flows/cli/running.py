@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import current_thread, main_thread
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -76,6 +77,11 @@ class Interruptible:
         self._before = {sign: signal.signal(sign, self._stop) for sign in (signal.SIGTERM, signal.SIGINT)}
         return self
 
+    def _listen(self) -> None:
+        """Take SIGTERM back from Prefect: its own handler during a flow raises once and remembers nothing."""
+        if current_thread() is main_thread():
+            signal.signal(signal.SIGTERM, self._stop)
+
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
@@ -92,6 +98,7 @@ class Interruptible:
 
     def begin(self, stage: str, total: int | None) -> None:
         """A stage starts."""
+        self._listen()
         self._check()
         self._next.begin(stage, total)
 
