@@ -186,7 +186,7 @@ def _main_table(mains: Sequence[Evaluation]) -> Table:
     rows = [(name, tuple(tuple(map(_entry, row.get(column, ()))) for column in columns)) for name, row in ours.items()]
     rows += [(paper.method, tuple(_published_cell(paper, column) for column in columns)) for paper in published()]
     caption = (
-        "mIoU in per cent; of ours the backbone, weights, resolution and the source of candidate classes. `labels`: "
+        "mIoU in per cent; of ours the backbone, weights, resolution and the source of candidate classes. Labels: "
         "the image-level labels of each picture are known, which published protocols do not assume."
     )
     return Table("main", "Main table", "method", columns, tuple(rows), caption=caption)
