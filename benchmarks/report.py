@@ -14,15 +14,14 @@ import tempfile
 from pathlib import Path
 from time import perf_counter
 
-import pyarrow.parquet as pq
-
 from pnp_core.config import EvalConfig
 from pnp_core.plan import plan_eval
-from pnp_core.records import RunSummary, ShardRef
+from pnp_core.records import RunSummary
 from pnp_core.report.gallery import survey
 from pnp_core.report.page import PICTURES, report_page
 from pnp_core.report.rows import rows_of_shard
-from pnp_core.shards import INDEX
+from pnp_core.shards import read_refs
+from pnp_core.store import RunFolder
 
 
 def evaluated(images: int, out: Path) -> Path:
@@ -64,9 +63,7 @@ def main() -> None:
         record = json.loads((run / "run.json").read_text())
         config = EvalConfig.model_validate(record["config"])
         plan = plan_eval(config)
-        shards = [
-            ShardRef(r["shard"], r["samples"], r["bytes"], r["sha256"]) for r in pq.read_table(run / INDEX).to_pylist()
-        ]
+        shards = read_refs(RunFolder(str(run)))
         found = survey(plan, shards, PICTURES)
         start = perf_counter()
         shown = sum(1 for shard in shards for _ in rows_of_shard(plan, shard, found.shown.get(shard.name, {}), 128))

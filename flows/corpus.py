@@ -35,12 +35,12 @@ def _label_all(config: CorpusConfig) -> CorpusSummary:
     while True:
         batch = RunSummary(collected.plan.masks.out, masks=collected.plan.masks.place)
         masked = _label(config, collected, batch) if collected.shards else []
-        task_publish(config, collected)
         if collected.shards:
             settings = config.model_copy(update={"out": batch.out})
             task_report(settings, collected.plan, masked, batch)
             finish_run(settings, collected.plan, batch)
             summary.count(batch)
+        task_publish(config, collected)  # last: what is published is never changed
         summary.ignored = max(summary.ignored, collected.ignored)
         if not collected.more:
             break

@@ -11,6 +11,7 @@ from flows.evaluation import evaluate_dataset, evaluate_setting
 from pnp_core.config import AblateConfig, TablesConfig
 from pnp_core.tables.missing import missing_settings
 from tasks.runtime import observer
+from tasks.sharding import task_shard_dataset
 from tasks.tables import task_tables
 
 
@@ -37,6 +38,7 @@ def ablate(config: AblateConfig) -> AblationSummary:
     Salience that is stored is used again. Run again after it was killed it goes on where it was.
     """
     summary, log = AblationSummary(config.out), get_run_logger()
+    task_shard_dataset(config.base)  # other pictures than before make all scores missing
     settings = missing_settings(config)
     observer().begin("settings", len(settings))
     for number, (place, setting) in enumerate(settings, 1):

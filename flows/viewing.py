@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -32,14 +33,19 @@ def report_server(url: str, port: int = 0) -> ThreadingHTTPServer:
             if host not in ("127.0.0.1", "localhost") or self.path.split("?")[0] not in ("/", "/index.html"):
                 self.send_error(404)
                 return
-            page = run.read(PAGE)
+            try:
+                page = run.read(PAGE)
+            except CorruptRunError:
+                self.send_error(404)
+                return
             self.send_response(200)
             headers = {"Content-Type": "text/html; charset=utf-8", "Content-Length": str(len(page))}
             headers |= {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
             for name, value in headers.items():
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(page)
+            with suppress(ConnectionError):  # the browser went on to something else
+                self.wfile.write(page)
 
         def log_message(self, *_: Any) -> None:
             """Say nothing."""

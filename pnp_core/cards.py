@@ -161,6 +161,10 @@ class DatasetCard(Config):
     def __hash__(self) -> int:
         return hash((self.name, self.version, self.classes))
 
+    def facts(self) -> dict[str, Any]:
+        """What the pictures and their labels depend on."""
+        return self.model_dump(exclude={"subsets"})
+
     @property
     def names(self) -> tuple[str, ...]:
         """Class names, from label 1."""

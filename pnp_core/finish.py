@@ -9,7 +9,10 @@ from pnp_core.config import EvalConfig, LabellingConfig
 from pnp_core.plan import Plan
 from pnp_core.provenance import commit, peak_memory, versions
 from pnp_core.records import RunSummary
-from pnp_core.store import RunFolder
+from pnp_core.stages.masks import VERSION as MASKS
+from pnp_core.stages.salience import VERSION as SALIENCE
+from pnp_core.stages.scores import VERSION as SCORES_VERSION
+from pnp_core.store import RunFolder, fingerprint
 
 RUN, SCORES = "run.json", "scores.json"
 EVALUATIONS = "evaluations"
@@ -19,7 +22,7 @@ EVALUATIONS = "evaluations"
 def evaluation_folder(plan: Plan) -> str:
     """Where an evaluation's record and scores lie, relative to the run folder."""
     assert plan.score
-    return f"{EVALUATIONS}/{plan.score.fingerprint}"
+    return f"{EVALUATIONS}/{fingerprint(plan.score.fingerprint, plan.score.config.mean)}"
 
 
 def finish_run(config: LabellingConfig, plan: Plan, summary: RunSummary, main: bool = True) -> None:
@@ -30,12 +33,12 @@ def finish_run(config: LabellingConfig, plan: Plan, summary: RunSummary, main: b
             pictures; those are found in `evaluations` alone.
     """
     run = RunFolder(config.out)
-    record = _record(config, plan, summary)
-    places = [""] if main else []
+    record, places = _record(config, plan, summary), []
     if plan.score:
-        folder = evaluation_folder(plan)
-        places.append(f"{folder}/")
-        _keep_measured(record, run.read_json(f"{folder}/{RUN}"))
+        places.append(f"{evaluation_folder(plan)}/")
+        _keep_measured(record, run.read_json(f"{places[0]}{RUN}"))
+    if main:
+        places.append("")
     for place in places:
         if summary.scores:
             run.write_json(f"{place}{SCORES}", summary.scores)
@@ -44,28 +47,46 @@ def finish_run(config: LabellingConfig, plan: Plan, summary: RunSummary, main: b
         run.write_json(f"{place}{RUN}", record)
 
 
-def _record(config: LabellingConfig, plan: Plan, summary: RunSummary) -> dict[str, Any]:
-    card = load_card(config.dataset) if isinstance(config, EvalConfig) else None
-    inline = config.dispatch.mode == "inline"
+def setting_facts(config: LabellingConfig, plan: Plan) -> dict[str, Any]:
+    """What a score depends on besides the configuration, and what the settings around it can be made from."""
     return {
+        "weights_revision": plan.salience.checkpoint.revision,
+        "model": {"layers": plan.salience.checkpoint.layers, "heads": plan.salience.checkpoint.heads},
+        "card": _card_facts(config) if isinstance(config, EvalConfig) else None,
+        "stages": {"salience": SALIENCE, "masks": MASKS, "scores": SCORES_VERSION},
+    }
+
+
+def _record(config: LabellingConfig, plan: Plan, summary: RunSummary) -> dict[str, Any]:
+    # Elsewhere other processes did the work, and a resumed run did none: of neither is anything known here.
+    here = config.dispatch.mode == "inline" and bool(summary.stages["salience"].images_per_second)
+    return {
+        **setting_facts(config, plan),
         "config": config.model_dump(mode="json"),
         "versions": versions(),
         "commit": commit(),
-        "weights_revision": plan.salience.checkpoint.revision,
-        "model": {"layers": plan.salience.checkpoint.layers, "heads": plan.salience.checkpoint.heads},
-        "card": {"name": card.name, "version": card.version} if card else None,
         "classes": list(plan.masks.class_names),
+        "palette": [f"#{bytes(colour).hex()}" for colour in plan.masks.colours[: len(plan.masks.class_names) + 1]],
         "fingerprints": {
             "salience": plan.salience.fingerprint,
             "masks": plan.masks.fingerprint,
             "scores": plan.score.fingerprint if plan.score else None,
         },
-        "device": _device(plan),
-        # Elsewhere other processes did the work, whose memory is not known here.
-        "memory": peak_memory() if inline else None,
+        "evaluation": evaluation_folder(plan).rsplit("/", 1)[-1] if plan.score else None,
+        "device": _device(plan) if here else None,
+        "memory": peak_memory() if here else None,
         "rates": {name: stage.images_per_second for name, stage in summary.stages.items()},
         "summary": summary.as_json(),
     }
+
+
+def _card_facts(config: EvalConfig) -> dict[str, Any]:
+    """What tables need of the dataset card, so that they need no card."""
+    card = load_card(config.dataset)
+    split = config.split or card.default_split
+    images = card.splits[split].images if split in card.splits else None
+    facts = {"name": card.name, "version": card.version, "split": split, "images": images}
+    return {**facts, "default_split": card.default_split, "subsets": {k: list(v) for k, v in card.subsets.items()}}
 
 
 def _device(plan: Plan) -> str:
@@ -73,13 +94,13 @@ def _device(plan: Plan) -> str:
     import torch
 
     chosen = plan.salience.runtime.device
-    if chosen in ("auto", "cuda") and torch.cuda.is_available():
-        return torch.cuda.get_device_name()
+    if chosen.startswith(("auto", "cuda")) and torch.cuda.is_available():
+        return torch.cuda.get_device_name(None if chosen == "auto" else chosen)
     return "cpu" if chosen == "auto" else chosen
 
 
 def _keep_measured(record: dict[str, Any], before: dict[str, Any] | None) -> None:
-    """A run that computes nothing anew measures nothing: what was measured when it did stays."""
+    """A run that computes nothing anew measures nothing: what was measured, and what made it, stays."""
     if before is None:
         return
     resumed = [name for name, rate in record["rates"].items() if rate is None]
@@ -87,3 +108,5 @@ def _keep_measured(record: dict[str, Any], before: dict[str, Any] | None) -> Non
         record["rates"][name] = before["rates"].get(name)
     if "salience" in resumed:
         record.update({key: before[key] for key in ("memory", "device")})
+    if {"salience", "masks", "scores"} <= set(resumed):
+        record.update({key: before[key] for key in ("commit", "versions")})

@@ -239,16 +239,17 @@ def picture_comment(data: bytes) -> str:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             exif = image.getexif()
             written = [exif.get(_DESCRIPTION), exif.get_ifd(_EXIF).get(_USER_COMMENT)]
+            unicode = "utf-16-be" if exif.endian == ">" else "utf-16-le"
             written += [image.info.get(name) for name in ("comment", "Description", "Comment")]
     except Exception:  # as in decode_image
         return ""
-    texts = (_comment_text(value) for value in written if value)
+    texts = (_comment_text(value, unicode) for value in written if value)
     return next((text for text in texts if text), "")[:COMMENT]
 
 
-def _comment_text(value: str | bytes) -> str:
+def _comment_text(value: str | bytes, unicode: str) -> str:
     """A comment as one line; EXIF's has its encoding in the first eight bytes."""
     if isinstance(value, bytes):
-        encoding = "utf-16" if value.startswith(b"UNICODE\0") else "utf-8"
+        encoding = unicode if value.startswith(b"UNICODE\0") else "utf-8"
         value = value.removeprefix(b"ASCII\0\0\0").removeprefix(b"UNICODE\0").decode(encoding, "replace")
     return " ".join("".join(c if c.isprintable() else " " for c in str(value)).split())

@@ -139,6 +139,14 @@ def guessed_choice(job: SalienceJob) -> list[str]:
     ]
 
 
+def warnings_of(job: SalienceJob) -> list[str]:
+    """What a reader of the results should know of the model."""
+    if foreign := foreign_to_tiny(job):
+        names = ", ".join(foreign[:10]) + (f" and {len(foreign) - 10} more" if len(foreign) > 10 else "")
+        return [f"The bundled tiny model knows only its {len(CLASS_NAMES)} drawn classes, not {names}."]
+    return guessed_choice(job)
+
+
 OTHER_MODEL = "For photographs use --checkpoint with a BLIP-ITM model, such as Salesforce/blip-itm-large-flickr"
 
 

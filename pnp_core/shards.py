@@ -140,8 +140,20 @@ def read_index(run: RunFolder, identity: str, digest: str) -> list[ShardRef] | N
         )
     if present == _PREVIOUS or metadata.get(b"digest", b"").decode() != digest:
         return None
-    rows = table.to_pylist()
-    return [ShardRef(r["shard"], r["samples"], r["bytes"], r["sha256"]) for r in rows]
+    return _refs(table)
+
+
+def read_refs(run: RunFolder) -> list[ShardRef]:
+    """The shards of a run, whatever they are of.
+
+    Raises:
+        CorruptRunError: there is no index.
+    """
+    return _refs(run.read_table(INDEX))
+
+
+def _refs(table: pa.Table) -> list[ShardRef]:
+    return [ShardRef(r["shard"], r["samples"], r["bytes"], r["sha256"]) for r in table.to_pylist()]
 
 
 def write_shards(

@@ -24,13 +24,14 @@ import hashlib
 import io
 import json
 import os
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from time import monotonic
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import fsspec
 import numpy as np
@@ -107,7 +108,7 @@ class RunFolder:
         """
         try:
             return self.fs.cat_file(self.path(relative))
-        except FileNotFoundError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise self._missing(relative) from error
 
     def read_table(self, relative: str, columns: list[str] | None = None) -> pa.Table:
@@ -185,10 +186,14 @@ class RunFolder:
                 with _stream_local(Path(target)) as file:
                     yield file
             else:
-                self.fs.makedirs(str(PurePosixPath(target).parent), exist_ok=True)
-                with self.fs.transaction, self.fs.open(target, "wb") as file:
-                    yield file
+                with tempfile.NamedTemporaryFile() as file:
+                    yield cast("BinaryIO", file)
+                    file.flush()
+                    self.fs.makedirs(str(PurePosixPath(target).parent), exist_ok=True)
+                    self.fs.put_file(file.name, target)
         except OSError as error:
+            if error.errno is None:  # not of a file system: Pillow raises these of pictures
+                raise
             raise OutputError(f"cannot write '{target}': {error.strerror or error}") from error
 
     def write_json(self, relative: str, value: Any) -> bytes:
@@ -366,6 +371,7 @@ def discard_shards(run: RunFolder, keep: set[str]) -> None:
 
     Whatever carries the shard's name goes, whether or not a record lists it: a killed stage leaves
     files without one. PNG files carry the pictures' names, so all of them go; they are copies.
+    So do all evaluations, which are of the pictures that were there, and the run folders of class subsets.
 
     Args:
         keep: names of the shards that are still the same.
@@ -374,5 +380,5 @@ def discard_shards(run: RunFolder, keep: set[str]) -> None:
         for relative in run.glob(pattern):
             if PurePosixPath(relative).name.lstrip(".").split(".")[0] not in keep:
                 run.remove(relative)
-    run.remove_tree("png")
-    run.remove_tree("evaluations")
+    for folder in ("png", "evaluations", "subsets"):
+        run.remove_tree(folder)

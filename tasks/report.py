@@ -24,4 +24,4 @@ def task_report(config: LabellingConfig, plan: Plan, shards: list[ShardRef], sum
     create_markdown_artifact(run_markdown(plan, shards, summary), key="run", description="What the run made")
     if summary.scores:
         table = [{"class": name, "IoU": iou} for name, iou in summary.scores["per_class_iou"].items()]
-        create_table_artifact(table, key="per-class-iou", description=f"mIoU {summary.scores['miou']:.4f}")
+        create_table_artifact(table, key="per-class-iou", description="IoU of every scored class")

@@ -95,6 +95,8 @@ class ProgressBars:
 
     def end(self, stage: str) -> None:
         """Fill a bar: pictures set aside are done too."""
+        if stage not in self._tasks:  # counted, and there was nothing to count
+            return
         task = self._tasks[stage]
         total = self._bars.tasks[task].total
         done = total if total is not None else max(self._bars.tasks[task].completed, 1)
@@ -155,6 +157,7 @@ def show_summary(summary: RunSummary, console: Console) -> None:
         console.print(f"quarantine     {out}/quarantine/ (what and why)", soft_wrap=True)
         _show_reasons(summary, console)
     console.print(f"contact sheet  {out}/contact_sheet.png", soft_wrap=True)
+    console.print(f"report         {out}/report/index.html (pnp-ovss view {out})", soft_wrap=True)
 
 
 def show_corpus(summary: CorpusSummary, console: Console) -> None:

@@ -20,6 +20,7 @@ def view(
 ) -> None:
     """Show the report of a run in the browser, until Ctrl-C."""
     import webbrowser
+    from threading import Thread
 
     from flows.viewing import report_server
 
@@ -27,11 +28,14 @@ def view(
         server = report_server(run, port)
         url = f"http://127.0.0.1:{server.server_port}/"
         print(f"{url}  (Ctrl-C ends it)", flush=True)
-        if browser and not webbrowser.open(url):
-            typer.echo("no browser found: open the address yourself", err=True)
+        serving = Thread(target=server.serve_forever, daemon=True)
+        serving.start()
         try:
-            server.serve_forever()
+            if browser and not webbrowser.open(url):
+                typer.echo("no browser found: open the address yourself", err=True)
+            serving.join()
         finally:
+            server.shutdown()
             server.server_close()
 
 
@@ -71,6 +75,8 @@ def export(
             bars.end("export")
     console = errors if as_json else Console()
     console.print(f"{done.pictures} pictures with masks in {place}", soft_wrap=True, markup=False, highlight=False)
+    if done.missing:
+        console.print(f"{done.missing} pictures of the run have no mask: quarantined, or their shard failed")
     if done.skipped:
         console.print(f"{done.skipped} without any class left out")
     if confidence is not None:

@@ -27,12 +27,16 @@ def tables(
 
     from flows.cli.console import errors
     from pnp_core.tables.build import build_tables
-    from pnp_core.tables.evaluations import read_evaluations
+    from pnp_core.tables.evaluations import gaps, read_evaluations, without_scores
     from pnp_core.tables.render import write_tables
 
     with one_line_errors(debug, kept="the same command makes the tables"):
         config = build(TablesConfig, {"runs": runs, "out": out})
-        made = build_tables(read_evaluations(config.runs))
+        passed_over = without_scores(config.runs)
+        warn([f"'{run}' has no scores and is passed over: a run of label or tune" for run in passed_over])
+        evaluations = read_evaluations([run for run in config.runs if run not in passed_over])
+        warn(gaps(evaluations))
+        made = build_tables(evaluations)
         files = write_tables(made, config.out)
     console = errors if as_json else Console()
     place = config.out.rstrip("/")
@@ -82,8 +86,10 @@ def ablate(
 
 def _prepare(values: dict[str, Any]) -> tuple[Callable[[Any], Any], PipelineConfig]:
     from pnp_core.plan import check_eval
+    from pnp_core.tables.missing import missing_settings
 
     config = build(AblateConfig, values)
+    missing_settings(config)
     warn(check_eval(config.base))
     from flows.tables import ablate as flow
 

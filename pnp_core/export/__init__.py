@@ -25,12 +25,14 @@ FORMATS: dict[str, Callable[[RunFolder, Finished, bool], Writer]] = {
 }
 RECORD = "export.json"
 _BEGUN = "export.begun"
-# What an export writes; whatever else lies in its folder is left alone.
-_OURS = (
-    RECORD,
-    *("ann_dir", "data", "images", "img_dir", "masks", "pictures"),
-    *("README.md", "annotations.json", "classes.csv", "dataset.py", "index.csv"),
-)
+_MADE_BY = "pnp-ovss export"
+# What the formats write, and nothing but that is ever deleted; whatever else lies in the folder is left alone.
+_WRITES = {
+    "mmseg": ("ann_dir/train", "img_dir/train", "dataset.py"),
+    "coco-rle": ("images", "annotations.json"),
+    "hf": ("data", "README.md"),
+    "png": ("masks", "pictures", "index.csv", "classes.csv"),
+}
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class ExportSummary:
         pictures: with their masks.
         skipped: masks of background (and void) alone, left out because that was asked for.
         void: share of all pixels that are void because their confidence is below the floor.
+        missing: pictures without a mask: quarantined, or of shards that failed.
     """
 
     out: str
@@ -48,6 +51,7 @@ class ExportSummary:
     pictures: int
     skipped: int
     void: float
+    missing: int
     classes: tuple[str, ...]
 
     def as_json(self) -> dict[str, Any]:
@@ -88,7 +92,7 @@ def export_run(
             f"'{url}' kept no confidence, which a floor needs: run the same command again with --confidence (only the "
             f"masks are made again)"
         )
-    target = _target(out)
+    target = _target(out, to)
     number = skipped = void = pixels = 0
     with ExitStack() as stack:
         writer = stack.enter_context(FORMATS[to](target, finished, pictures))
@@ -100,23 +104,34 @@ def export_run(
                 continue
             writer.add(picture)
             number += 1
-    summary = ExportSummary(out, to, number, skipped, void / pixels if pixels else 0.0, finished.classes)
-    target.write_json(RECORD, {**summary.as_json(), "run": url, "floor": floor, "model": finished.model})
+    summary = ExportSummary(
+        out, to, number, skipped, void / pixels if pixels else 0.0, finished.missing, finished.classes
+    )
+    target.write_json(
+        RECORD, {**summary.as_json(), "made_by": _MADE_BY, "run": url, "floor": floor, "model": finished.model}
+    )
     target.remove(_BEGUN)
     return summary
 
 
-def _target(out: str) -> RunFolder:
-    """An empty folder, or one that an export was written to before, which goes.
+def _target(out: str, to: str) -> RunFolder:
+    """An empty folder, or one that the same export was written to before, which goes.
 
     Raises:
         OutputError: there is something else.
     """
     target = RunFolder(out)
-    if target.exists(RECORD) or target.exists(_BEGUN):
-        for name in _OURS:
+    before = target.read_json(_BEGUN) or target.read_json(RECORD)
+    if isinstance(before, dict) and before.get("made_by") == _MADE_BY and before.get("to") == to:
+        # First of all it says that it is not whole: what is killed here can be made again.
+        _mark_begun(target, to)
+        for name in (RECORD, *_WRITES[to]):
             target.remove_tree(name)
     elif target.exists("") and target.fs.ls(target.root):
-        raise OutputError(f"'{out}' is not empty and holds no export; choose another --out")
-    target.write(_BEGUN, b"")
+        raise OutputError(f"'{out}' is not empty and holds no {to} export; choose another --out")
+    _mark_begun(target, to)
     return target
+
+
+def _mark_begun(target: RunFolder, to: str) -> None:
+    target.write_json(_BEGUN, {"made_by": _MADE_BY, "to": to})

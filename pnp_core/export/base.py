@@ -9,10 +9,12 @@ from typing import Any, Protocol, runtime_checkable
 import yaml
 from PIL import Image
 
+from pnp_core.errors import UsageError
 from pnp_core.export.pictures import Labelled
-from pnp_core.images import VOC_PALETTE, decode_image
+from pnp_core.images import FORMATS, decode_image
 
 JPEG_QUALITY = 95
+JPEG_SIDE = 65_500
 _MOST_PIXELS = 178_956_970
 
 
@@ -35,23 +37,29 @@ class Writer(Protocol):
         ...
 
 
-def upright_jpeg(image: bytes) -> bytes:
+def upright_jpeg(name: str, image: bytes) -> bytes:
     """The picture as training code should see it: JPEG files that need no turning as they are, all else as an upright
     RGB JPEG, so that the mask fits whatever reads it.
+
+    Args:
+        name: of the picture, for an error.
+
+    Raises:
+        UsageError: it is too long for JPEG.
     """
-    with Image.open(io.BytesIO(image)) as opened:
+    with Image.open(io.BytesIO(image), formats=FORMATS) as opened:
         as_it_is = opened.format == "JPEG" and opened.mode in ("RGB", "L") and opened.getexif().get(0x0112, 1) == 1
     if as_it_is:
         return image
     buffer = io.BytesIO()
     pixels = decode_image(image, _MOST_PIXELS).pixels
+    if max(pixels.shape) > JPEG_SIDE:
+        raise UsageError(
+            f"picture '{name}' has a side of {max(pixels.shape)} pixels, and JPEG ends at {JPEG_SIDE}: use --to hf, or "
+            f"--no-pictures"
+        )
     Image.fromarray(pixels).save(buffer, format="JPEG", quality=JPEG_QUALITY, subsampling=0)
     return buffer.getvalue()
-
-
-def colour_of(label: int) -> list[int]:
-    """The Pascal VOC colour of a label."""
-    return VOC_PALETTE[label].tolist()
 
 
 def yaml_text(values: dict[str, Any]) -> str:

@@ -46,16 +46,16 @@ class CocoRle:
         """Write one."""
         self._images += 1
         height, width = picture.labels.shape
-        file = f"images/{picture.name}.jpg" if self._pictures else picture.sample.source
+        file = f"images/{picture.name}.jpg" if self._pictures else picture.source
         image = {"id": self._images, "file_name": file, "height": height, "width": width}
-        image["source"] = picture.sample.source
+        image["source"] = picture.source
         if (picture.labels == IGNORE).any():
             image["void"] = _encode(picture.labels == IGNORE)
         self._say(f"{',' if self._images > 1 else ''}\n{json.dumps(image, ensure_ascii=False)}")
         for label in picture.classes:
             self._annotate(label, picture.labels == label)
         if self._pictures:
-            self._out.write(file, upright_jpeg(picture.sample.image))
+            self._out.write(file, upright_jpeg(picture.name, picture.sample.image))
 
     def _annotate(self, label: int, where: np.ndarray) -> None:
         self._annotations += 1

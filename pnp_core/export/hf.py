@@ -44,7 +44,7 @@ class HuggingFace:
         sample = picture.sample
         mask = picture.mask_png
         row: dict[str, Any] = {"mask": {"bytes": mask, "path": f"{picture.name}.png"}, "name": picture.name}
-        row |= {"source": sample.source, "labels": list(picture.classes)}
+        row |= {"source": picture.source, "labels": list(picture.classes)}
         if self._pictures:
             row["image"] = {"bytes": sample.image, "path": f"{picture.name}.{sample.extension}"}
         self._rows.append(row)

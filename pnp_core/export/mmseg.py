@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from types import TracebackType
 
-from pnp_core.export.base import colour_of, upright_jpeg
+from pnp_core.export.base import upright_jpeg
 from pnp_core.export.pictures import Finished, Labelled
 from pnp_core.store import RunFolder
 
@@ -19,7 +18,7 @@ class MmSegmentation:
     """
 
     def __init__(self, out: RunFolder, finished: Finished, pictures: bool) -> None:
-        self._out, self._classes, self._pictures = out, finished.classes, pictures
+        self._out, self._colours, self._pictures = out, finished.named_colours, pictures
 
     def __enter__(self) -> MmSegmentation:
         return self
@@ -28,7 +27,7 @@ class MmSegmentation:
         """Write one."""
         self._out.write(f"ann_dir/train/{picture.name}.png", picture.mask_png)
         if self._pictures:
-            self._out.write(f"img_dir/train/{picture.name}.jpg", upright_jpeg(picture.sample.image))
+            self._out.write(f"img_dir/train/{picture.name}.jpg", upright_jpeg(picture.name, picture.sample.image))
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
@@ -37,12 +36,11 @@ class MmSegmentation:
             self._out.write(CONFIG, self._config().encode())
 
     def _config(self) -> str:
-        names = ("background", *self._classes)
-        palette = [colour_of(label) for label in range(len(names))]
-        # JSON of strings and lists of numbers is Python as well; names from data cannot end the string.
+        names, palette = zip(*self._colours, strict=True)
+        # `ascii` of strings and numbers is Python that says the same again: names from data cannot leave their place.
         return (
             "# Made by `pnp-ovss export --to mmseg`. Set data_root to this folder; 255 is ignored, as by default.\n"
-            f"metainfo = dict(classes={json.dumps(names)}, palette={json.dumps(palette)})\n"
+            f"metainfo = dict(classes={list(names)!a}, palette={[list(colour) for colour in palette]!a})\n"
             "train_dataset = dict(\n"
             "    type='BaseSegDataset',\n"
             "    data_root='.',\n"

@@ -12,24 +12,31 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from pyarrow import compute
 
 from pnp_core.corpus.manifest import LABELLED, LATEST, read_pointer
 from pnp_core.errors import CorruptRunError
 from pnp_core.finish import RUN
 from pnp_core.images import encode_label_map
 from pnp_core.records import IGNORE, Sample, ShardRef
-from pnp_core.shards import INDEX, read_shard
-from pnp_core.store import RunFolder
+from pnp_core.shards import INDEX, read_refs, read_shard
+from pnp_core.stages.masks import STAGE as MASKS
+from pnp_core.store import RunFolder, StageFolder
 
 
 @dataclass(frozen=True)
 class Part:
-    """A shard of a run folder and its masks; `keys` of those that count, None for all."""
+    """A shard of a run folder and its masks.
+
+    Attributes:
+        masks: their table, relative to the run folder.
+        sources: of a corpus: for each key that counts the files that are this picture; None for all, by their names.
+    """
 
     run: RunFolder
     shard: ShardRef
     masks: str
-    keys: frozenset[str] | None = None
+    sources: dict[str, list[str]] | None = None
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,8 @@ class Finished:
         classes: names of the labels 1, 2 ...
         confidence: whether every mask has one.
         model: the weights, for people.
+        palette: colours #rrggbb of the labels 0, 1 ...
+        missing: pictures without a mask.
     """
 
     url: str
@@ -47,6 +56,14 @@ class Finished:
     classes: tuple[str, ...]
     confidence: bool
     model: str
+    palette: tuple[str, ...]
+    missing: int = 0
+
+    @property
+    def named_colours(self) -> list[tuple[str, tuple[int, ...]]]:
+        """Name and red, green, blue of the labels 0, 1 ..., background first."""
+        red_green_blue = [tuple(bytes.fromhex(colour[1:])) for colour in self.palette]
+        return list(zip(("background", *self.classes), red_green_blue, strict=True))
 
 
 @dataclass(frozen=True)
@@ -55,6 +72,7 @@ class Labelled:
 
     Attributes:
         name: unique among all, safe in paths.
+        source: where the picture is from.
         labels: (H, W) uint8, 0 background, 255 void.
         palette: (256, 3) uint8.
         row: as in the masks' table.
@@ -62,6 +80,7 @@ class Labelled:
     """
 
     name: str
+    source: str
     sample: Sample
     labels: np.ndarray
     palette: np.ndarray
@@ -84,7 +103,7 @@ def open_finished(url: str) -> Finished:
     """A finished run, or what a corpus has published last.
 
     Raises:
-        CorruptRunError: neither is there.
+        CorruptRunError: neither is there; or another run has begun in the folder and is not finished.
     """
     folder = RunFolder(url)
     if folder.exists(LATEST):
@@ -92,43 +111,48 @@ def open_finished(url: str) -> Finished:
     record = folder.read_json(RUN)
     if not record or not folder.exists(INDEX):
         raise CorruptRunError(f"'{url}' holds no finished run of eval or label, and no corpus")
-    place = f"masks/{record['fingerprints']['masks']}"
-    parts = [Part(folder, shard, f"{place}/{shard.name}.parquet") for shard in _shards(folder)]
-    return _finished(url, [part for part in parts if folder.exists(part.masks)], record)
+    shards = read_refs(folder)
+    images, labelled = (record["summary"][name] for name in ("images", "labelled"))
+    masks = StageFolder(folder, MASKS, record["fingerprints"]["masks"])
+    whole = [shard for shard in shards if folder.exists(masks.file(shard.name, "done.json"))]
+    done = sum(folder.read_json(masks.file(shard.name, "done.json"))["done"] for shard in whole)
+    if (sum(shard.samples for shard in shards), done) != (images, labelled):
+        raise CorruptRunError(f"the run in '{url}' is not finished; run its command again")
+    parts = [Part(folder, shard, masks.file(shard.name, "parquet")) for shard in whole]
+    return _finished(url, parts, record, images - labelled)
 
 
 def _of_corpus(url: str, folder: RunFolder) -> Finished:
     pointer = read_pointer(folder, LATEST)
     assert pointer
-    table = folder.read_table(pointer["manifest"], ["status", "masks", "key"])
-    keys: dict[str, set[str]] = defaultdict(set)
-    for row in table.to_pylist():
-        if row["status"] == LABELLED:
-            keys[row["masks"]].add(row["key"])
+    table = folder.read_table(pointer["manifest"], ["source", "status", "masks", "key"])
+    labelled = table.filter(compute.field("status") == LABELLED)
+    sources: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for masks, key, source in zip(*(labelled[name].to_pylist() for name in ("masks", "key", "source")), strict=True):
+        sources[masks][key].append(source)
     parts, batches = [], {}
-    for file in sorted(keys):
+    for file in sorted(sources):
         path = PurePosixPath(file)
         batch = str(PurePosixPath(*path.parts[:2]))
         if batch not in batches:
             run = RunFolder(f"{url.rstrip('/')}/{batch}")
-            batches[batch] = run, {shard.name: shard for shard in _shards(run)}
+            batches[batch] = run, {shard.name: shard for shard in read_refs(run)}
         run, shards = batches[batch]
-        parts.append(Part(run, shards[path.stem], str(path.relative_to(batch)), frozenset(keys[file])))
+        parts.append(Part(run, shards[path.stem], str(path.relative_to(batch)), sources[file]))
     if not parts:
         raise CorruptRunError(f"the corpus in '{url}' has no labelled picture")
-    return _finished(url, parts, parts[-1].run.read_json(RUN))
+    record = parts[-1].run.read_json(RUN)
+    if record is None:
+        raise CorruptRunError(f"'{parts[-1].run.path(RUN)}' is missing; restore it, or label the corpus anew")
+    return _finished(url, parts, record, len(table) - len(labelled))
 
 
-def _shards(run: RunFolder) -> list[ShardRef]:
-    rows = run.read_table(INDEX).to_pylist()
-    return [ShardRef(r["shard"], r["samples"], r["bytes"], r["sha256"]) for r in rows]
-
-
-def _finished(url: str, parts: list[Part], record: dict[str, Any]) -> Finished:
+def _finished(url: str, parts: list[Part], record: dict[str, Any], missing: int) -> Finished:
     backbone = record["config"]["salience"]["backbone"]
     model = f"{backbone['name']}:{backbone['checkpoint']}@{record['weights_revision']}"
     confidence = bool(record["config"]["masks"]["confidence"])
-    return Finished(url, tuple(parts), tuple(record["classes"]), confidence, model)
+    classes, palette = tuple(record["classes"]), tuple(record["palette"])
+    return Finished(url, tuple(parts), classes, confidence, model, palette, missing)
 
 
 def labelled_pictures(finished: Finished, floor: float | None = None) -> Iterator[Labelled]:
@@ -141,13 +165,14 @@ def labelled_pictures(finished: Finished, floor: float | None = None) -> Iterato
     for part in finished.parts:
         rows = {row["key"]: row for row in part.run.read_table(part.masks).to_pylist()}
         for sample in read_shard(part.run, part.shard):
-            row = rows.get(sample.key)
-            if row and (part.keys is None or sample.key in part.keys):
-                yield _labelled(_unique(sample.key, names), sample, row, floor)
+            if row := rows.get(sample.key):
+                sources = [sample.source] if part.sources is None else part.sources.get(sample.key, [])
+                for source in sources:
+                    yield _labelled(_unique(sample.key, names), source, sample, row, floor)
 
 
 def _unique(key: str, taken: set[str]) -> str:
-    """Keys are unique in a run; batches of a corpus may share one."""
+    """Keys are unique in a run; batches of a corpus, and equal files in it, may share one."""
     name, number = key, 1
     while name in taken:
         number += 1
@@ -156,7 +181,7 @@ def _unique(key: str, taken: set[str]) -> str:
     return name
 
 
-def _labelled(name: str, sample: Sample, row: dict[str, Any], floor: float | None) -> Labelled:
+def _labelled(name: str, source: str, sample: Sample, row: dict[str, Any], floor: float | None) -> Labelled:
     labels, palette = _decode(row["mask"]["bytes"])
     below = 0
     if floor is not None:
@@ -164,7 +189,7 @@ def _labelled(name: str, sample: Sample, row: dict[str, Any], floor: float | Non
             unsure = np.asarray(image) / np.float32(255) < floor
         below = int((unsure & (labels != IGNORE)).sum())
         labels[unsure] = IGNORE
-    return Labelled(name, sample, labels, palette, row, below)
+    return Labelled(name, source, sample, labels, palette, row, below)
 
 
 def _decode(png: bytes) -> tuple[np.ndarray, np.ndarray]:

@@ -6,8 +6,10 @@ import csv
 import io
 from types import TracebackType
 
-from pnp_core.export.base import colour_of, upright_jpeg
+from pnp_core.export.base import upright_jpeg
 from pnp_core.export.pictures import Finished, Labelled
+from pnp_core.images import VOC_PALETTE
+from pnp_core.records import IGNORE
 from pnp_core.store import RunFolder
 
 
@@ -15,7 +17,7 @@ class Png:
     """`masks/NAME.png`, `index.csv` (name, source, labels in it), `classes.csv`, and `pictures/NAME.jpg` if wanted."""
 
     def __init__(self, out: RunFolder, finished: Finished, pictures: bool) -> None:
-        self._out, self._classes, self._pictures = out, finished.classes, pictures
+        self._out, self._colours, self._pictures = out, finished.named_colours, pictures
 
     def __enter__(self) -> Png:
         self._stream = self._out.stream("index.csv")
@@ -28,9 +30,9 @@ class Png:
         """Write one."""
         self._out.write(f"masks/{picture.name}.png", picture.mask_png)
         if self._pictures:
-            self._out.write(f"pictures/{picture.name}.jpg", upright_jpeg(picture.sample.image))
+            self._out.write(f"pictures/{picture.name}.jpg", upright_jpeg(picture.name, picture.sample.image))
         labels = " ".join(map(str, picture.classes))
-        self._rows.writerow([picture.name, picture.sample.source, *picture.labels.shape, labels])
+        self._rows.writerow([picture.name, picture.source, *picture.labels.shape, labels])
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
@@ -39,14 +41,15 @@ class Png:
         self._index.detach()
         self._stream.__exit__(kind, value, trace)
         if kind is None:
-            self._out.write("classes.csv", classes_csv(self._classes))
+            self._out.write("classes.csv", classes_csv(self._colours))
 
 
-def classes_csv(classes: tuple[str, ...]) -> bytes:
+def classes_csv(colours: list[tuple[str, tuple[int, ...]]]) -> bytes:
     """Label, name, colour; 0 is background, 255 void."""
     buffer = io.StringIO()
     rows = csv.writer(buffer, lineterminator="\n")
     rows.writerow(["label", "name", "red", "green", "blue"])
-    for label, name in [*enumerate(("background", *classes)), (255, "void")]:
-        rows.writerow([label, name, *colour_of(label)])
+    for label, (name, colour) in enumerate(colours):
+        rows.writerow([label, name, *colour])
+    rows.writerow([IGNORE, "void", *VOC_PALETTE[IGNORE].tolist()])
     return buffer.getvalue().encode()

@@ -131,7 +131,7 @@ class FileDataset:
             stamps += [labels.stamp(picture_id) for labels in (self.truth, self.boxes) if labels]
             digest.update("\0".join([picture_id, *stamps]).encode() + b"\n")
         truth = self.truth and self.truth.name
-        return fingerprint(self.card.model_dump(), self.split, truth, limit, self.only, digest.hexdigest())
+        return fingerprint(self.card.facts(), self.split, truth, limit, self.only, digest.hexdigest())
 
     def samples(self) -> Iterator[Sample]:
         """The pictures in order, read a few ahead on threads."""

@@ -44,7 +44,7 @@ class SceneDataset:
     def digest(self, limit: int | None) -> str:
         """The drawing is fixed by the card's version."""
         order = [] if self.indices is None else [self.indices]
-        return fingerprint(self.card.model_dump(), self.split, limit or self.count, self.only, *order)
+        return fingerprint(self.card.facts(), self.split, limit or self.count, self.only, *order)
 
     def shuffled(self, seed: int) -> SceneDataset:
         """All scenes of the split, in a random order."""

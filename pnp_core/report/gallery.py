@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from jinja2.utils import htmlsafe_json_dumps
 from PIL import Image
 from PIL.Image import Resampling
 
@@ -27,6 +28,8 @@ BYTES_PER_PIXEL = 0.5
 QUALITY = 60
 SHOWN_CLASSES = 6
 """Classes of a picture whose salience is shown, those with the most pixels."""
+LISTED_CLASSES = 20
+"""Classes of a picture that are listed, the same ones first."""
 SHOWN_GRID = 24
 """Salience maps are shown with at most so many patches a side."""
 ERRORS = {"wrong class": "#d55e00", "missed": "#0072b2", "too much": "#cc79a7", "not scored": "#999999"}
@@ -48,13 +51,15 @@ class Survey:
 
     Attributes:
         pictures: how many have a mask.
-        confidence: mean over the pictures of the mean probability of the winning label.
+        asked: how many had candidate classes; the mask of the others is background without a choice.
+        confidence: mean over the pictures that were asked about of the mean probability of the winning label.
         classes: counts by label.
         nothing: pictures whose mask is background alone.
         shown: of each shard the keys that are shown, with their scores (see `read_picture_scores`) or None.
     """
 
     pictures: int = 0
+    asked: int = 0
     confidence: float = 0.0
     nothing: int = 0
     classes: dict[int, ClassCount] = field(default_factory=lambda: defaultdict(ClassCount))
@@ -87,12 +92,12 @@ def survey(plan: Plan, shards: Sequence[ShardRef], most: int) -> Survey:
             if few or found.pictures % step == 0:
                 found.shown.setdefault(shard.name, {})[row["key"]] = score
             else:
-                value = score["miou"] if score else row["mean_confidence"]
-                worst.add(2.0 if value is None else value, shard.name, row["key"], score)
+                rank = row["mean_confidence"] if plan.score is None else score["miou"] if score else None
+                worst.add(2.0 if rank is None else rank, shard.name, row["key"], score)
             _count(found, row)
     for _, _, _, shard_name, key, score in worst.entries:
         found.shown.setdefault(shard_name, {})[key] = score
-    found.confidence /= max(1, found.pictures)
+    found.confidence /= max(1, found.asked)
     return found
 
 
@@ -115,7 +120,9 @@ class _Worst:
 
 def _count(found: Survey, row: dict[str, Any]) -> None:
     found.pictures += 1
-    found.confidence += row["mean_confidence"]
+    if row["classes"]:
+        found.asked += 1
+        found.confidence += row["mean_confidence"]
     found.nothing += not any(entry["pixels"] for entry in row["classes"])
     for entry in row["classes"]:
         count = found.classes[entry["id"]]
@@ -139,14 +146,14 @@ def gallery(plan: Plan, shards: Sequence[ShardRef], found: Survey, budget: int) 
     """The pictures that are shown, as JSON-able records, and how many more there was no room for.
 
     Args:
-        budget: bytes that their images may take together.
+        budget: bytes that they may take together in the page.
     """
     side, left, records, without = thumbnail_side(found.number_shown, budget), budget, [], 0
     for shard in shards:
         wanted = found.shown.get(shard.name, {})
         for row, confidence in _rows(plan, shard, wanted, side) if wanted else ():
             record = picture_record(plan, row, side, wanted[row.sample.key], confidence)
-            size = sum(len(value) for value in record.values() if isinstance(value, str))
+            size = len(htmlsafe_json_dumps(record).encode())
             if size > left:
                 without += 1
                 continue
@@ -164,14 +171,9 @@ def _rows(plan: Plan, shard: ShardRef, wanted: dict[str, Any], side: int) -> Ite
 
 
 def picture_record(plan: Plan, row: Row, side: int, score: dict[str, Any] | None, confidence: float) -> dict[str, Any]:
-    """A picture as the page's script takes it. Images are data URIs, all of one size but `salience`."""
+    """A picture as the page's script takes it."""
     salience = row.salience
     size = _fitted(salience.width, salience.height, side)
-    labels = _nearest(row.labels, size)
-    truth = None if row.truth is None else _nearest(row.truth, size)
-    pixels = np.bincount(row.labels.ravel(), minlength=256)
-    shown = sorted(range(len(salience.classes)), key=lambda i: -pixels[salience.classes[i]])[:SHOWN_CLASSES]
-    void_as_background = plan.score is not None and plan.score.config.void_as_background
     return {
         "key": row.sample.key,
         "source": row.sample.source[:300],
@@ -181,26 +183,44 @@ def picture_record(plan: Plan, row: Row, side: int, score: dict[str, Any] | None
         "miou": None if score is None else score["miou"],
         "iou": {} if score is None else dict(zip(map(str, score["labels"]), score["iou"], strict=True)),
         "confidence": round(confidence, 4),
-        "classes": [
-            {
-                "id": class_id,
-                "share": round(float(pixels[class_id] / row.labels.size), 5),
-                "itm": round(float(salience.itm[i]), 4),
-                "score": salience.scores[i] if salience.scores else None,
-            }
-            for i, class_id in enumerate(salience.classes)
-        ],
         "truth_labels": [] if row.truth is None else [int(i) for i in np.unique(row.truth) if 0 < i < IGNORE],
         "chosen": salience.chosen,
         "notes": list(salience.notes),
         "photo": _photo(row.picture, size),
-        "prediction": _layer(labels, plan.masks.colours),
-        "truth": None if truth is None else _layer(truth, plan.masks.colours),
-        "errors": None if truth is None else _error_layer(labels, truth, void_as_background),
-        "salience": _sprite(salience, shown) if shown else None,
-        "salience_classes": [salience.classes[i] for i in shown],
-        "passes": len(salience.maps) if shown else 0,
+        **_layers(plan, row, size),
+        **_classes(row),
     }
+
+
+def _layers(plan: Plan, row: Row, size: tuple[int, int]) -> dict[str, str | None]:
+    """What lies over the picture, as data URIs of its size; None for what there is not."""
+    labels = _nearest(row.labels, size)
+    layers = dict.fromkeys(("truth", "errors")) | {"prediction": _layer(labels, plan.masks.colours)}
+    if row.truth is not None:
+        truth = _nearest(row.truth, size)
+        void_as_background = plan.score is not None and plan.score.config.void_as_background
+        layers["truth"] = _layer(truth, plan.masks.colours)
+        layers["errors"] = _error_layer(labels, truth, void_as_background)
+    return layers
+
+
+def _classes(row: Row) -> dict[str, Any]:
+    """What was asked about: the classes with the most pixels first, and the salience of some of them."""
+    salience = row.salience
+    pixels = np.bincount(row.labels.ravel(), minlength=256)
+    order = sorted(range(len(salience.classes)), key=lambda i: -pixels[salience.classes[i]])
+    shown = order[:SHOWN_CLASSES]
+    listed = [
+        {
+            "id": salience.classes[i],
+            "share": round(float(pixels[salience.classes[i]] / row.labels.size), 5),
+            "itm": round(float(salience.itm[i]), 4),
+        }
+        for i in order[:LISTED_CLASSES]
+    ]
+    sprite = _sprite(salience, shown) if shown else None
+    kept = {"salience": sprite, "salience_classes": [salience.classes[i] for i in shown]}
+    return {"classes": listed, "asked": len(order), **kept, "passes": len(salience.maps) if shown else 0}
 
 
 def _fitted(width: int, height: int, side: int) -> tuple[int, int]:

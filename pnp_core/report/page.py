@@ -11,17 +11,16 @@ import base64
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from functools import cache
 from importlib.resources import files
 from typing import Any
 
 import numpy as np
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from jinja2.utils import htmlsafe_json_dumps
 
 from pnp_core.config import LabellingConfig
-from pnp_core.plan import Plan
+from pnp_core.html import templates_of
+from pnp_core.plan import Plan, warnings_of
 from pnp_core.provenance import versions
 from pnp_core.records import RunSummary, ShardRef
 from pnp_core.report.gallery import ERRORS, Survey, gallery, survey
@@ -57,13 +56,17 @@ def report_page(
         "labels": _labels(plan),
         "pictures": pictures,
         "matrix": _entries(matrix),
-        "scored": list(plan.score.scored) if plan.score else [],
+        "totals": [] if matrix is None else matrix.sum(axis=1).tolist(),
         "errors": ERRORS,
+        "named": plan.score is None,
     }
     rows, reasons = _quarantined(plan)
     script, style = _resource("report.js"), _resource("report.css")
-    page = _environment().get_template("report.html").render(
+    page = templates_of("pnp_core.report").get_template("report.html").render(
         title=_title(config),
+        about=_about(config),
+        warnings=warnings_of(plan.salience),
+        confused=matrix is not None and bool(matrix.any()),
         summary=summary,
         plan=plan,
         found=found,
@@ -90,6 +93,26 @@ def _title(config: LabellingConfig) -> str:
     return str(values.get("dataset") or values.get("source"))
 
 
+def _about(config: LabellingConfig) -> str:
+    """Which pictures, and how their candidate classes were chosen."""
+    limit = getattr(config, "limit", None)
+    parts = [
+        getattr(config, "split", None) and f"split {config.model_dump()['split']}",
+        limit and f"the first {limit} pictures only",
+        f"candidate classes: {_CANDIDATES.get(config.salience.candidates.source, config.salience.candidates.source)}",
+    ]
+    return "; ".join(part for part in parts if part)
+
+
+_CANDIDATES = {
+    "labels": "the image-level labels of each picture, taken as known",
+    "vocabulary": "every class, for every picture",
+    "itm": "those the model matches with the picture",
+    "clip": "those CLIP finds in the picture",
+    "file": "from a file",
+}
+
+
 def _resource(name: str) -> str:
     return (files("pnp_core.report") / "templates" / name).read_text("utf-8")
 
@@ -97,12 +120,6 @@ def _resource(name: str) -> str:
 def _digest(text: str) -> str:
     """As a content security policy names an inline script or style."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
-
-
-@cache
-def _environment() -> Environment:
-    loader = PackageLoader("pnp_core.report")
-    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 
 
 def _labels(plan: Plan) -> list[dict[str, str]]:
@@ -129,10 +146,10 @@ def _entries(matrix: np.ndarray | None) -> list[list[int]]:
 def _class_rows(plan: Plan, found: Survey, matrix: np.ndarray | None) -> list[dict[str, Any]]:
     """The table of classes: what was found of each, and how right that is where there is ground truth."""
     labels = plan.score.scored if plan.score else range(1, len(plan.masks.class_names) + 1)
-    rows = []
+    rows, names = [], ("background", *plan.masks.class_names)
     for label in labels:
         count = found.classes[label]
-        row: dict[str, Any] = {"label": label, "name": _labels(plan)[label]["name"], "pictures": count.found}
+        row: dict[str, Any] = {"label": label, "name": names[label], "pictures": count.found}
         row |= {"candidate": count.candidate, "pixels": count.pixels}
         rows.append(row | (_rates(matrix, label) if matrix is not None else {}))
     return rows

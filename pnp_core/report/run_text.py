@@ -23,7 +23,8 @@ def run_markdown(plan: Plan, shards: Sequence[ShardRef], summary: RunSummary) ->
     """Counts, reasons for quarantine, and a few pictures beside their masks."""
     lines = [f"## {summary.labelled} of {summary.images} pictures labelled", ""]
     if summary.scores:
-        lines += [f"**mIoU {summary.scores['miou']:.3f}**, pixel accuracy {summary.scores['pixel_accuracy']:.3f}", ""]
+        miou, accuracy = (_rate(summary.scores[name]) for name in ("miou", "pixel_accuracy"))
+        lines += [f"**mIoU {miou}**, pixel accuracy {accuracy}", ""]
     lines += [
         "| stage | shards | resumed | failed | pictures | quarantined | pictures/s |",
         "|---|---|---|---|---|---|---|",
@@ -56,6 +57,11 @@ def _figure(row: Row, plan: Plan) -> str:
     data = base64.b64encode(buffer.getvalue()).decode()
     names = ", ".join(plan.masks.class_names[label - 1] for label in row.salience.classes) or "none of the classes"
     return f"{plain(row.sample.key)}: {plain(names)}\n\n![picture and mask](data:image/jpeg;base64,{data})"
+
+
+def _rate(value: float | None) -> str:
+    """A share for people; nothing was measured when it is None."""
+    return "-" if value is None else f"{value:.3f}"
 
 
 def _code(text: str) -> str:

@@ -34,8 +34,8 @@ class ScoreJob(Config):
 
     @property
     def fingerprint(self) -> str:
-        """Names the counting rule and the masks; the kind of mean is applied afterwards."""
-        return fingerprint(STAGE, VERSION, self.config.void_as_background, self.masks_fingerprint)
+        """Names the counting rule, the scored labels and the masks; the kind of mean is applied afterwards."""
+        return fingerprint(STAGE, VERSION, self.config.void_as_background, self.scored, self.masks_fingerprint)
 
     @property
     def folder(self) -> StageFolder:

@@ -11,11 +11,11 @@ from typing import Any
 
 import yaml
 
-from pnp_core.cards import available_cards, load_card
+from pnp_core.cards import available_cards
 from pnp_core.config import Config
 from pnp_core.store import sha256
 from pnp_core.tables.evaluations import Evaluation, setting_key
-from pnp_core.tables.studies import STUDIES, Study, Variant, size_name
+from pnp_core.tables.studies import STUDIES, Study, Variant, passes_of, size_name, strategy_name
 
 NOTHING = "-"
 PARTIAL = "†"
@@ -99,15 +99,16 @@ def build_tables(evaluations: Sequence[Evaluation]) -> Tables:
     tables = [_main_table([e for e in mains if not e.config.only_classes])]
     for study in STUDIES.values():
         tables += _study_tables(study, mains, known)
-    tables.append(_speed_table(mains))
+    if mains:
+        tables.append(_speed_table(mains))
     used = {entry.source for table in tables for _, cells in table.rows for cell in cells for entry in cell}
     sources = [_source(e) for e in evaluations] + [_paper(p) for p in published()]
     return Tables(tuple(tables), tuple(s for s in sources if s.name in used))
 
 
 def source_name(evaluation: Evaluation) -> str:
-    """Six digits that stay the same whatever else is in the tables."""
-    return sha256(f"{evaluation.run} {evaluation.record['fingerprints']['scores']}".encode())[:6]
+    """A few digits that stay the same whatever else is in the tables."""
+    return sha256(evaluation.url.encode())[:8]
 
 
 def _source(evaluation: Evaluation) -> Source:
@@ -115,7 +116,7 @@ def _source(evaluation: Evaluation) -> Source:
     commit, revision = record.get("commit"), record["weights_revision"]
     facts = {
         "run": evaluation.run,
-        "evaluation": record["fingerprints"]["scores"],
+        "evaluation": record["evaluation"],
         "commit": commit,
         "weights": f"{config.salience.backbone.checkpoint}@{revision}",
         "images": evaluation.images,
@@ -134,27 +135,34 @@ def _source(evaluation: Evaluation) -> Source:
 
 def describe(evaluation: Evaluation) -> str:
     """The setting in a few words."""
-    salience, masks = evaluation.config.salience, evaluation.config.masks
-    passes = masks.passes or salience.dropout.iterations
-    only = evaluation.config.only_classes
+    config = evaluation.config
+    salience, masks, score = config.salience, config.masks, config.score
+    passes = passes_of(config)
     parts = [
-        evaluation.config.title + (f" ({', '.join(only)})" if only else ""),
-        f"{size_name(evaluation.config)} px",
-        *(["attention alone"] if salience.kind == "attention" else []),
+        config.title + (f" ({', '.join(config.only_classes)})" if config.only_classes else ""),
+        config.ground_truth,
+        f"{size_name(config)} px",
+        f"{salience.caption.mode} captions",
+        "attention alone" if salience.kind == "attention" else None,
         f"layer {salience.layer}",
         f"head {salience.head}",
-        f"{passes} pass{'es' if passes > 1 else ''}",
+        f"{passes} passes, dropped {strategy_name(config)}" if passes > 1 else "1 pass",
+        "first pass twice" if masks.sum == "first_twice" else None,
         f"threshold {masks.threshold:g}",
         f"blur {masks.blur:g}",
+        f"background {masks.background}",
+        "no CRF" if masks.crf.name == "off" else None,
+        "mean over the union" if score.mean == "union" else None,
+        "void as background" if score.void_as_background else None,
     ]
-    return ", ".join(parts) + (" (no CRF)" if masks.crf.name == "off" else "")
+    return ", ".join(part for part in parts if part)
 
 
 def _paper(paper: Published) -> Source:
     doubt = "" if paper.verified else f"; {UNVERIFIED} numbers not compared with the source"
     note = f"; {paper.note}" if paper.note else ""
     return Source(
-        sha256(paper.method.encode())[:6], f"{paper.method}: {paper.source}{note}{doubt}", {"run": paper.method}
+        sha256(paper.method.encode())[:8], f"{paper.method}: {paper.source}{note}{doubt}", {"run": paper.method}
     )
 
 
@@ -172,9 +180,9 @@ def model_name(evaluation: Evaluation) -> str:
 
 
 def _dataset_name(evaluation: Evaluation) -> str:
-    config, card = evaluation.config, load_card(evaluation.config.dataset)
-    split = "" if config.split in (None, card.default_split) else f" {config.split}"
-    return f"{card.name}{split}"
+    card, only = evaluation.record["card"], evaluation.config.only_classes
+    split = "" if card["split"] == card["default_split"] else f" {card['split']}"
+    return f"{card['name']}{split}" + (f", {len(only)} classes" if only else "")
 
 
 def _main_table(mains: Sequence[Evaluation]) -> Table:
@@ -182,7 +190,7 @@ def _main_table(mains: Sequence[Evaluation]) -> Table:
     for evaluation in mains:
         ours[model_name(evaluation)][_dataset_name(evaluation)].append(evaluation)
     known = [name for paper in published() for name in paper.miou if name in available_cards()]
-    columns = tuple(dict.fromkeys([*known, *(name for row in ours.values() for name in row)]))
+    columns = tuple(dict.fromkeys([*(name for row in ours.values() for name in row), *known]))
     rows = [(name, tuple(tuple(map(_entry, row.get(column, ()))) for column in columns)) for name, row in ours.items()]
     rows += [(paper.method, tuple(_published_cell(paper, column) for column in columns)) for paper in published()]
     caption = (
@@ -202,16 +210,14 @@ def _published_cell(paper: Published, column: str) -> Cell:
 
 def _variants(study: Study, main: Evaluation) -> list[tuple[Variant, str]]:
     """The cells of a study around an evaluation, with their settings' keys."""
-    model = main.record["model"]
-    found = study.variants(main.config, model["layers"], model["heads"])
-    return [(v, setting_key(v.config, main.record["weights_revision"])) for v in found]
+    return [(v, setting_key(v.config, main.facts)) for v in study.variants(main.config, main.facts)]
 
 
 def _study_tables(study: Study, mains: Sequence[Evaluation], known: dict[str, list[Evaluation]]) -> Iterable[Table]:
     """One table with a column per run, or one per run where both axes vary. Less than two cells are no table."""
     bases = []
     for main in mains:
-        cells = {(v.row, v.column): tuple(known.get(key, ())) for v, key in _variants(study, main)}
+        cells = {(v.row, v.column): _of_run(main, known.get(key, ())) for v, key in _variants(study, main)}
         if sum(map(bool, cells.values())) > 1 or (study.name == "subsets" and any(cells.values())):
             bases.append((main, cells))
     if not bases:
@@ -221,7 +227,14 @@ def _study_tables(study: Study, mains: Sequence[Evaluation], known: dict[str, li
     rows = tuple(dict.fromkeys(row for _, cells in bases for row, _ in cells))
     table = [(row, tuple(tuple(map(_entry, cells.get((row, ""), ()))) for _, cells in bases)) for row in rows]
     columns = tuple(_distinct([(_column_name(main), main.run) for main, _ in bases]))
-    return [Table(study.name, study.title, study.rows, columns, tuple(table), study.heat, "mIoU in per cent.")]
+    caption = f"mIoU in per cent. {study.note}".rstrip()
+    return [Table(study.name, study.title, study.rows, columns, tuple(table), study.heat, caption)]
+
+
+def _of_run(main: Evaluation, found: Sequence[Evaluation]) -> tuple[Evaluation, ...]:
+    """The run's own evaluation of a setting; those of other runs only where it has none."""
+    own = tuple(e for e in found if e.folder == main.folder)
+    return own or tuple(found)
 
 
 def _column_name(main: Evaluation) -> str:
@@ -258,7 +271,7 @@ def _gigabytes(record: dict[str, Any], where: str) -> float | None:
 def _speed_table(mains: Sequence[Evaluation]) -> Table:
     rows = []
     for main in mains:
-        cells = [(Entry(main.record["device"], None, source_name(main)),)]
+        cells = [(Entry(main.record["device"] or NOTHING, None, source_name(main)),)]
         for measure in _SPEEDS.values():
             value = measure(main.record)
             cells.append((Entry(NOTHING if value is None else f"{value:.3g}", value, source_name(main)),))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from pnp_core.config import AblateConfig, EvalConfig
+from pnp_core.errors import UsageError
+from pnp_core.finish import RUN, setting_facts
 from pnp_core.plan import plan_eval
-from pnp_core.tables.evaluations import Evaluation, read_folder, setting_key
+from pnp_core.store import RunFolder
+from pnp_core.tables.evaluations import Evaluation, Facts, read_folder, setting_key
 from pnp_core.tables.studies import STUDIES
 
 
@@ -15,22 +18,41 @@ def missing_settings(config: AblateConfig) -> list[tuple[str, EvalConfig]]:
         What it is, for people, and its configuration.
 
     Raises:
-        PnpError: as `plan_eval`.
+        PnpError: as `plan_eval`; or the folder holds a run of other pictures.
     """
-    checkpoint = plan_eval(config.base).salience.checkpoint
-    there = {e.key for e in read_folder(config.out) if _whole(e)}
-    wanted = [("the base setting", config.base)]
+    _check_same_pictures(config)
+    facts = Facts.of(setting_facts(config.base, plan_eval(config.base)))
+    found = [e for e in read_folder(config.out) if _whole(e)]
+    there = {e.key for e in found}
+    wanted = []
     for name in dict.fromkeys(config.tables):
         study = STUDIES[name]
-        for variant in study.variants(config.base, checkpoint.layers, checkpoint.heads):
+        for variant in study.variants(config.base, facts):
             place = f"{study.rows} {variant.row}" + (f", {study.columns} {variant.column}" if study.columns else "")
             wanted.append((place, variant.config))
     missing: dict[str, tuple[str, EvalConfig]] = {}
+    base = setting_key(config.base, facts)
+    if base not in {e.key for e in found if e.main}:  # tables are made around what a run folder stands for
+        missing[base] = ("the base setting", config.base)
     for place, setting in wanted:
-        key = setting_key(setting, checkpoint.revision)
+        key = setting_key(setting, facts)
         if key not in there:
             missing.setdefault(key, (place, setting))
     return list(missing.values())
+
+
+def _check_same_pictures(config: AblateConfig) -> None:
+    """Another number of pictures would cost what the folder holds: that must be asked for with `eval`."""
+    record = RunFolder(config.out).read_json(RUN)
+    if record is None:
+        return
+    there, wanted = record["config"], config.base.model_dump(mode="json")
+    for name in ("dataset", "split", "limit", "only_classes", "image_labels", "ground_truth"):
+        if there.get(name) != wanted[name]:
+            raise UsageError(
+                f"'{config.out}' holds a run with {name} {there.get(name)}, not {wanted[name]}: give the same options, "
+                f"or choose another --out"
+            )
 
 
 def _whole(evaluation: Evaluation) -> bool:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from dataclasses import asdict
-from functools import cache
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from tabulate import tabulate
 
+from pnp_core.errors import OutputError
+from pnp_core.html import templates_of
 from pnp_core.store import RunFolder
 from pnp_core.tables.build import NOTHING, PARTIAL, UNVERIFIED, Cell, Table, Tables
 
@@ -40,7 +39,7 @@ def escaped(text: str) -> str:
     \<b\>\|a\_b
     """
     one_line = " ".join(text.split())
-    return "".join(f"\\{c}" if c in "\\`*_[]<>|~#" else "&amp;" if c == "&" else c for c in one_line)
+    return "".join(f"\\{c}" if c in "\\`*_[]<>|~#$" else "&amp;" if c == "&" else c for c in one_line)
 
 
 def markdown(tables: Tables) -> str:
@@ -97,15 +96,13 @@ def latex(table: Table) -> str:
     return head + body.replace(PARTIAL, r"$^\dagger$") + "\n"
 
 
-@cache
-def _environment() -> Environment:
-    loader = PackageLoader("pnp_core.tables")
-    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-
-
 def page(tables: Tables) -> str:
     """One HTML page with all tables."""
-    return _environment().get_template("tables.html").render(tables=tables, key=KEY, shades=_shades, nothing=NOTHING)
+    return (
+        templates_of("pnp_core.tables")
+        .get_template("tables.html")
+        .render(tables=tables, key=KEY, shades=_shades, nothing=NOTHING)
+    )
 
 
 def _shades(table: Table) -> list[list[int | None]]:
@@ -122,20 +119,23 @@ def write_tables(tables: Tables, out: str) -> list[str]:
     Files of earlier tables that are no more go.
 
     Raises:
-        OutputError: the folder cannot be written.
+        OutputError: the folder cannot be written, or holds other files of the same names.
     """
     files = {"tables.md": markdown(tables), "index.html": page(tables)}
     for table in tables.tables:
         files[f"{table.name}.csv"] = comma_separated(table, tables)
         files[f"{table.name}.tex"] = latex(table)
-    folder = RunFolder(out)
+    folder, names = RunFolder(out), sorted([*files, RECORD])
     before: Any = folder.read_json(RECORD)
+    known = before["files"] if isinstance(before, dict) and isinstance(before.get("files"), list) else None
+    if known is None and (strangers := [name for name in names if folder.exists(name)]):
+        raise OutputError(f"'{out}' has other files of these names, such as {strangers[0]}; choose another --out")
+    # The list comes first: what a killed command leaves is known as ours to the next one.
+    folder.write_json(RECORD, {"files": sorted({*names, *(known or ())})})
     for name, text in files.items():
         folder.write(name, text.encode())
-    names = sorted([*files, RECORD])
-    folder.write(RECORD, (json.dumps({"files": names, **asdict(tables)}, indent=1, ensure_ascii=False) + "\n").encode())
-    if isinstance(before, dict) and isinstance(before.get("files"), list):
-        for name in sorted({str(name) for name in before["files"]} - set(names)):
-            if "/" not in name and name.endswith((".csv", ".tex")):
-                folder.remove(name)
+    for name in sorted({str(name) for name in known or ()} - set(names)):
+        if "/" not in name and name.endswith((".csv", ".tex")):
+            folder.remove(name)
+    folder.write_json(RECORD, {"files": names, **asdict(tables)})
     return names

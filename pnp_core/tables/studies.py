@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from pnp_core.backbones import backbone_card
-from pnp_core.cards import load_card
 from pnp_core.config import EvalConfig
 from pnp_core.presets import merge
 from pnp_core.salience import useful_layers
+from pnp_core.tables.evaluations import SUBSETS, Facts
 
 THRESHOLDS = (0.05, 0.1, 0.15, 0.25, 0.35, 0.45)
 BLURS = (0.0, 0.01, 0.02, 0.05)
@@ -22,6 +22,8 @@ FRACTIONS = (0.1, 0.3, 0.5)
 """Shares of patches or of salience dropped after each pass."""
 SIZES = (2 / 3, 1, 4 / 3, 2)
 """Resolutions, relative to the base's."""
+LARGEST = 2048
+"""Side of a picture in model pixels that a configuration takes at most."""
 _NO_CRF = {"crf": {"name": "off"}}
 
 
@@ -41,15 +43,17 @@ class Study:
     Attributes:
         rows, columns: what varies along them; one that has no columns of its own has a column per run.
         heat: cells are coloured by value.
-        variants: the cells of a base configuration with so many layers and heads.
+        note: what a reader should know.
+        variants: the cells around a base configuration.
     """
 
     name: str
     title: str
     rows: str
     columns: str
-    variants: Callable[[EvalConfig, int, int], Iterable[Variant]]
+    variants: Callable[[EvalConfig, Facts], Iterable[Variant]]
     heat: bool = False
+    note: str = ""
 
 
 def varied(base: EvalConfig, **parts: Any) -> EvalConfig:
@@ -57,56 +61,66 @@ def varied(base: EvalConfig, **parts: Any) -> EvalConfig:
     return EvalConfig.model_validate(merge(base.model_dump(), parts))
 
 
-def _ablation(base: EvalConfig, layers: int, heads: int) -> Iterable[Variant]:
+def passes_of(config: EvalConfig) -> int:
+    """Drop iterations that masks are made of."""
+    return config.masks.passes or config.salience.dropout.iterations
+
+
+def _ablation(base: EvalConfig, facts: Facts) -> Iterable[Variant]:
     """Attention alone; with the gradient; all passes; the blur; the CRF, which is the method (paper section 4.4)."""
     bare = {"blur": 0.0, **_NO_CRF}
     one = {"iterations": 1}
-    yield Variant("attention", "", varied(base, salience={"kind": "attention", "dropout": one}, masks=bare))
+    alone = {"passes": None, **bare}
+    yield Variant("attention", "", varied(base, salience={"kind": "attention", "dropout": one}, masks=alone))
     yield Variant("attention x gradient (GradCAM)", "", varied(base, masks={"passes": 1, **bare}))
-    yield Variant("with Salience DropOut", "", varied(base, masks=bare))
+    if passes_of(base) > 1:
+        yield Variant("with Salience DropOut", "", varied(base, masks=bare))
     yield Variant("with blur", "", varied(base, masks=_NO_CRF))
     yield Variant("with dense CRF", "", base)
 
 
-def _layers(base: EvalConfig, layers: int, heads: int) -> Iterable[Variant]:
-    for layer in useful_layers(layers, base.salience.kind):
-        for head in range(heads):
+def _layers(base: EvalConfig, facts: Facts) -> Iterable[Variant]:
+    for layer in useful_layers(facts.layers, base.salience.kind):
+        for head in range(facts.heads):
             yield Variant(str(layer), str(head), varied(base, salience={"layer": layer, "head": head}))
 
 
-def _iterations(base: EvalConfig, layers: int, heads: int) -> Iterable[Variant]:
+def _iterations(base: EvalConfig, facts: Facts) -> Iterable[Variant]:
     """The first passes are the same however many follow: they are taken from the salience that is there."""
-    for passes in range(1, base.salience.dropout.iterations + 1):
+    for passes in range(1, passes_of(base) + 1):
         yield Variant(str(passes), "", varied(base, masks={"passes": passes}))
 
 
-def _strategies(base: EvalConfig, layers: int, heads: int) -> Iterable[Variant]:
-    yield Variant(_strategy_name(base), "", base)
+def _strategies(base: EvalConfig, facts: Facts) -> Iterable[Variant]:
+    if passes_of(base) == 1:
+        return  # nothing is dropped
+    yield Variant(strategy_name(base), "", base)
     for strategy in ("fraction", "mass"):
         for amount in FRACTIONS:
             config = varied(base, salience={"dropout": {"strategy": strategy, "amount": amount}})
             if config != base:
-                yield Variant(_strategy_name(config), "", config)
+                yield Variant(strategy_name(config), "", config)
 
 
-def _strategy_name(config: EvalConfig) -> str:
+def strategy_name(config: EvalConfig) -> str:
+    """What is dropped after each pass, for people."""
     dropout = config.salience.dropout
     if dropout.strategy == "count":
         return f"{dropout.amount:g} patches"
     return f"{100 * dropout.amount:g} % of the {'patches' if dropout.strategy == 'fraction' else 'salience'} left"
 
 
-def _thresholds(base: EvalConfig, layers: int, heads: int) -> Iterable[Variant]:
+def _thresholds(base: EvalConfig, facts: Facts) -> Iterable[Variant]:
     for threshold in sorted({*THRESHOLDS, base.masks.threshold}):
         for blur in sorted({*BLURS, base.masks.blur}):
             yield Variant(f"{threshold:g}", f"{blur:g}", varied(base, masks={"threshold": threshold, "blur": blur}))
 
 
-def _resolutions(base: EvalConfig, layers: int, heads: int) -> Iterable[Variant]:
+def _resolutions(base: EvalConfig, facts: Facts) -> Iterable[Variant]:
     patch = backbone_card(base.salience.backbone.name).patch_size
     height, width = base.salience.backbone.sides
     sizes = {tuple(max(16, round(side * factor / patch) * patch) for side in (height, width)) for factor in SIZES}
-    for size in sorted({*sizes, (height, width)}):
+    for size in sorted({*(s for s in sizes if max(s) <= LARGEST), (height, width)}):
         side = size[0] if size[0] == size[1] else size
         config = varied(base, salience={"backbone": {"image_size": side}})
         yield Variant(size_name(config), "", config)
@@ -118,11 +132,13 @@ def size_name(config: EvalConfig) -> str:
     return str(height) if height == width else f"{height} x {width}"
 
 
-def _subsets(base: EvalConfig, layers: int, heads: int) -> Iterable[Variant]:
+def _subsets(base: EvalConfig, facts: Facts) -> Iterable[Variant]:
     """The class subsets of the dataset card, by themselves: other classes are neither asked about nor scored."""
-    for name, classes in load_card(base.dataset).subsets.items():
-        yield Variant(name, "", varied(base, only_classes=classes, out=f"{base.out.rstrip('/')}/subsets/{name}"))
+    for name, classes in facts.subsets.items():
+        yield Variant(name, "", varied(base, only_classes=classes, out=f"{base.out.rstrip('/')}/{SUBSETS}/{name}"))
 
+
+_REMEMBERED = "Sets named `unseen` were written down from memory and not compared with the papers that use them."
 
 STUDIES = {
     study.name: study
@@ -133,7 +149,7 @@ STUDIES = {
         Study("thresholds", "Threshold and blur", "threshold", "blur", _thresholds, heat=True),
         Study("resolutions", "Resolutions", "model pixels a side", "", _resolutions),
         Study("layers", "Cross-attention layer and head", "layer", "head", _layers, heat=True),
-        Study("subsets", "Class subsets", "classes", "", _subsets),
+        Study("subsets", "Class subsets", "classes", "", _subsets, note=_REMEMBERED),
     )
 }
 """By the name that `ablate --tables` takes, the cheapest first."""

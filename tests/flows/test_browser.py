@@ -252,7 +252,7 @@ def test_report_without_ground_truth_has_confidence_in_place_of_scores(browser, 
     assert "MEAN CONFIDENCE" in page.locator(".numbers").inner_text().upper()
     assert "mIoU" not in page.locator("main").inner_text()
     assert page.locator("#layer label").all_text_contents() == ["prediction", "picture alone"]
-    assert re.search(r"[01]\.\d\d conf\.", page.locator(".tile").inner_text())
+    assert re.search(r"[01]\.\d{3} conf\.", page.locator(".tile").inner_text())
     assert page.locator("#matrix").count() == 0
     assert watched.quiet(), watched.said
     page.close()

@@ -326,11 +326,12 @@ def test_corpus_is_exported_as_it_was_published_last(tmp_path, prefect_server):
     run(corpus, out)
     put(corpus, "b.png", picture(3, (40, 20)), changed=OLD + 60)
     put(corpus, "c.png", picture(4))
+    put(corpus, "same as c.png", picture(4))
     (corpus / "a.png").unlink()
     run(corpus, out)
     export_run(str(out), "png", str(tmp_path / "export"), pictures=False)
     rows = {row["source"]: row for row in csv.DictReader((tmp_path / "export/index.csv").open(encoding="utf-8"))}
-    assert {Path(source).name for source in rows} == {"b.png", "c.png"}
+    assert {Path(source).name for source in rows} == {"b.png", "c.png", "same as c.png"}
     expected = {Path(source).name: mask_of(out, row) for source, row in latest(out)[1].items()}
     for source, row in rows.items():
         with Image.open(tmp_path / f"export/masks/{row['name']}.png") as mask:

@@ -18,10 +18,11 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.cli import app
+from flows.evaluation import evaluate_dataset
 from flows.tables import ablate, make_tables
 from flows.viewing import report_server
 from pnp_core.config import AblateConfig, TablesConfig
-from pnp_core.errors import CorruptRunError, OutputError
+from pnp_core.errors import CorruptRunError, OutputError, UsageError
 from pnp_core.tables.missing import missing_settings
 
 runner = CliRunner()
@@ -83,6 +84,31 @@ def test_run_folder_stands_for_its_own_setting_after_an_ablation(copied):
     assert (copied / "report/index.html").read_bytes() == page
 
 
+def test_setting_that_a_study_made_becomes_the_runs_own_when_it_is_the_base(copied):
+    ablate(ablate_config(copied, "iterations"))
+    config = AblateConfig.model_validate({**ablate_config(copied).model_dump(), "masks": {"passes": 1}, "tables": []})
+    assert [place for place, _ in missing_settings(config)] == ["the base setting"]
+    ablate(config)
+    assert json.loads((copied / "run.json").read_text())["config"]["masks"]["passes"] == 1
+    assert missing_settings(config) == []
+
+
+def test_other_pictures_are_refused_before_anything_is_lost(copied):
+    fewer = ablate_config(copied, "iterations").model_copy(update={"limit": 4})
+    with pytest.raises(UsageError, match=r"holds a run with limit 8, not 4: give the same options"):
+        missing_settings(fewer)
+
+
+def test_run_that_computes_nothing_keeps_what_made_its_scores(copied):
+    (record,) = copied.glob("evaluations/*/run.json")
+    before = json.loads(record.read_text())
+    before |= {"commit": "earlier", "device": "a GPU", "rates": {**before["rates"], "salience": 123.0}}
+    record.write_text(json.dumps(before))
+    evaluate_dataset(ablate_config(copied).base)
+    after = json.loads(record.read_text())
+    assert (after["commit"], after["device"], after["rates"]["salience"]) == ("earlier", "a GPU", 123.0)
+
+
 def test_class_subsets_have_folders_of_their_own(copied, tmp_path):
     ablate(ablate_config(copied, "subsets"))
     assert sorted(folder.name for folder in (copied / "subsets").iterdir()) == ["plants", "vehicles"]
@@ -109,7 +135,7 @@ def test_commands_say_what_is_missing_and_make_tables(evaluated, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["tables", "nowhere", "--out", "x"], "'nowhere' holds no finished evaluation"),
+        (["tables", "nowhere", "--out", "x"], "'nowhere' does not exist"),
         (["ablate", "scenes", "--out", "x", "--tables", "abl"], "configuration: tables.0"),
         (["view", "nowhere"], "'nowhere' has no report"),
         (["export", "nowhere", "--to", "png", "--out", "x"], "'nowhere' holds no finished run"),

@@ -21,7 +21,8 @@ function swatch(colour) {
 const chip = (colour, text) => make("span", { className: "chip" }, swatch(colour), text);
 const chipOf = (label) => chip(data.labels[label].colour, nameOf(label));
 const rounded = (value, digits = 3) => (value === null || value === undefined ? "–" : value.toFixed(digits));
-const percent = (share) => `${(100 * share).toFixed(1)} %`;
+const percent = (share) => (share > 0 && share < 0.0005 ? "< 0.1 %" : `${(100 * share).toFixed(1)} %`);
+const fileOf = (picture) => (data.named ? picture.source.split("/").pop() || picture.key : picture.key);
 const foundIn = (picture) => picture.classes.filter((c) => c.share > 0).map((c) => c.id);
 
 // ---- gallery
@@ -52,8 +53,9 @@ function ordered(pictures, order) {
 function select() {
   const words = $("search").value.trim().toLowerCase();
   const label = $("class").value === "" ? null : Number($("class").value);
+  const textOf = (p) => [p.key, p.source, p.comment, ...foundIn(p).map(nameOf), ...p.truth_labels.map(nameOf)].join("\n");
   const fits = (p) =>
-    (!words || `${p.key}\n${p.source}\n${p.comment}`.toLowerCase().includes(words)) &&
+    (!words || textOf(p).toLowerCase().includes(words)) &&
     (label === null || foundIn(p).includes(label) || p.truth_labels.includes(label));
   view.pictures = ordered(data.pictures.filter(fits), $("sort").value);
   view.page = 0;
@@ -72,17 +74,18 @@ function tile(picture, index) {
   stack.style[width >= height ? "width" : "height"] = "100%";
   const layer = layerOf(picture);
   if (layer) stack.append(make("img", { className: "layer", src: layer, alt: "" }));
+  stack.classList.toggle("covered", Boolean(layer));
   const labels = view.layer === "truth" ? picture.truth_labels : foundIn(picture);
   const names = labels.map(nameOf).join(", ") || "background alone";
-  photo.alt = `${picture.key}; ${TITLES[view.layer]}: ${names}`;
-  const value = picture.miou === null ? `${rounded(picture.confidence, 2)} conf.` : `${rounded(picture.miou)} mIoU`;
+  photo.alt = `${fileOf(picture)}; ${TITLES[view.layer]}: ${names}`;
+  const value = picture.miou === null ? `${rounded(picture.confidence)} conf.` : `${rounded(picture.miou)} mIoU`;
   const chips = make("span", { className: "chips" }, ...labels.slice(0, 4).map(chipOf));
   if (labels.length > 4) chips.append(`+ ${labels.length - 4}`);
   if (!labels.length) chips.append("background alone");
   const caption = make(
     "span", { className: "caption" },
     make("span", { className: "value" }, value),
-    make("span", { className: "name", title: picture.source }, picture.key),
+    make("span", { className: "name", title: picture.source }, fileOf(picture)),
     chips,
   );
   const button = make("button", { type: "button", className: "tile" }, make("span", { className: "frame" }, stack), caption);
@@ -142,9 +145,9 @@ function step(by) {
 function show() {
   const picture = view.pictures[detail.index];
   detail.salienceClass = 0;
-  $("detail-title").textContent = picture.key;
+  $("detail-title").textContent = fileOf(picture);
   const [width, height] = picture.size;
-  $("detail-source").textContent = `${picture.source} · ${width} × ${height} pixels`;
+  $("detail-source").textContent = `${picture.source} · ${width} × ${height} pixels · key ${picture.key}`;
   $("detail-photo").src = picture.photo;
   const [w, h] = picture.thumbnail;
   $("stage").style.aspectRatio = `${w} / ${h}`;
@@ -182,8 +185,9 @@ function showLayer() {
   const layer = salience || detail.layer === "none" ? null : picture[detail.layer];
   $("detail-layer").hidden = !layer;
   if (layer) $("detail-layer").src = layer;
+  $("stage").classList.toggle("covered", Boolean(layer) || salience);
   const labels = detail.layer === "truth" ? picture.truth_labels : foundIn(picture);
-  $("detail-photo").alt = `${picture.key}; ${TITLES[detail.layer]}: ${labels.map(nameOf).join(", ") || "background alone"}`;
+  $("detail-photo").alt = `${fileOf(picture)}; ${TITLES[detail.layer]}: ${labels.map(nameOf).join(", ") || "background alone"}`;
   legend($("detail-legend"), detail.layer);
   if (salience) drawSalience(picture);
   opacity();
@@ -201,6 +205,10 @@ function classTable(picture) {
     return make("tr", {}, make("th", { scope: "row" }, chipOf(label)), ...cells.map((text) => make("td", {}, text)));
   });
   $("detail-classes").tBodies[0].replaceChildren(...rows);
+  if (picture.asked > picture.classes.length) {
+    const rest = make("td", { colSpan: titles.length }, `and ${picture.asked - picture.classes.length} more classes asked about`);
+    $("detail-classes").tBodies[0].append(make("tr", {}, rest));
+  }
 }
 
 // ---- salience
@@ -217,19 +225,20 @@ function heat(value) {
 const LUT = Array.from({ length: 256 }, (_, value) => heat(value));
 
 async function drawSalience(picture) {
-  const pass = Number($("pass").value);
+  const [pass, chosen] = [Number($("pass").value), detail.salienceClass];
   $("pass-label").textContent = `Pass ${pass} of ${picture.passes}`;
   const sprite = new Image();
   sprite.src = picture.salience;
   await sprite.decode();
-  if (view.pictures[detail.index] !== picture) return; // another picture was opened meanwhile
+  // Something else was chosen meanwhile.
+  if (view.pictures[detail.index] !== picture || pass !== Number($("pass").value) || chosen !== detail.salienceClass) return;
   const canvas = $("detail-salience");
   const [width, height] = picture.thumbnail.map((side) => Math.max(1, Math.round((side * 480) / Math.max(...picture.thumbnail))));
   Object.assign(canvas, { width, height });
   const [tileWidth, tileHeight] = [sprite.width / picture.salience_classes.length, sprite.height / picture.passes];
   // One tile alone first: smoothing would let its neighbours in.
   const alone = make("canvas", { width: tileWidth, height: tileHeight });
-  alone.getContext("2d").drawImage(sprite, -detail.salienceClass * tileWidth, -(pass - 1) * tileHeight);
+  alone.getContext("2d").drawImage(sprite, -chosen * tileWidth, -(pass - 1) * tileHeight);
   const context = canvas.getContext("2d", { willReadFrequently: true });
   context.imageSmoothingQuality = "high";
   context.drawImage(alone, 0, 0, width, height);
@@ -240,7 +249,7 @@ async function drawSalience(picture) {
     pixels.data[i + 3] = 255;
   }
   context.putImageData(pixels, 0, 0);
-  const name = nameOf(picture.salience_classes[detail.salienceClass]);
+  const name = nameOf(picture.salience_classes[chosen]);
   canvas.setAttribute("aria-label", `Salience of ${name}, pass ${pass} of ${picture.passes}`);
 }
 
@@ -275,9 +284,7 @@ function confusion() {
   if (!canvas) return;
   const labels = [...new Set(data.matrix.flatMap(([truth, prediction]) => [truth, prediction]))].sort((a, b) => a - b);
   const at = new Map(labels.map((label, i) => [label, i]));
-  const totals = new Map();
-  for (const [truth, , pixels] of data.matrix) totals.set(truth, (totals.get(truth) ?? 0) + pixels);
-  const share = new Map(data.matrix.map(([t, p, n]) => [`${t},${p}`, n / totals.get(t)]));
+  const share = new Map(data.matrix.map(([t, p, n]) => [`${t},${p}`, n / data.totals[t]]));
   const named = labels.length <= 64;
   const cell = named ? 18 : Math.max(3, Math.floor(900 / labels.length));
   const font = "12px system-ui, sans-serif";
@@ -326,7 +333,7 @@ function confusion() {
     const last = labels.length - 1;
     chosen = [Math.min(Math.max(row, 0), last), Math.min(Math.max(column, 0), last)];
     const [truth, prediction] = chosen.map((i) => labels[i]);
-    $("cell").textContent = totals.has(truth)
+    $("cell").textContent = data.totals[truth]
       ? `${percent(share.get(`${truth},${prediction}`) ?? 0)} of ${nameOf(truth)} is ${truth === prediction ? "right" : `taken for ${nameOf(prediction)}`}`
       : `${nameOf(truth)} is not in the ground truth`;
     paint();
@@ -344,11 +351,12 @@ function confusion() {
   });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", paint);
   paint();
-  const wrong = data.matrix.filter(([truth, prediction]) => truth !== prediction).slice(0, 20);
-  $("confusions").tBodies[0].replaceChildren(...wrong.map(([truth, prediction, pixels]) => make(
+  const wrong = data.matrix.filter(([truth, prediction]) => truth !== prediction);
+  wrong.sort(([t, , n], [u, , m]) => m / data.totals[u] - n / data.totals[t]);
+  $("confusions").tBodies[0].replaceChildren(...wrong.slice(0, 20).map(([truth, prediction, pixels]) => make(
     "tr", {},
     make("td", {}, chipOf(truth)), make("td", {}, chipOf(prediction)),
-    make("td", {}, percent(pixels / totals.get(truth))), make("td", {}, pixels.toLocaleString("en")),
+    make("td", {}, percent(pixels / data.totals[truth])), make("td", {}, pixels.toLocaleString("en")),
   )));
 }
 
@@ -372,7 +380,7 @@ function start() {
   $("pass").addEventListener("input", () => showLayer());
   $("detail-previous").addEventListener("click", () => step(-1));
   $("detail-next").addEventListener("click", () => step(1));
-  $("close").addEventListener("click", () => $("detail").close());
+  for (const button of [$("close"), $("close-top")]) button.addEventListener("click", () => $("detail").close());
   $("detail").addEventListener("close", () => {
     draw();
     $("tiles").children[detail.index % PER_PAGE]?.focus();

@@ -18,6 +18,7 @@ from pycocotools.coco import COCO
 
 from pnp_core.errors import CorruptRunError, OutputError, UsageError
 from pnp_core.export import export_run
+from pnp_core.export.png import Png
 from pnp_core.images import decode_image, decode_label_map
 from pnp_core.shards import INDEX, unpack
 
@@ -184,9 +185,54 @@ def test_export_made_again_is_the_same_and_leaves_other_files_alone(evaluated, t
     assert files() == before | {"notes.txt": b"mine"}
 
 
+def test_nothing_is_deleted_that_an_export_did_not_write(evaluated, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/mine.csv").write_text("mine")
+    (tmp_path / "export.json").write_text("{}")
+    with pytest.raises(OutputError, match="holds no hf export"):
+        export_run(str(evaluated), "hf", str(tmp_path))
+    assert (tmp_path / "data/mine.csv").read_text() == "mine"
+
+
+def test_export_that_was_killed_is_made_anew(evaluated, tmp_path, monkeypatch):
+    monkeypatch.setattr(Png, "add", lambda self, picture: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        export_run(str(evaluated), "png", str(tmp_path), pictures=False)
+    assert not (tmp_path / "export.json").exists()
+    monkeypatch.undo()
+    assert export_run(str(evaluated), "png", str(tmp_path), pictures=False).pictures == 8
+    assert not (tmp_path / "export.begun").exists()
+
+
+def test_run_that_is_not_finished_is_refused(evaluated, tmp_path):
+    shutil.copytree(evaluated, tmp_path / "run")
+    next((tmp_path / "run").glob("masks/*/*.done.json")).unlink()
+    with pytest.raises(CorruptRunError, match="is not finished; run its command again"):
+        export_run(str(tmp_path / "run"), "png", str(tmp_path / "out"))
+
+
+def test_quarantined_pictures_are_counted_as_missing(hostile, tmp_path):
+    summary = export_run(str(hostile), "png", str(tmp_path), pictures=False)
+    assert (summary.pictures, summary.missing) == (2, 1)
+
+
+def test_picture_too_long_for_jpeg_is_named(prefect_server, tmp_path):
+    from flows.labelling import label_pictures
+    from pnp_core.config import LabelConfig
+
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (1, 66_000)).save(tmp_path / "in/long.png")
+    values = {"source": str(tmp_path / "in"), "out": str(tmp_path / "run"), "classes": ["heart"]}
+    salience = {"candidates": {"source": "vocabulary"}, "dropout": {"iterations": 1}}
+    label_pictures(LabelConfig.model_validate({**values, "salience": salience}))
+    with pytest.raises(UsageError, match="picture 'long' has a side of 66000 pixels, and JPEG ends at 65500"):
+        export_run(str(tmp_path / "run"), "coco-rle", str(tmp_path / "out"))
+    assert export_run(str(tmp_path / "run"), "coco-rle", str(tmp_path / "out"), pictures=False).pictures == 1
+
+
 def test_folder_with_something_else_is_refused(evaluated, tmp_path):
     (tmp_path / "thesis.tex").write_text("mine")
-    with pytest.raises(OutputError, match="is not empty and holds no export"):
+    with pytest.raises(OutputError, match="is not empty and holds no png export"):
         export_run(str(evaluated), "png", str(tmp_path))
 
 

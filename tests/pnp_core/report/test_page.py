@@ -22,8 +22,9 @@ from pnp_core.report import gallery as gallery_module
 from pnp_core.report import page as page_module
 from pnp_core.report.gallery import survey
 from pnp_core.report.page import PAGE, report_page
+from pnp_core.shards import read_refs
 from pnp_core.stages.scores import read_picture_scores
-from tests.runs import shards_of
+from pnp_core.store import RunFolder
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +65,9 @@ def test_run_leaves_a_page_with_every_picture_and_its_layers(page):
 def test_scores_of_pictures_are_those_of_their_pixels(config, evaluated, page):
     plan = plan_eval(config)
     assert plan.score
-    rows = [row for shard in shards_of(evaluated) for row in read_picture_scores(plan.score, shard.name)]
+    rows = [
+        row for shard in read_refs(RunFolder(str(evaluated))) for row in read_picture_scores(plan.score, shard.name)
+    ]
     shown = data_of(page)["pictures"]
     assert [row["miou"] for row in rows] == [picture["miou"] for picture in shown]
     matrix = np.zeros((21, 21), int)
@@ -89,7 +92,7 @@ def test_only_the_pages_own_script_and_style_may_run_and_nothing_is_requested(pa
 
 
 def test_page_never_grows_over_its_budget_and_says_what_it_left_out(config, evaluated, monkeypatch):
-    plan, shards = plan_eval(config), shards_of(evaluated)
+    plan, shards = plan_eval(config), read_refs(RunFolder(str(evaluated)))
     summary = RunSummary(config.out, images=8, labelled=8)
     whole = report_page(config, plan, shards, summary)
     monkeypatch.setattr(page_module, "_RESERVE", 0)
@@ -102,7 +105,7 @@ def test_page_never_grows_over_its_budget_and_says_what_it_left_out(config, eval
 
 
 def test_of_more_pictures_than_fit_half_are_the_worst_and_half_are_spread(config, evaluated):
-    plan, shards = plan_eval(config), shards_of(evaluated)
+    plan, shards = plan_eval(config), read_refs(RunFolder(str(evaluated)))
     assert plan.score
     found = survey(plan, shards, 4)
     keys = {key for shown in found.shown.values() for key in shown}

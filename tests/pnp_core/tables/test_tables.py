@@ -5,17 +5,20 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pnp_core.config import EvalConfig
-from pnp_core.errors import CorruptRunError, UsageError
+from pnp_core.errors import CorruptRunError, OutputError, UsageError
 from pnp_core.presets import merge
 from pnp_core.tables.build import build_tables
-from pnp_core.tables.evaluations import read_evaluations
+from pnp_core.tables.evaluations import Facts, gaps, read_evaluations, without_scores
 from pnp_core.tables.render import write_tables
 from pnp_core.tables.studies import STUDIES
+
+FACTS = Facts(layers=2, heads=2, subsets={}, default_split="test", identity="")
 
 
 def config(out: Path, **changes) -> EvalConfig:
@@ -30,7 +33,16 @@ def put(out: Path, name: str, setting: EvalConfig, miou: float | None, main=Fals
         "commit": "c0ffee",
         "weights_revision": "w1",
         "model": {"layers": 2, "heads": 2},
-        "fingerprints": {"salience": "s", "masks": "m", "scores": name},
+        "card": {
+            "name": setting.dataset,
+            "version": 2,
+            "split": setting.split or "test",
+            "default_split": "test",
+            "images": 200,
+            "subsets": {},
+        },
+        "stages": {"salience": 1, "masks": 1, "scores": 1},
+        "evaluation": name,
         "device": "cpu",
         "memory": {"host": 1_250_000_000},
         "rates": {"salience": 5.0, "masks": None},
@@ -51,7 +63,7 @@ LADDER = [0.1, 0.2, 0.3, 0.4, 0.5]
 def run(tmp_path) -> Path:
     """A base run and the whole ablation: mIoU 0.1 to 0.5, the base itself last."""
     out = tmp_path / "runs/scenes"
-    variants = list(STUDIES["ablation"].variants(config(out), 2, 2))
+    variants = list(STUDIES["ablation"].variants(config(out), FACTS))
     for number, (variant, miou) in enumerate(zip(variants, LADDER, strict=True)):
         put(out, f"e{number}", variant.config, miou, main=variant.config == config(out))
     return out
@@ -148,21 +160,71 @@ def test_partial_run_is_marked_and_never_averaged_with_a_whole_one(run, tmp_path
 
 
 def test_settings_that_mean_the_same_are_one(tmp_path):
-    out = tmp_path / "run"
+    """A run's own evaluation stands in its column; another run's only where it has none."""
+    out, other = tmp_path / "run", tmp_path / "other"
     put(out, "base", config(out), 0.5, main=True)
-    put(out, "one", config(out, masks={"passes": 1}), 0.3)
-    other = tmp_path / "other"  # the same one pass, of salience with one iteration
-    put(other, "same", config(other, salience={"dropout": {"iterations": 1}}), 0.3, main=True)
+    put(out, "two", config(out, masks={"passes": 2}), 0.4)
+    # One pass of several, and salience with one iteration: the same.
+    put(other, "one", config(other, salience={"dropout": {"iterations": 1}}), 0.3, main=True)
+    put(other, "two", config(other, masks={"passes": 2}), 0.9)
     tables_of(out, other, out=tmp_path / "tables")
     rows = list(csv.DictReader((tmp_path / "tables/iterations.csv").open(encoding="utf-8")))
-    first = [row for row in rows if row["row"] == "1"]
-    assert [row["value"] for row in first] == ["0.3", "0.3"]
-    assert {row["run"] for row in first} == {"run", "other"}
+    found = [(row["row"], row["run"], row["value"]) for row in rows]
+    assert found == [("1", "other", "0.3"), ("2", "run", "0.4"), ("4", "run", "0.5")]
+
+
+def test_one_pass_drops_nothing_and_has_no_strategies(tmp_path):
+    one = config(tmp_path / "run", masks={"passes": 1})
+    assert list(STUDIES["strategies"].variants(one, FACTS)) == []
+    rows = [variant.row for variant in STUDIES["ablation"].variants(one, FACTS)]
+    assert "with Salience DropOut" not in rows
+    assert rows[0] == "attention"
+
+
+def test_every_setting_of_every_study_is_one_that_can_run(tmp_path):
+    from pnp_core.plan import plan_eval
+
+    base = config(tmp_path, masks={"passes": 2}, salience={"backbone": {"image_size": 1600}})
+    facts = replace(FACTS, layers=2, heads=2, subsets={"some": ("car",)})
+    for study in STUDIES.values():
+        variants = list(study.variants(base, facts))
+        assert len({(variant.row, variant.column) for variant in variants}) == len(variants) > 0
+        for variant in variants:
+            assert plan_eval(variant.config).score
+
+
+def test_unknown_size_of_a_split_makes_a_limit_partial(tmp_path):
+    out = tmp_path / "run"
+    put(out, "base", config(out, limit=20), 0.5, main=True, card={"images": None})
+    (found,) = read_evaluations([str(out)])
+    assert found.partial == "limited to 20 pictures"
+
+
+def test_folder_with_files_of_the_same_names_is_not_overwritten(run, tmp_path):
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/tables.md").write_text("mine")
+    with pytest.raises(OutputError, match=r"has other files of these names, such as tables\.md"):
+        tables_of(run, out=tmp_path / "docs")
+    assert (tmp_path / "docs/tables.md").read_text() == "mine"
+
+
+def test_runs_that_lost_something_are_named(run, tmp_path):
+    (run / "evaluations/e1/scores.json").unlink()
+    (run / "run.json").unlink()
+    found = gaps(read_evaluations([str(run)]))
+    assert found == [
+        "1 evaluations of run scenes have lost their scores",
+        "run scenes has no run.json: it is in no table of its own",
+    ]
+    labelled = tmp_path / "labelled"
+    labelled.mkdir()
+    (labelled / "run.json").write_text("{}")
+    assert without_scores([str(run), str(labelled)]) == [str(labelled)]
 
 
 def test_heat_map_has_a_row_per_layer_and_a_column_per_head(tmp_path):
     out = tmp_path / "run"
-    for number, variant in enumerate(STUDIES["layers"].variants(config(out), 3, 2)):
+    for number, variant in enumerate(STUDIES["layers"].variants(config(out), replace(FACTS, layers=3))):
         base = (variant.row, variant.column) == ("0", "1")
         put(out, f"l{number}", variant.config, number / 10, main=base, model={"layers": 3, "heads": 2})
     tables_of(out, out=tmp_path / "tables")
