@@ -1,5 +1,6 @@
 """What holds for the repository as a whole."""
 
+import csv
 import importlib
 import inspect
 import re
@@ -90,6 +91,14 @@ def test_every_deployment_that_people_rely_on_is_there():
     schedules = {d["name"]: d["schedules"] for d in deployments() if "schedules" in d}
     assert [schedule["active"] for schedule in schedules.pop("label-corpus")] == [False]
     assert schedules == {}
+
+
+def test_table_of_the_readme_is_the_one_the_commands_made():
+    rows = csv.DictReader((ROOT / "docs/demo/ablation.csv").open(encoding="utf-8"))
+    made = [(row["row"], row["text"]) for row in rows]
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    written = re.findall(r"^\| (.+?) \| (\d+\.\d) \|$", readme, re.MULTILINE)
+    assert written == made != []
 
 
 def test_deployments_name_no_path_of_a_machine():

@@ -14,6 +14,7 @@ from PIL import Image
 from flows.evaluation import evaluate_dataset
 from flows.labelling import label_pictures
 from pnp_core.config import EvalConfig, LabelConfig
+from pnp_core.errors import UsageError
 from pnp_core.images import decode_label_map
 from pnp_core.records import RunSummary
 from pnp_core.shards import INDEX
@@ -126,6 +127,26 @@ def test_contact_sheet_shows_the_pictures(finished):
         assert sheet.width == 6 + 7 * 158
         # The first tile is the first scene, not blank paper.
         assert np.array(sheet.crop((6, 28, 158, 180)).convert("RGB")).std() > 10
+
+
+def test_first_passes_of_stored_salience_give_the_masks_of_a_run_with_so_many(finished, tmp_path):
+    out, _ = finished
+    shutil.copytree(out, tmp_path / "run")
+    fewer = evaluate_dataset(eval_config(tmp_path / "run", masks={"passes": 2}))
+    assert fewer.stages["salience"].shards_resumed == 3
+    alone = evaluate_dataset(eval_config(tmp_path / "alone", salience={"dropout": {"iterations": 2}}))
+    assert fewer.scores == alone.scores
+    masks = [
+        [
+            row["mask"]["bytes"]
+            for file in sorted(Path(run.masks).glob("*.parquet"))
+            for row in pq.read_table(file).to_pylist()
+        ]
+        for run in (fewer, alone)
+    ]
+    assert masks[0] == masks[1]
+    with pytest.raises(UsageError, match=r"masks\.passes 5 is more than the 4 drop iterations"):
+        evaluate_dataset(eval_config(tmp_path / "run", masks={"passes": 5}))
 
 
 def test_confidence_is_stored_when_asked(tmp_path):
