@@ -30,6 +30,11 @@ settings.load_profile("pnp")
 SHARED_DATA = Path(__file__).parent.parent.parent / "shared" / "data"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long tests begin first."""
+    items.sort(key=lambda item: item.get_closest_marker("first") is None)
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Real samples of public datasets, which the repository does not carry."""

@@ -200,6 +200,7 @@ def command(arguments: list[str], environment: dict[str, str], cwd: Path) -> sub
     )  # fmt: skip
 
 
+@pytest.mark.ops
 def test_label_from_another_directory_prints_one_json_object(pictures, tmp_path, environment):
     done = command([*label(pictures, tmp_path, "--png", "--json", classes="car,dog")], environment, tmp_path)
     assert done.returncode == 0, done.stderr

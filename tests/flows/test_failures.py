@@ -120,13 +120,10 @@ def test_read_only_output_is_one_clear_line(disk):
     assert "Read-only file system" in error
 
 
+@pytest.mark.ops
 @pytest.mark.parametrize(
     ("sign", "to_group", "code"),
-    [
-        pytest.param(signal.SIGTERM, False, 143, marks=pytest.mark.ops),
-        pytest.param(signal.SIGINT, True, 130, marks=pytest.mark.ops),
-        (signal.SIGKILL, False, -signal.SIGKILL),
-    ],
+    [(signal.SIGTERM, False, 143), (signal.SIGINT, True, 130), (signal.SIGKILL, False, -signal.SIGKILL)],
 )
 def test_stopped_command_leaves_no_process_and_no_half_file(tmp_path, sign, to_group, code):
     """With the server of its own that a command has when the user has none."""

@@ -236,6 +236,7 @@ def test_lost_progress_is_refused_and_overwrites_nothing(corpus):
     assert (out / "manifests/000001.parquet").read_bytes() == manifest
 
 
+@pytest.mark.ops
 def test_shard_that_fails_in_every_run_holds_nothing_else_up(corpus, tmp_path):
     folder, out = corpus
     put(folder, "a.png", picture(1))

@@ -172,7 +172,8 @@ def test_run_record_names_configuration_versions_and_weights(finished):
     assert record["config"]["limit"] == 12
     assert record["versions"]["torch"]
     assert record["weights_revision"]
-    assert record["card"] == {"name": "scenes", "version": 2}
+    assert (record["card"]["name"], record["card"]["version"], record["card"]["images"]) == ("scenes", 2, 200)
+    assert record["palette"][:2] == ["#000000", "#800000"]
     assert record["summary"]["seconds"]["salience"] > 0
 
 

@@ -61,6 +61,7 @@ def artifacts(out: Path) -> dict[str, str]:
     return {str(f.relative_to(out)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
 
 
+@pytest.mark.first
 def test_killed_run_resumes_without_recomputing_and_equals_an_undisturbed_one(tmp_path, environment):
     undisturbed = run(tmp_path / "undisturbed", environment)
     out = tmp_path / "killed"

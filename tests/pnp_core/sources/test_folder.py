@@ -135,6 +135,7 @@ def test_enormous_file_is_set_aside_without_being_read(tmp_path):
     assert faults["good"] == ""
 
 
+@pytest.mark.ops
 def test_ten_thousand_files_are_sharded_fast_and_in_flat_memory(tmp_path):
     data = png()
     for number in range(10_000):
