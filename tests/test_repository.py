@@ -116,6 +116,7 @@ def test_bundled_checkpoints_are_small(folder, most):
     assert sum(f.stat().st_size for f in (ROOT / "pnp_core" / folder).iterdir()) < most
 
 
+@pytest.mark.ops
 def test_wheel_holds_cards_and_weights_and_runs_from_another_directory(tmp_path):
     uv = Path(sys.executable).parent / "uv"
     command = [uv if uv.exists() else "uv", "build", "--wheel", "--out-dir", tmp_path, ROOT]

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from flows.cli.options import DebugOption, JsonOption
-from flows.cli.running import one_line_errors
+from flows.cli.running import Interruptible, one_line_errors
 from pnp_core.errors import UsageError
 
 
@@ -22,9 +22,10 @@ def view(
     import webbrowser
     from threading import Thread
 
+    from flows.cli.console import ProgressBars
     from flows.viewing import report_server
 
-    with one_line_errors(debug, kept="the page is served no longer"):
+    with one_line_errors(debug, kept="the page is served no longer"), Interruptible(ProgressBars()):
         server = report_server(run, port)
         url = f"http://127.0.0.1:{server.server_port}/"
         print(f"{url}  (Ctrl-C ends it)", flush=True)
@@ -70,7 +71,7 @@ def export(
             raise UsageError(f"unknown format '{to}'; available: {', '.join(FORMATS)}")
         place = out or f"{run.rstrip('/')}/export/{to}"
         wanted = to != "png" if pictures is None else pictures
-        with ProgressBars() as bars:
+        with ProgressBars() as bars, Interruptible(bars):
             done = export_run(run, to, place, confidence, wanted, skip_empty, bars.counter("export"))
             bars.end("export")
     console = errors if as_json else Console()

@@ -105,6 +105,7 @@ def test_layer_the_model_does_not_have_is_one_line(checkpoint, pictures, tmp_pat
     assert f"layer {last} is the last one: its salience is zero" in done.stderr
 
 
+@pytest.mark.ops
 def test_tune_finds_layers_that_are_there(checkpoint, pictures, tmp_path, prefect_server):
     name, folder = checkpoint
     out, settings = tmp_path / "out", tmp_path / "rest.yaml"

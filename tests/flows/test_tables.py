@@ -6,6 +6,7 @@ import csv
 import json
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -177,7 +178,8 @@ def test_view_serves_the_page_and_nothing_else_of_the_run(evaluated):
         report_server(str(evaluated / "masks"))
 
 
-def test_view_command_serves_until_it_is_told_to_end(evaluated):
+@pytest.mark.parametrize(("sign", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_view_command_serves_until_it_is_told_to_end(evaluated, sign, code):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -189,6 +191,6 @@ def test_view_command_serves_until_it_is_told_to_end(evaluated):
         assert url
         assert answer(url[0])[0] == 200
     finally:
-        process.send_signal(2)
+        process.send_signal(sign)
         _, said = process.communicate(timeout=60)
-    assert (process.returncode, said.strip()) == (130, "stopped: the page is served no longer")
+    assert (process.returncode, said.strip()) == (code, "stopped: the page is served no longer")
