@@ -20,7 +20,9 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
 
 
-Side = Annotated[int, Field(ge=16, le=2048)]
+LEAST_SIDE, MOST_SIDE = 16, 2048
+"""Of what a picture is squashed to, in model pixels."""
+Side = Annotated[int, Field(ge=LEAST_SIDE, le=MOST_SIDE)]
 
 
 class BackboneConfig(Config):

@@ -27,15 +27,13 @@ def tables(
 
     from flows.cli.console import errors
     from pnp_core.tables.build import build_tables
-    from pnp_core.tables.evaluations import gaps, read_evaluations, without_scores
+    from pnp_core.tables.evaluations import usable_evaluations
     from pnp_core.tables.render import write_tables
 
     with one_line_errors(debug, kept="the same command makes the tables"):
         config = build(TablesConfig, {"runs": runs, "out": out})
-        passed_over = without_scores(config.runs)
-        warn([f"'{run}' has no scores and is passed over: a run of label or tune" for run in passed_over])
-        evaluations = read_evaluations([run for run in config.runs if run not in passed_over])
-        warn(gaps(evaluations))
+        evaluations, warnings = usable_evaluations(config.runs)
+        warn(warnings)
         made = build_tables(evaluations)
         files = write_tables(made, config.out)
     console = errors if as_json else Console()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -94,8 +93,7 @@ def export_run(
         )
     target = _target(out, to)
     number = skipped = void = pixels = 0
-    with ExitStack() as stack:
-        writer = stack.enter_context(FORMATS[to](target, finished, pictures))
+    with FORMATS[to](target, finished, pictures) as writer:
         for picture in labelled_pictures(finished, floor):
             progress(1)
             void, pixels = void + picture.below_floor, pixels + picture.labels.size

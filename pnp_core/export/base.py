@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import io
 from types import TracebackType
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
-import yaml
 from PIL import Image
 
 from pnp_core.errors import UsageError
@@ -60,8 +59,3 @@ def upright_jpeg(name: str, image: bytes) -> bytes:
         )
     Image.fromarray(pixels).save(buffer, format="JPEG", quality=JPEG_QUALITY, subsampling=0)
     return buffer.getvalue()
-
-
-def yaml_text(values: dict[str, Any]) -> str:
-    """YAML in the order given."""
-    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)

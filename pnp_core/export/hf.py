@@ -7,8 +7,8 @@ from types import TracebackType
 from typing import Any
 
 import pyarrow as pa
+import yaml
 
-from pnp_core.export.base import yaml_text
 from pnp_core.export.pictures import Finished, Labelled
 from pnp_core.store import RunFolder, table_bytes
 
@@ -69,4 +69,5 @@ class HuggingFace:
         files = [{"split": "train", "path": "data/train-*.parquet"}]
         head = {"task_categories": ["image-segmentation"], "configs": [{"config_name": "default", "data_files": files}]}
         names = "\n".join(f"- {label}: {json.dumps(name)}" for label, name in enumerate(("background", *self._classes)))
-        return f"---\n{yaml_text(head)}---\nPseudo-labels made by pnp-ovss. Values of `mask`:\n\n{names}\n- 255: void\n"
+        settings = yaml.safe_dump(head, sort_keys=False)
+        return f"---\n{settings}---\nPseudo-labels made by pnp-ovss. Values of `mask`:\n\n{names}\n- 255: void\n"

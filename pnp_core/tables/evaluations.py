@@ -141,6 +141,18 @@ def read_evaluations(runs: Sequence[str]) -> list[Evaluation]:
     return found
 
 
+def usable_evaluations(runs: Sequence[str]) -> tuple[list[Evaluation], list[str]]:
+    """All evaluations of some run folders, and warnings of what is not among them, a line each.
+
+    Raises:
+        UsageError: as `read_evaluations`.
+    """
+    passed_over = without_scores(runs)
+    found = read_evaluations([run for run in runs if run not in passed_over])
+    warnings = [f"'{run}' has no scores and is passed over: a run of label or tune" for run in passed_over]
+    return found, warnings + gaps(found)
+
+
 def without_scores(runs: Sequence[str]) -> list[str]:
     """Those of some folders that hold a run of something else, such as `label`, which has no scores."""
     return [url for url in runs if RunFolder(url).exists(RUN) and not read_folder(url)]

@@ -10,20 +10,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from pnp_core.backbones import backbone_card
-from pnp_core.config import EvalConfig
+from pnp_core.config import LEAST_SIDE, MOST_SIDE, EvalConfig
 from pnp_core.presets import merge
 from pnp_core.salience import useful_layers
 from pnp_core.tables.evaluations import SUBSETS, Facts
+from pnp_core.tuning.config import SpaceConfig
 
-THRESHOLDS = (0.05, 0.1, 0.15, 0.25, 0.35, 0.45)
-BLURS = (0.0, 0.01, 0.02, 0.05)
-"""Those of the tuning's search, without the cells between."""
+SPACE = SpaceConfig()
+"""Thresholds and blurs are those the tuning's search chooses from."""
 FRACTIONS = (0.1, 0.3, 0.5)
 """Shares of patches or of salience dropped after each pass."""
 SIZES = (2 / 3, 1, 4 / 3, 2)
 """Resolutions, relative to the base's."""
-LARGEST = 2048
-"""Side of a picture in model pixels that a configuration takes at most."""
 _NO_CRF = {"crf": {"name": "off"}}
 
 
@@ -67,7 +65,7 @@ def passes_of(config: EvalConfig) -> int:
 
 
 def _ablation(base: EvalConfig, facts: Facts) -> Iterable[Variant]:
-    """Attention alone; with the gradient; all passes; the blur; the CRF, which is the method (paper section 4.4)."""
+    """Attention alone; with the gradient; all passes; the blur; the CRF, which is the whole method."""
     bare = {"blur": 0.0, **_NO_CRF}
     one = {"iterations": 1}
     alone = {"passes": None, **bare}
@@ -111,16 +109,18 @@ def strategy_name(config: EvalConfig) -> str:
 
 
 def _thresholds(base: EvalConfig, facts: Facts) -> Iterable[Variant]:
-    for threshold in sorted({*THRESHOLDS, base.masks.threshold}):
-        for blur in sorted({*BLURS, base.masks.blur}):
+    for threshold in sorted({*SPACE.thresholds, base.masks.threshold}):
+        for blur in sorted({*SPACE.blurs, base.masks.blur}):
             yield Variant(f"{threshold:g}", f"{blur:g}", varied(base, masks={"threshold": threshold, "blur": blur}))
 
 
 def _resolutions(base: EvalConfig, facts: Facts) -> Iterable[Variant]:
     patch = backbone_card(base.salience.backbone.name).patch_size
     height, width = base.salience.backbone.sides
-    sizes = {tuple(max(16, round(side * factor / patch) * patch) for side in (height, width)) for factor in SIZES}
-    for size in sorted({*(s for s in sizes if max(s) <= LARGEST), (height, width)}):
+    sizes = {
+        tuple(max(LEAST_SIDE, round(side * factor / patch) * patch) for side in (height, width)) for factor in SIZES
+    }
+    for size in sorted({*(s for s in sizes if max(s) <= MOST_SIDE), (height, width)}):
         side = size[0] if size[0] == size[1] else size
         config = varied(base, salience={"backbone": {"image_size": side}})
         yield Variant(size_name(config), "", config)
