@@ -7,11 +7,11 @@ from prefect import flow
 from flows.reporting import progress_artifacts
 from flows.stages import run_stages
 from pnp_core.config import CorpusConfig
-from pnp_core.corpus import Corpus, CorpusSummary, only_writer
+from pnp_core.corpus import Corpus, CorpusSummary
 from pnp_core.finish import finish_run
+from pnp_core.ownership import writing
 from pnp_core.plan import plan_label
 from pnp_core.records import RunSummary, ShardRef
-from pnp_core.store import RunFolder
 from tasks.corpus import Collected, task_collect, task_publish, task_report_corpus
 from tasks.report import task_report
 
@@ -23,7 +23,7 @@ def label_corpus(config: CorpusConfig) -> CorpusSummary:
     Run again after it was killed it goes on with the batch it was at. A second run at the same time is refused,
     where both are on one machine.
     """
-    with only_writer(RunFolder(config.out)):
+    with writing(config.out, "corpus"):
         return _label_all(config)
 
 

@@ -6,6 +6,7 @@ from flows.reporting import progress_artifacts
 from flows.stages import run_shard_stage, run_stages
 from pnp_core.config import EvalConfig
 from pnp_core.finish import finish_run
+from pnp_core.ownership import writing
 from pnp_core.plan import Plan, plan_eval
 from pnp_core.records import RunSummary, ShardRef
 from tasks.report import task_report
@@ -18,17 +19,19 @@ def evaluate_dataset(config: EvalConfig) -> RunSummary:
 
     Run again with the same configuration it resumes: finished shards are not computed again.
     """
-    plan, masked, summary = _evaluate(config)
-    task_report(config, plan, masked, summary)
-    finish_run(config, plan, summary)
-    return summary
+    with writing(config.out, "run"):
+        plan, masked, summary = _evaluate(config)
+        task_report(config, plan, masked, summary)
+        finish_run(config, plan, summary)
+        return summary
 
 
 def evaluate_setting(config: EvalConfig) -> RunSummary:
     """Score another setting on the pictures of a run, inside a flow; what is stored for both is computed once."""
-    plan, _, summary = _evaluate(config)
-    finish_run(config, plan, summary, main=False)
-    return summary
+    with writing(config.out, "run"):
+        plan, _, summary = _evaluate(config)
+        finish_run(config, plan, summary, main=False)
+        return summary
 
 
 def _evaluate(config: EvalConfig) -> tuple[Plan, list[ShardRef], RunSummary]:

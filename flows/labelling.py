@@ -6,6 +6,7 @@ from flows.reporting import progress_artifacts
 from flows.stages import run_shard_stage, run_stages
 from pnp_core.config import LabelConfig
 from pnp_core.finish import finish_run
+from pnp_core.ownership import writing
 from pnp_core.plan import plan_label
 from pnp_core.records import RunSummary
 from tasks.report import task_report
@@ -20,9 +21,10 @@ def label_pictures(config: LabelConfig) -> RunSummary:
     """
     plan = plan_label(config)
     summary = RunSummary(config.out, masks=plan.masks.place)
-    shards = run_shard_stage(lambda: task_shard_source(config), summary)
-    with progress_artifacts():
-        masked = run_stages(plan, shards, summary, config.dispatch)
-    task_report(config, plan, masked, summary)
-    finish_run(config, plan, summary)
-    return summary
+    with writing(config.out, "run"):
+        shards = run_shard_stage(lambda: task_shard_source(config), summary)
+        with progress_artifacts():
+            masked = run_stages(plan, shards, summary, config.dispatch)
+        task_report(config, plan, masked, summary)
+        finish_run(config, plan, summary)
+        return summary

@@ -59,6 +59,7 @@ class _Report:
         self.counts = summary.stages.setdefault(stage.name, StageSummary())
         self._stage, self._total, self._pictures = stage.name, len(work), sum(shard.samples for shard, _ in work)
         self._start, self._computed, self._seen = monotonic(), 0, 0
+        self._summary = summary
         self._log = get_run_logger()
         observer().begin(stage.name, self._pictures)
 
@@ -67,6 +68,9 @@ class _Report:
         self.counts.add(result)
         self._seen += shard.samples
         self._computed += 0 if result.resumed else shard.samples
+        if result.mended:
+            self._log.warning("'%s' was damaged: shard %s of %s is made again", result.mended, shard.name, result.stage)
+            self._summary.mended.append(result.mended)
         what = "failed" if result.failed else "done in an earlier run" if result.resumed else f"{result.seconds:.1f} s"
         pictures = f"{result.done} done, {result.quarantined} quarantined, {what}"
         shards = f"{self.counts.shards} of {self._total} shards{self._left()}"
@@ -146,6 +150,8 @@ def run_stage(
     Raises:
         PnpError: the run itself is at fault, or every shard that was tried failed.
     """
+    if stage.folder:  # before others put files into it
+        stage.folder.claim()
     report = _Report(stage, work, summary)
     done: dict[str, StageResult] = {}
     with closing(results or inline(stage, work, dispatch)) as outcomes:  # when this stops, so must the workers
@@ -171,7 +177,7 @@ def _give_up(stage: Stage, shard: ShardRef, error: Exception, dispatch: Dispatch
 def _reasons(stage: Stage, shard: ShardRef) -> str:
     """Why a shard was given up."""
     assert stage.folder
-    return stage.folder.run.read_table(stage.folder.quarantine_file(shard.name))["reason"][0].as_py()
+    return stage.folder.quarantined(shard.name)[0].reason
 
 
 def run_stages(plan: Plan, shards: list[ShardRef], summary: RunSummary, dispatch: DispatchConfig) -> list[ShardRef]:

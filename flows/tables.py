@@ -9,6 +9,7 @@ from prefect import flow, get_run_logger
 
 from flows.evaluation import evaluate_dataset, evaluate_setting
 from pnp_core.config import AblateConfig, TablesConfig
+from pnp_core.ownership import writing
 from pnp_core.tables.missing import missing_settings
 from tasks.runtime import observer
 from tasks.sharding import task_shard_dataset
@@ -37,6 +38,11 @@ def ablate(config: AblateConfig) -> AblationSummary:
 
     Salience that is stored is used again. Run again after it was killed it goes on where it was.
     """
+    with writing(config.out, "run"):
+        return _ablate(config)
+
+
+def _ablate(config: AblateConfig) -> AblationSummary:
     summary, log = AblationSummary(config.out), get_run_logger()
     task_shard_dataset(config.base)  # other pictures than before make all scores missing
     settings = missing_settings(config)

@@ -10,6 +10,7 @@ from prefect import flow
 
 from flows.reporting import progress_artifacts
 from flows.stages import Stage, run_shard_stage, run_stage
+from pnp_core.ownership import writing
 from pnp_core.records import ShardRef, StageSummary
 from pnp_core.report.tuning_text import tuning_markdown
 from pnp_core.search import Trial
@@ -36,6 +37,11 @@ def tune_dataset(config: TuneConfig) -> TuneSummary:
 
     Run again with the same configuration it resumes, in the middle of a search too.
     """
+    with writing(config.out, "run"):
+        return _tune(config)
+
+
+def _tune(config: TuneConfig) -> TuneSummary:
     plan = plan_tune(config)
     summary = TuneSummary(config.out)
     shards = run_shard_stage(lambda: task_shard_tuning(config), summary)

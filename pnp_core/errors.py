@@ -65,8 +65,34 @@ class OutputError(PnpError):
     """The run folder cannot be written, or belongs to another source."""
 
 
+class ForeignFilesError(OutputError):
+    """There is something in the output folder that this project did not write, or wrote for something else."""
+
+    exit_code = 2
+
+    @classmethod
+    def at(cls, path: str) -> ForeignFilesError:
+        """A name that is needed is taken."""
+        return cls(f"'{path}' is there and was not written by this run: move it away, or choose another --out")
+
+
+class FolderInUseError(OutputError):
+    """Another command is writing to the output folder."""
+
+    exit_code = 2
+
+
 class CorruptRunError(PnpError):
     """A file of the run folder is not what its record says."""
+
+
+class DamagedError(CorruptRunError):
+    """A file of ours has other content than was written to it."""
+
+    @classmethod
+    def at(cls, path: str, what: str = "its content is not what was written") -> DamagedError:
+        """A file that is no longer whole."""
+        return cls(f"'{path}' is damaged: {what}; the command that made it makes it again")
 
 
 class UnreadableImage(PnpError):

@@ -12,6 +12,8 @@ from pnp_core.cards import DatasetCard, load_card
 from pnp_core.config import DatasetConfig, EvalConfig, LabelConfig, LabellingConfig, OwnPicturesConfig
 from pnp_core.crf import get_crf
 from pnp_core.errors import UsageError
+from pnp_core.files import Files
+from pnp_core.ownership import check_ours, check_writable
 from pnp_core.presets import TINY
 from pnp_core.prompts import build_prompts, clean_class_names
 from pnp_core.readers import Dataset, open_dataset, resolve_card
@@ -160,8 +162,9 @@ def check_eval(config: EvalConfig) -> list[str]:
         PnpError: as `plan_eval`; or no such split, files are missing, or the run folder cannot be written.
     """
     plan = plan_eval(config)
+    check_ours(Files(config.out), "run")
     _open_dataset(config)
-    RunFolder(config.out).check_writable()
+    check_writable(config.out, "run")
     if not foreign_to_tiny(plan.salience):
         return guessed_choice(plan.salience)
     return [
@@ -189,21 +192,23 @@ def check_label(config: LabelConfig) -> list[str]:
             run folder cannot be written.
     """
     plan = plan_label(config)
+    check_ours(Files(config.out), "run")
     source = open_source(config.source, leave_out=config.out, image_column=config.image_column)
-    return check_own_pictures(config, plan) + ignored_files(source)
+    warnings = check_own_pictures(plan) + ignored_files(source)
+    check_writable(config.out, "run")
+    return warnings
 
 
-def check_own_pictures(config: OwnPicturesConfig, plan: Plan) -> list[str]:
-    """Try the captions and the run folder.
+def check_own_pictures(plan: Plan) -> list[str]:
+    """Try the captions.
 
     Returns:
         Warnings for the user.
 
     Raises:
-        PnpError: a class name the text encoder cannot read, or the run folder cannot be written.
+        PnpError: a class name the text encoder cannot read.
     """
-    RunFolder(config.out).check_writable()
-    build_prompts(plan.salience.card.captions, config.salience.caption, plan.salience.backbone())
+    build_prompts(plan.salience.card.captions, plan.salience.config.caption, plan.salience.backbone())
     if not (foreign := foreign_to_tiny(plan.salience)):
         return guessed_choice(plan.salience)
     return [
@@ -252,7 +257,5 @@ def quarantine_reasons(folders: Iterable[StageFolder], shards: list[ShardRef]) -
     """The most frequent reasons of some stages' shards."""
     reasons: Counter[str] = Counter()
     for folder, shard in product(folders, shards):
-        file = folder.quarantine_file(shard.name)
-        if folder.run.exists(file):
-            reasons.update(folder.run.read_table(file)["reason"].to_pylist())
+        reasons.update(picture.reason for picture in folder.quarantined(shard.name))
     return dict(reasons.most_common(REASONS))

@@ -89,6 +89,7 @@ class StageResult:
         record_sha256: digest of the completion record, the input identity of the next stage.
         resumed: True when the record existed and nothing was computed.
         failed: the shard was given up, and all its pictures are set aside.
+        mended: the file of an earlier run that was damaged, so that the shard was made again.
     """
 
     stage: str
@@ -99,6 +100,7 @@ class StageResult:
     resumed: bool
     seconds: float = 0.0
     failed: bool = False
+    mended: str = ""
 
 
 @dataclass
@@ -113,6 +115,8 @@ class StageSummary:
     seconds: float = 0.0
     shards_failed: int = 0
     images_failed: int = 0
+    shards_mended: int = 0
+    """Made again, because a file of theirs was damaged."""
 
     def add(self, result: StageResult) -> None:
         """Count one shard in."""
@@ -123,6 +127,7 @@ class StageSummary:
         if result.failed:
             self.shards_failed += 1
             self.images_failed += result.quarantined
+        self.shards_mended += bool(result.mended)
         if result.resumed:
             self.shards_resumed += 1
             self.images_resumed += result.done
@@ -148,6 +153,8 @@ class Summary:
     stages: dict[str, StageSummary] = field(default_factory=dict)
     reasons: dict[str, int] = field(default_factory=dict)
     """Why pictures were quarantined, most frequent first."""
+    mended: list[str] = field(default_factory=list)
+    """Files of an earlier run that were damaged, so that their shards were made again."""
 
     def stages_json(self) -> dict[str, Any]:
         """Seconds and counts by stage."""
@@ -173,7 +180,7 @@ class RunSummary(Summary):
     def as_json(self) -> dict[str, Any]:
         """The object that `--json` prints."""
         head = {k: getattr(self, k) for k in ("images", "labelled", "quarantined", "failed", "resumed", "out", "masks")}
-        return {**head, **self.stages_json(), "reasons": self.reasons, **self.scores}
+        return {**head, **self.stages_json(), "reasons": self.reasons, "mended": self.mended, **self.scores}
 
 
 Progress = Callable[[int], None]

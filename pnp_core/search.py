@@ -104,18 +104,16 @@ def known_rewards(run: RunFolder, folder: str) -> dict[Setting, float]:
 
 
 class TrialLog:
-    """The trials of one group, in Parquet; written anew, atomically, after every trial."""
+    """The trials of one group, in Parquet; written anew, atomically, after every trial. A damaged log is none."""
 
     def __init__(self, run: RunFolder, file: str) -> None:
         self._run = run
         self._file = file
-        self.trials = self._read() if run.exists(file) else []
-
-    def _read(self) -> list[Trial]:
+        table = run.find_table(file)
         names = [field.name for field in fields(Setting)]
-        return [
+        self.trials = [
             Trial(row["group"], row["number"], Setting(*(row[name] for name in names)), row["reward"])
-            for row in self._run.read_table(self._file).to_pylist()
+            for row in (table.to_pylist() if table else ())
         ]
 
     def replay(self, number: int, setting: Setting) -> Trial | None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import tarfile
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -12,14 +14,20 @@ import pyarrow as pa
 from webdataset.tariterators import group_by_keys, tar_file_iterator
 from webdataset.writer import TarWriter
 
-from pnp_core.errors import CorruptRunError, OutputError, SourceError
+from pnp_core.errors import CorruptRunError, DamagedError, ForeignFilesError, SourceError
+from pnp_core.files import MARK, Files
+from pnp_core.ledger import LEDGER, Ledger, claim_folders, forget_files
 from pnp_core.records import Quarantined, Sample, ShardRef, StageResult
-from pnp_core.store import RunFolder, StageFolder, discard_shards, sha256, table_bytes
+from pnp_core.seals import sealed, sha256, unsealed
+from pnp_core.store import RunFolder, StageFolder, table_bytes, table_of
 
 INDEX = "shards/index.parquet"
 MAX_SHARD_BYTES = 256 * 2**20
 """A shard is closed when its pictures have more bytes, however few they are: it is held in memory whole."""
 _PREVIOUS = "shards/previous.parquet"
+_RECORD = f"{MARK}/shards.json"
+"""Written before the index: with it a damaged index is known, and rebuilt."""
+_DAMAGE_NOTES = f"{MARK}/damaged"
 _LABEL_MAP = "seg.png"
 _META = "json"
 _INDEX_SCHEMA = pa.schema(
@@ -78,14 +86,19 @@ def read_shard(run: RunFolder, shard: ShardRef) -> Iterator[Sample]:
     """The samples of one shard of a run.
 
     Raises:
-        CorruptRunError: the tar is not the one in the index.
+        DamagedError: the tar is not the one in the index; the next run writes it again.
     """
-    data = run.read(shard_file(shard.name))
+    file = shard_file(shard.name)
+    data = run.get(file)
     if sha256(data) != shard.sha256:
-        raise CorruptRunError(
-            f"'{run.path(shard_file(shard.name))}' changed since it was written; delete the run folder"
-        )
+        run.put(_damage_note(shard.name), b"")
+        raise DamagedError.at(run.path(file), f"it is not the tar that was written as shard {shard.name}")
     return unpack(data)
+
+
+def _damage_note(shard: str) -> str:
+    """File that says a tar was found damaged: the next run does not take it for whole by its size."""
+    return f"{_DAMAGE_NOTES}/{shard}"
 
 
 def set_shard_aside(
@@ -96,9 +109,7 @@ def set_shard_aside(
     Args:
         before: folder of the stage before, whose quarantine counts already.
     """
-    gone: set[str] = set()
-    if before and folder.run.exists(before.quarantine_file(shard.name)):
-        gone = set(folder.run.read_table(before.quarantine_file(shard.name))["key"].to_pylist())
+    gone = {picture.key for picture in before.quarantined(shard.name)} if before else set()
     pictures = [
         Quarantined(sample.key, sample.source, folder.stage, reason)
         for sample in read_shard(folder.run, shard)
@@ -119,7 +130,7 @@ def even_sizes(samples: int, shards: int) -> list[int]:
 
 
 def read_index(run: RunFolder, identity: str, digest: str) -> list[ShardRef] | None:
-    """The shards of a run, or None when they are missing or its source has changed.
+    """The shards of a run, or None when they are missing or damaged, or its source has changed.
 
     Args:
         identity: what the pictures are, for people; another one in the folder is an error.
@@ -128,32 +139,111 @@ def read_index(run: RunFolder, identity: str, digest: str) -> list[ShardRef] | N
     Raises:
         OutputError: the folder holds a run of another source.
     """
-    present = next((file for file in (INDEX, _PREVIOUS) if run.exists(file)), None)
-    if present is None:
-        return None
-    table = run.read_table(present)
-    metadata = table.schema.metadata or {}
-    found = metadata.get(b"identity", b"").decode()
-    if found != identity:
-        raise OutputError(
-            f"'{run.url}' holds a run of {found or 'something else'}, not of {identity}; choose another --out"
+    index = _index(run) or _previous(run)
+    there = index.identity if index else (_sealed_index(run) or {}).get("identity", identity)
+    if there != identity:
+        raise ForeignFilesError(
+            f"'{run.url}' holds a run of {there or 'something else'}, not of {identity}; choose another --out"
         )
-    if present == _PREVIOUS or metadata.get(b"digest", b"").decode() != digest:
-        return None
-    return _refs(table)
+    whole = index and index.complete and index.digest == digest and _tars_there(run, index)
+    return list(index.shards) if index and whole else None
 
 
 def read_refs(run: RunFolder) -> list[ShardRef]:
     """The shards of a run, whatever they are of.
 
     Raises:
-        CorruptRunError: there is no index.
+        CorruptRunError: there is no index, or it is damaged and cannot be rebuilt.
     """
-    return _refs(run.read_table(INDEX))
+    if not run.exists(INDEX) and _sealed_index(run) is None:
+        raise CorruptRunError(f"'{run.path(INDEX)}' is missing; the command that made it makes it again")
+    if (index := _index(run)) is None:
+        raise DamagedError.at(run.path(INDEX))
+    return list(index.shards)
 
 
-def _refs(table: pa.Table) -> list[ShardRef]:
-    return [ShardRef(r["shard"], r["samples"], r["bytes"], r["sha256"]) for r in table.to_pylist()]
+@dataclass(frozen=True)
+class _Index:
+    """What an index says.
+
+    Attributes:
+        complete: it is the index; otherwise the one before, whose tars are being written over.
+    """
+
+    identity: str
+    digest: str
+    shards: tuple[ShardRef, ...]
+    complete: bool = True
+
+    @classmethod
+    def of(cls, data: bytes, complete: bool = True) -> _Index | None:
+        """The index in some bytes, None when they are none."""
+        try:
+            table = table_of(data)
+            metadata = {name: text.decode() for name, text in (table.schema.metadata or {}).items()}
+            rows = [ShardRef(r["shard"], r["samples"], r["bytes"], r["sha256"]) for r in table.to_pylist()]
+            return cls(metadata[b"identity"], metadata[b"digest"], tuple(rows), complete)
+        except (pa.ArrowException, KeyError, ValueError):  # whatever flipped bits make of Parquet
+            return None
+
+    def as_bytes(self) -> bytes:
+        """The index as Parquet."""
+        shards = self.shards
+        columns = [
+            [s.name for s in shards], [s.samples for s in shards], [s.bytes for s in shards],
+            [s.sha256 for s in shards],
+        ]  # fmt: skip
+        schema = _INDEX_SCHEMA.with_metadata({"identity": self.identity, "digest": self.digest})
+        return table_bytes(pa.table(columns, schema=schema))
+
+
+def _index(run: RunFolder) -> _Index | None:
+    """The index; rebuilt from the tars when it is damaged; None when there is none, or that cannot be done."""
+    record = _sealed_index(run)
+    data = run.find(INDEX)
+    if record is None:  # of a version that wrote no such record
+        return _Index.of(data) if data else None
+    if data and sha256(data) == record["sha256"]:
+        return _Index.of(data)
+    tars = [(name, run.find(shard_file(name))) for name in map(_shard_name, range(record["shards"]))]
+    try:
+        refs = [ShardRef(name, len(list(unpack(tar))), len(tar), sha256(tar)) for name, tar in tars if tar]
+    except (ValueError, KeyError, OSError, tarfile.TarError):  # of a damaged tar
+        return None
+    rebuilt = _Index(record["identity"], record["digest"], tuple(refs))
+    data = rebuilt.as_bytes()
+    if sha256(data) != record["sha256"]:
+        return None
+    run.put(INDEX, data)
+    return rebuilt
+
+
+def _sealed_index(run: Files) -> dict[str, Any] | None:
+    """What was written down of the index: what it is of, number of tars, digest."""
+    return unsealed(run.find(_RECORD) or b"")
+
+
+def holds_shards(place: Files) -> bool:
+    """Whether there is an index of shards in a folder, or there was one when they were last written."""
+    found = (place.find(file) for file in (INDEX, _PREVIOUS))
+    return _sealed_index(place) is not None or any(data and _Index.of(data) for data in found)
+
+
+def _previous(run: RunFolder) -> _Index | None:
+    """The index of the tars that are being written over, None when there is none."""
+    data = run.find(_PREVIOUS)
+    return _Index.of(data, complete=False) if data else None
+
+
+def _tars_there(run: RunFolder, index: _Index) -> bool:
+    """Whether all tars have their size, and none was found damaged."""
+    if run.exists(_DAMAGE_NOTES) and run.names(_DAMAGE_NOTES):
+        return False
+    return all(run.size(shard_file(shard.name)) == shard.bytes for shard in index.shards)
+
+
+def _shard_name(number: int) -> str:
+    return f"{number:06d}"
 
 
 def write_shards(
@@ -161,38 +251,68 @@ def write_shards(
 ) -> list[ShardRef]:
     """Write samples as numbered tars, then the index, which makes them count.
 
-    Memory is bounded by one shard, which is closed early when its pictures exceed `MAX_SHARD_BYTES`.
+    Memory is bounded by one shard, which is closed early when its pictures exceed `MAX_SHARD_BYTES`. What was made of
+    shards that come out as they were is kept.
 
     Args:
         sizes: number of samples per shard; may be endless.
 
     Raises:
         SourceError: there was no sample at all.
+        ForeignFilesError: the folder for tars is somebody else's.
     """
+    claim_folders(run, ["shards"])
     # While tars change there is no index: a run killed here starts sharding anew, whichever command
     # comes next. The old one is kept aside to know which shards came out the same.
-    if run.exists(INDEX):
-        run.write(_PREVIOUS, run.read(INDEX))
-        run.remove(INDEX)
-    before = _digests(run, _PREVIOUS)
+    if index := _index(run):
+        run.put(_PREVIOUS, index.as_bytes())
+    for file in (INDEX, _RECORD):
+        run.delete(file)
+    before = _previous(run)
     shards: list[ShardRef] = []
     for batch in _batches(samples, sizes):
         data = pack(batch)
-        name = f"{len(shards):06d}"
-        run.write(shard_file(name), data)
+        name = _shard_name(len(shards))
+        run.put(shard_file(name), data)
         shards.append(ShardRef(name, len(batch), len(data), sha256(data)))
     if not shards:
         raise SourceError(f"no pictures found in {identity}")
-    discard_shards(run, keep={s.name for s in shards if before.get(s.name) == s.sha256})
-    for surplus in before.keys() - {s.name for s in shards}:
-        run.remove(shard_file(surplus))
-    columns = [
-        [s.name for s in shards], [s.samples for s in shards], [s.bytes for s in shards], [s.sha256 for s in shards],
-    ]  # fmt: skip
-    schema = _INDEX_SCHEMA.with_metadata({"identity": identity, "digest": digest})
-    run.write(INDEX, table_bytes(pa.table(columns, schema=schema)))
-    run.remove(_PREVIOUS)
+    discard_outputs(run, before.shards if before else (), keep=shards)
+    for surplus in {s.name for s in before.shards} - {s.name for s in shards} if before else ():
+        run.delete(shard_file(surplus))
+    for note in run.names(_DAMAGE_NOTES) if run.exists(_DAMAGE_NOTES) else ():
+        run.delete(note)
+    index = _Index(identity, digest, tuple(shards))
+    data = index.as_bytes()
+    record = {"identity": identity, "digest": digest, "shards": len(shards), "sha256": sha256(data)}
+    run.put(_RECORD, sealed(record))
+    run.put(INDEX, data)
+    run.delete(_PREVIOUS)
     return shards
+
+
+def discard_outputs(run: RunFolder, before: Iterable[ShardRef], keep: Iterable[ShardRef]) -> None:
+    """Delete what the stages made of shards that are gone or have other pictures now, all by the names in our records.
+
+    Evaluations go when anything changes, those of class subsets too: they are of the pictures that were there.
+
+    Args:
+        before: the shards that there were.
+        keep: the shards that there are; of those that were the same before all is kept.
+    """
+    before, keep = set(before), set(keep)
+    if before == keep:
+        return
+    gone = sorted(before - keep, key=lambda shard: shard.name)
+    ledger = Ledger.read(run)
+    for place in sorted(ledger.folders):
+        if place.count("/") == 1:
+            for shard in gone:
+                StageFolder(run, *place.split("/")).discard(shard.name)
+    forget_files(run, [path for path in ledger.files if path.startswith("evaluations/")])
+    for mark in run.glob(f"subsets/*/{LEDGER}"):
+        subset = RunFolder(run.below(mark.removesuffix(f"/{LEDGER}")))
+        forget_files(subset, [path for path in Ledger.read(subset).files if path.startswith("evaluations/")])
 
 
 def _batches(samples: Iterable[Sample], sizes: Iterable[int]) -> Iterator[list[Sample]]:
@@ -211,8 +331,3 @@ def _batches(samples: Iterable[Sample], sizes: Iterable[int]) -> Iterator[list[S
             yield batch
         if taken < size:
             return
-
-
-def _digests(run: RunFolder, index: str) -> dict[str, str]:
-    """Name -> sha256 of the shards in an index; empty when there is none."""
-    return {r["shard"]: r["sha256"] for r in run.read_table(index).to_pylist()} if run.exists(index) else {}

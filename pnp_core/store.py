@@ -1,4 +1,4 @@
-"""The run folder: atomic artifacts, fingerprints, completion records.
+"""The run folder: artifacts, fingerprints, completion records.
 
 Layout, relative to the folder (a local path or any fsspec URL)::
 
@@ -13,9 +13,10 @@ Layout, relative to the folder (a local path or any fsspec URL)::
     quarantine/<stage>/<fingerprint>/000000.parquet
     report/index.html  contact_sheet.png
     run.json  scores.json
+    .pnp-ovss/                                 what is ours, see `pnp_core.ledger` and `pnp_core.ownership`
 
-A stage is complete for a shard when its ``.done.json`` exists and names the input it was made
-from; it is written last. That alone decides what a repeated command does again.
+A stage is complete for a shard when its ``.done.json`` exists, names the input it was made from, and every output has
+the digest that stands in it; it is written last. That alone decides what a repeated command does again.
 """
 
 from __future__ import annotations
@@ -23,33 +24,31 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
-import tempfile
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from itertools import permutations
 from time import monotonic
 from typing import Any, BinaryIO, cast
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from fsspec.implementations.local import LocalFileSystem
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 
-from pnp_core.errors import CorruptRunError, OutputError
+from pnp_core.errors import CorruptRunError, DamagedError
+from pnp_core.files import Files
+from pnp_core.ledger import Ledger, claim_files, claim_folders, forget_files, settle_file
 from pnp_core.records import Quarantined, StageResult
+from pnp_core.seals import SEAL, json_bytes, parsed, sealed, sha256, unsealed
 
 _MAX_TENSOR_HEADER = 100_000_000  # bytes, as the format allows
 _TENSOR_TYPES = {"F16": np.float16, "F32": np.float32, "U8": np.uint8}
 QUARANTINE_SCHEMA = pa.schema([(name, pa.string()) for name in ("key", "source", "stage", "reason")])
-
-
-def sha256(data: bytes) -> str:
-    """Hex digest of some bytes."""
-    return hashlib.sha256(data).hexdigest()
+QUARANTINE = "quarantine"
+DONE, FAILED = "done.json", "failed.json"
+OUTPUTS = ("safetensors", "parquet", "pictures.parquet")
+"""Endings of what a stage writes of a shard under the shard's name."""
 
 
 def fingerprint(*parts: Any) -> str:
@@ -68,191 +67,107 @@ def table_bytes(table: pa.Table) -> bytes:
     return buffer.getvalue()
 
 
-class RunFolder:
-    """Reads and atomic writes below one local folder or fsspec URL."""
+def table_of(data: bytes, columns: list[str] | None = None) -> pa.Table:
+    """A table from Parquet bytes; all its columns unless some are named."""
+    return pq.read_table(io.BytesIO(data), columns=columns)
 
-    def __init__(self, url: str) -> None:
-        """Open (not create) a run folder.
 
-        Raises:
-            OutputError: the URL's file system is unknown or needs a package that is missing.
-        """
-        try:
-            # Other machines write here too, so nothing may be remembered of what lies there.
-            self.fs, self.root = fsspec.core.url_to_fs(url, use_listings_cache=False)
-        except (ValueError, ImportError) as error:
-            raise OutputError(f"cannot open output '{url}': {error}") from error
-        self.url = url
-        self._local = isinstance(self.fs, LocalFileSystem)
-
-    def path(self, relative: str) -> str:
-        """Full path of a file of this folder on its file system."""
-        return str(PurePosixPath(self.root) / relative)
-
-    def exists(self, relative: str) -> bool:
-        """Whether a file or folder is there."""
-        return self.fs.exists(self.path(relative))
-
-    def size(self, relative: str) -> int | None:
-        """Bytes of a file, None when it is not there."""
-        try:
-            return self.fs.size(self.path(relative))
-        except FileNotFoundError:
-            return None
+class RunFolder(Files):
+    """A folder of ours; what is written is known as ours from then on, and what is read is whole."""
 
     def read(self, relative: str) -> bytes:
-        """Content of a file.
+        """Content of a file that `write` wrote; unchecked in a folder of a version that kept no digests.
 
         Raises:
             CorruptRunError: the file is missing.
+            DamagedError: it has other content than was written.
         """
-        try:
-            return self.fs.cat_file(self.path(relative))
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise self._missing(relative) from error
+        data = self.get(relative)
+        digests = Ledger.read(self).files.get(relative)
+        if digests and sha256(data) not in digests:
+            raise DamagedError.at(self.path(relative))
+        return data
 
     def read_table(self, relative: str, columns: list[str] | None = None) -> pa.Table:
-        """A Parquet file of this folder; all its columns unless some are named."""
-        return pq.read_table(io.BytesIO(self.read(relative)), columns=columns)
-
-    def read_tensor(self, relative: str, name: str) -> np.ndarray:
-        """One tensor of a safetensors file of this folder; of the rest only the header is read.
+        """A Parquet file that `write` wrote; all its columns unless some are named.
 
         Raises:
-            CorruptRunError: the file or the tensor is missing, or the file is cut short.
+            CorruptRunError: it is missing or damaged.
         """
-        header, start = self._tensor_header(relative)
-        if name not in header:
-            raise CorruptRunError(f"'{self.path(relative)}' has no tensor '{name}'; delete the folder and run again")
-        first, last = header[name]["data_offsets"]
-        values = np.frombuffer(self._part(relative, start + first, start + last), _TENSOR_TYPES[header[name]["dtype"]])
-        return values.reshape(header[name]["shape"])
-
-    def _tensor_header(self, relative: str) -> tuple[dict[str, Any], int]:
-        """Header of a safetensors file, and where its data begins."""
-        length = int.from_bytes(self._part(relative, 0, 8), "little")
-        if length > _MAX_TENSOR_HEADER:
-            raise CorruptRunError(f"'{self.path(relative)}' is no safetensors file; delete the folder and run again")
-        return json.loads(self._part(relative, 8, 8 + length)), 8 + length
-
-    def _part(self, relative: str, start: int, end: int) -> bytes:
         try:
-            part = self.fs.cat_file(self.path(relative), start=start, end=end)
-        except FileNotFoundError as error:
-            raise self._missing(relative) from error
-        if len(part) != end - start:
-            raise CorruptRunError(f"'{self.path(relative)}' is cut short; delete the folder and run again")
-        return part
+            return table_of(self.read(relative), columns)
+        except pa.ArrowException as error:
+            raise DamagedError.at(self.path(relative), " ".join(str(error).split())[:200]) from error
 
-    def _missing(self, relative: str) -> CorruptRunError:
-        return CorruptRunError(
-            f"'{self.path(relative)}' is missing from the run folder; delete the folder and run again"
-        )
+    def find_whole(self, relative: str) -> bytes | None:
+        """Content of a file that `write` wrote; None when it is missing or damaged, and has to be made again."""
+        try:
+            return self.read(relative)
+        except CorruptRunError:
+            return None
+
+    def find_table(self, relative: str) -> pa.Table | None:
+        """A Parquet file that `write` wrote; None when it is missing or damaged, and has to be made again."""
+        try:
+            return self.read_table(relative)
+        except CorruptRunError:
+            return None
 
     def read_json(self, relative: str) -> Any:
-        """A JSON file of this folder; None when it is missing or was cut short by another tool."""
+        """A JSON file of this folder; None when it is missing or damaged."""
         try:
-            return json.loads(self.read(relative))
-        except (CorruptRunError, json.JSONDecodeError):
+            return json.loads(self.find_whole(relative) or b"")
+        except ValueError:
             return None
 
     def write(self, relative: str, data: bytes) -> None:
         """Write a file so that a reader sees the old content or the new, never a part.
 
         Raises:
+            ForeignFilesError: something is there that we did not write.
             OutputError: the file system refuses (no permission, read-only, disk full).
         """
-        target = self.path(relative)
-        try:
-            if self._local:
-                _write_local(Path(target), data)
-            else:
-                # One put is atomic on object stores; a rename there is a copy.
-                self.fs.makedirs(str(PurePosixPath(target).parent), exist_ok=True)
-                self.fs.pipe_file(target, data)
-        except OSError as error:
-            raise OutputError(f"cannot write '{target}': {error.strerror or error}") from error
+        claim_files(self, {relative: sha256(data)})
+        self.put(relative, data)
+
+    def write_json(self, relative: str, value: Any) -> None:
+        """Write a JSON file."""
+        self.write(relative, json_bytes(value))
 
     @contextmanager
     def stream(self, relative: str) -> Iterator[BinaryIO]:
         """Write a file piece by piece; it is there when the block ends, and not when it fails.
 
         Raises:
+            ForeignFilesError: something is there that we did not write.
             OutputError: the file system refuses.
         """
-        target = self.path(relative)
-        try:
-            if self._local:
-                with _stream_local(Path(target)) as file:
-                    yield file
-            else:
-                with tempfile.NamedTemporaryFile() as file:
-                    yield cast("BinaryIO", file)
-                    file.flush()
-                    self.fs.makedirs(str(PurePosixPath(target).parent), exist_ok=True)
-                    self.fs.put_file(file.name, target)
-        except OSError as error:
-            if error.errno is None:  # not of a file system: Pillow raises these of pictures
-                raise
-            raise OutputError(f"cannot write '{target}': {error.strerror or error}") from error
-
-    def write_json(self, relative: str, value: Any) -> bytes:
-        """Write a JSON file; returns its bytes."""
-        data = (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
-        self.write(relative, data)
-        return data
-
-    def check_writable(self) -> None:
-        """Raise OutputError unless files can be written here."""
-        self.write(".writable", b"")
-        self.remove(".writable")
+        claim_files(self, {relative: None})
+        with self.put_stream(relative) as file:
+            digesting = _Digesting(file)
+            yield cast("BinaryIO", digesting)
+        settle_file(self, relative, digesting.hexdigest())
 
     def remove(self, relative: str) -> None:
-        """Delete a file if it is there."""
-        if self.exists(relative):
-            self.fs.rm_file(self.path(relative))
-
-    def remove_tree(self, relative: str) -> None:
-        """Delete a folder and all in it, if it is there."""
-        if self.exists(relative):
-            self.fs.rm(self.path(relative), recursive=True)
-
-    def glob(self, pattern: str) -> list[str]:
-        """Files that match a pattern, relative to the run folder, sorted."""
-        root = PurePosixPath(self.root)
-        return sorted(str(PurePosixPath(f).relative_to(root)) for f in self.fs.glob(self.path(pattern)))
+        """Delete a file that `write` wrote; another one of that name stays."""
+        forget_files(self, [relative])
 
 
-def _write_local(target: Path, data: bytes) -> None:
-    with _stream_local(target) as file:
-        file.write(data)
+class _Digesting(io.RawIOBase):
+    """Passes on what is written, and digests it."""
 
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._digest = file, hashlib.sha256()
 
-@contextmanager
-def _stream_local(target: Path) -> Iterator[BinaryIO]:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync_folder(target.parent)
+    def writable(self) -> bool:
+        return True
 
+    def write(self, data: Any) -> int:
+        self._digest.update(data)
+        return self._file.write(data)
 
-def _sync_folder(folder: Path) -> None:
-    """Make a rename durable; not every file system lets a folder be synced."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError:
-        pass
-    finally:
-        os.close(descriptor)
+    def hexdigest(self) -> str:
+        return self._digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -261,13 +176,74 @@ class StageOutput:
 
     Attributes:
         files: extension -> content of ``<stage>/<fingerprint>/<shard>.<extension>``.
-        extra: run-folder path -> content, for files that carry another name.
+        extra: run-folder path -> content, for files in the stage's folder that carry another name.
     """
 
     files: dict[str, bytes]
     done: int
     quarantined: list[Quarantined] = field(default_factory=list)
     extra: dict[str, bytes] = field(default_factory=dict)
+
+
+class CompletionRecord(BaseModel):
+    """What a stage has made of a shard, and of what.
+
+    Attributes:
+        input: identity of what was read.
+        outputs: relative path -> bytes.
+        digests: relative path -> sha256; empty in records of a version that kept one digest of them all.
+        sha256: that one digest.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    stage: str
+    fingerprint: str
+    input: str
+    outputs: dict[str, NonNegativeInt]
+    digests: dict[str, str] = {}
+    sha256: str = ""
+    done: NonNegativeInt
+    quarantined: NonNegativeInt
+
+    @classmethod
+    def of(cls, data: bytes) -> CompletionRecord | None:
+        """The record in some bytes; None when it is damaged."""
+        value = parsed(data)
+        if value is not None and SEAL in value:
+            value = unsealed(data)
+        try:
+            record = None if value is None else cls.model_validate(value)
+        except ValidationError:
+            return None
+        known = record and (record.digests.keys() == record.outputs.keys() if record.digests else record.sha256)
+        return record if record and (known or not record.outputs) else None
+
+    def as_bytes(self) -> bytes:
+        """The record as it is stored."""
+        return sealed(self.model_dump(exclude_defaults=True))
+
+    def damaged(self, run: Files) -> str | None:
+        """An output that is missing or has other content than was written; None when all are whole."""
+        found: dict[str, str] = {}
+        for path, size in self.outputs.items():
+            data = run.find(path)
+            if data is None or len(data) != size:
+                return path
+            found[path] = sha256(data)
+            if self.digests and self.digests[path] != found[path]:
+                return path
+        # A version before kept one digest over those of all files, in the order in which they were made.
+        if not self.digests and self.sha256 and len(found) <= _FEW:
+            orders = permutations(found.values())
+            if not any(sha256("".join(order).encode()) == self.sha256 for order in orders):
+                return next(iter(found), None)
+        return None
+
+
+_FEW = 5
+_VERIFIED: dict[str, str] = {}
+"""Of large files that are read in parts: path -> digest that was checked in this process."""
 
 
 @dataclass(frozen=True)
@@ -278,13 +254,26 @@ class StageFolder:
     stage: str
     fingerprint: str
 
+    @property
+    def place(self) -> str:
+        """Its folder, relative to the run folder."""
+        return f"{self.stage}/{self.fingerprint}"
+
     def file(self, shard: str, extension: str) -> str:
         """Path of a shard's artifact, relative to the run folder."""
-        return f"{self.stage}/{self.fingerprint}/{shard}.{extension}"
+        return f"{self.place}/{shard}.{extension}"
 
     def quarantine_file(self, shard: str) -> str:
         """Path of a shard's quarantine table, relative to the run folder."""
-        return f"quarantine/{self.stage}/{self.fingerprint}/{shard}.parquet"
+        return f"{QUARANTINE}/{self.place}/{shard}.parquet"
+
+    def claim(self) -> None:
+        """Make the folder ours.
+
+        Raises:
+            ForeignFilesError: somebody else has put files into it.
+        """
+        claim_folders(self.run, [self.place, f"{QUARANTINE}/{self.place}"])
 
     def complete(self, shard: str, input_sha256: str, work: Callable[[], StageOutput]) -> StageResult:
         """Do the work for one shard unless its completion record says it is done.
@@ -294,91 +283,201 @@ class StageFolder:
             work: computes the outputs; called at most once, and never when the shard is complete.
         """
         start = monotonic()
-        if finished := self.find(shard, input_sha256):
+        damage = self.damage(shard, input_sha256)
+        if not damage and (finished := self._found(shard, input_sha256, start)):
             return finished
+        self.claim()
         self.try_again(shard)
         output = work()
         files = {self.file(shard, extension): data for extension, data in output.files.items()}
         files |= output.extra
         if output.quarantined:
             files[self.quarantine_file(shard)] = _quarantine_bytes(output.quarantined)
+        self._remove_other_outputs(shard, files.keys())
         for relative, data in files.items():
-            self.run.write(relative, data)
-        record = {
-            "stage": self.stage,
-            "fingerprint": self.fingerprint,
-            "input": input_sha256,
-            "outputs": {relative: len(data) for relative, data in files.items()},
-            "sha256": sha256("".join(sha256(data) for data in files.values()).encode()),
-            "done": output.done,
-            "quarantined": len(output.quarantined),
-        }
-        data = self.run.write_json(self.file(shard, "done.json"), record)
+            self.run.put(relative, data)
+        record = CompletionRecord(
+            stage=self.stage,
+            fingerprint=self.fingerprint,
+            input=input_sha256,
+            outputs={relative: len(data) for relative, data in files.items()},
+            digests={relative: sha256(data) for relative, data in files.items()},
+            done=output.done,
+            quarantined=len(output.quarantined),
+        )
+        data = record.as_bytes()
+        self.run.put(self.file(shard, DONE), data)
         # Another process may have given the shard up meanwhile.
-        self.run.remove(self.file(shard, "failed.json"))
-        if not output.quarantined:
-            self.run.remove(self.quarantine_file(shard))
-        return self._result(shard, record, data, False, start)
+        self.run.delete(self.file(shard, FAILED))
+        return self._result(shard, record, data, start, mended=damage)
+
+    def _remove_other_outputs(self, shard: str, files: Any) -> None:
+        """Delete what was made of this shard before and is not made now."""
+        for path in {*self._outputs(shard), self.quarantine_file(shard)} - set(files):
+            self.run.delete(path)
+
+    def _outputs(self, shard: str) -> set[str]:
+        """Names of what was made of a shard, or was begun."""
+        record = self.record(shard)
+        known = set(record.outputs) if record else set()
+        return known | {self.file(shard, extension) for extension in OUTPUTS}
+
+    def discard(self, shard: str) -> None:
+        """Delete all that was made of a shard, or was begun."""
+        for path in (*self._outputs(shard), self.quarantine_file(shard), self.file(shard, FAILED)):
+            self.run.delete(path)
+        self.run.delete(self.file(shard, DONE))
+
+    def record(self, shard: str) -> CompletionRecord | None:
+        """The completion record of a shard; None when there is none, or it is damaged."""
+        record = CompletionRecord.of(self.run.find(self.file(shard, DONE)) or b"")
+        return record if record and (record.stage, record.fingerprint) == (self.stage, self.fingerprint) else None
+
+    def damage(self, shard: str, input_sha256: str | None = None) -> str:
+        """A file of a complete shard that is no longer whole, and has to be made again; empty when there is none.
+
+        Args:
+            input_sha256: what the work reads now; a shard that was made of something else is not complete.
+        """
+        name = self.file(shard, DONE)
+        data = self.run.find(name)
+        if data is None:
+            return ""
+        record = self.record(shard)
+        if record is None:
+            return name
+        if input_sha256 is not None and record.input != input_sha256:
+            return ""
+        return record.damaged(self.run) or ""
 
     def find(self, shard: str, input_sha256: str) -> StageResult | None:
-        """What the completion record of a shard says; None when the work is still to be done."""
-        start, record_file = monotonic(), self.file(shard, "done.json")
-        record = self.run.read_json(record_file)
-        if record and record["input"] == input_sha256 and self._outputs_intact(record):
-            return self._result(shard, record, self.run.read(record_file), True, start)
-        return None
+        """What the completion record of a shard says; None when the work is still to be done, or to be done again."""
+        start = monotonic()
+        return None if self.damage(shard, input_sha256) else self._found(shard, input_sha256, start)
+
+    def _found(self, shard: str, input_sha256: str, start: float) -> StageResult | None:
+        data = self.run.find(self.file(shard, DONE))
+        record = CompletionRecord.of(data or b"")
+        if data is None or record is None or record.input != input_sha256:
+            return None
+        return self._result(shard, record, data, start, resumed=True)
+
+    def read(self, shard: str, extension: str) -> bytes:
+        """Content of a shard's artifact.
+
+        Raises:
+            CorruptRunError: it is missing, or there is no completion record.
+            DamagedError: it has other content than was written.
+        """
+        return self._whole(self.file(shard, extension), shard)
+
+    def _whole(self, path: str, shard: str) -> bytes:
+        data, record = self.run.get(path), self.record(shard)
+        if record is None or path not in record.outputs:
+            raise DamagedError.at(self.run.path(path), f"shard {shard} has no completion record that lists it")
+        digest = record.digests.get(path)
+        if len(data) != record.outputs[path] or (digest and sha256(data) != digest):
+            raise DamagedError.at(self.run.path(path), f"shard {shard} was written with other content")
+        return data
+
+    def read_table(self, shard: str, extension: str, columns: list[str] | None = None) -> pa.Table:
+        """A shard's table; all its columns unless some are named.
+
+        Raises:
+            CorruptRunError: it is missing or damaged.
+        """
+        return table_of(self.read(shard, extension), columns)
+
+    def read_tensor(self, shard: str, name: str) -> np.ndarray:
+        """One tensor of a shard's safetensors file, of which the rest is read once in a process, to check it.
+
+        Raises:
+            CorruptRunError: the file or the tensor is missing or damaged.
+        """
+        path = self.file(shard, "safetensors")
+        record = self.record(shard)
+        digest = "" if record is None else record.digests.get(path, "")
+        if _VERIFIED.get(self.run.path(path)) != digest or not digest:
+            self.read(shard, "safetensors")
+            _VERIFIED[self.run.path(path)] = digest
+        return _tensor_of(self.run, path, name)
+
+    def quarantined(self, shard: str) -> list[Quarantined]:
+        """The pictures of a shard that were set aside, by the stage or with the shard.
+
+        Raises:
+            CorruptRunError: their table is damaged.
+        """
+        path = self.quarantine_file(shard)
+        if not self.run.exists(path):
+            return []
+        given_up = self.run.find(self.file(shard, FAILED))
+        if given_up is None:
+            record = self.record(shard)
+            # What was begun and has no record yet counts for nothing.
+            data = self._whole(path, shard) if record and path in record.outputs else None
+        else:
+            data = self._given_up(shard, given_up)
+        return [] if data is None else [Quarantined(**row) for row in table_of(data).to_pylist()]
+
+    def _given_up(self, shard: str, record: bytes) -> bytes:
+        data = self.run.get(self.quarantine_file(shard))
+        value = unsealed(record) or {}
+        if "sha256" in value and value["sha256"] != sha256(data):
+            raise DamagedError.at(self.run.path(self.quarantine_file(shard)))
+        return data
 
     def give_up(self, shard: str, pictures: list[Quarantined]) -> StageResult:
         """Set all pictures of a shard aside. There is no completion record: the next run tries it again."""
-        self.run.write(self.quarantine_file(shard), _quarantine_bytes(pictures))
-        self.run.write_json(self.file(shard, "failed.json"), {"quarantined": len(pictures)})
+        self.claim()
+        data = _quarantine_bytes(pictures)
+        self.run.put(self.quarantine_file(shard), data)
+        self.run.put(self.file(shard, FAILED), sealed({"quarantined": len(pictures), "sha256": sha256(data)}))
         return self._failed(shard, len(pictures))
 
     def find_failed(self, shard: str) -> StageResult | None:
         """What is known of a shard that was given up; None when it was not."""
-        record = self.run.read_json(self.file(shard, "failed.json"))
-        return record and self._failed(shard, record["quarantined"])
+        data = self.run.find(self.file(shard, FAILED))
+        record = parsed(data) if data else None
+        number = record.get("quarantined") if record else None
+        return self._failed(shard, number) if isinstance(number, int) else None
 
     def try_again(self, shard: str) -> None:
         """Forget that a shard was given up."""
-        for file in (self.file(shard, "failed.json"), self.quarantine_file(shard)):
-            self.run.remove(file)
+        if self.run.exists(self.file(shard, FAILED)):
+            self.run.delete(self.quarantine_file(shard))
+            self.run.delete(self.file(shard, FAILED))
 
     def _failed(self, shard: str, pictures: int) -> StageResult:
         return StageResult(self.stage, shard, 0, pictures, "", resumed=False, failed=True)
 
-    def _outputs_intact(self, record: dict[str, Any]) -> bool:
-        return all(self.run.size(path) == size for path, size in record["outputs"].items())
-
-    def _result(self, shard: str, record: dict[str, Any], data: bytes, resumed: bool, start: float) -> StageResult:
+    def _result(
+        self, shard: str, record: CompletionRecord, data: bytes, start: float, resumed: bool = False, mended: str = ""
+    ) -> StageResult:
         return StageResult(
             stage=self.stage,
             shard=shard,
-            done=record["done"],
-            quarantined=record["quarantined"],
+            done=record.done,
+            quarantined=record.quarantined,
             record_sha256=sha256(data),
             resumed=resumed,
             seconds=monotonic() - start,
+            mended=mended,
         )
+
+
+def _tensor_of(run: Files, path: str, name: str) -> np.ndarray:
+    """A tensor of a safetensors file; of the rest only the header is read."""
+    length = int.from_bytes(run.get_part(path, 0, 8), "little")
+    header = parsed(run.get_part(path, 8, 8 + length)) if length <= _MAX_TENSOR_HEADER else None
+    if header is None or name not in header:
+        raise DamagedError.at(run.path(path), f"it is no safetensors file with a tensor '{name}'")
+    first, last = (8 + length + offset for offset in header[name]["data_offsets"])
+    part = run.get_part(path, first, last)
+    if len(part) != last - first:
+        raise DamagedError.at(run.path(path), "it is cut short")
+    return np.frombuffer(part, _TENSOR_TYPES[header[name]["dtype"]]).reshape(header[name]["shape"])
 
 
 def _quarantine_bytes(pictures: list[Quarantined]) -> bytes:
     return table_bytes(pa.Table.from_pylist([vars(picture) for picture in pictures], schema=QUARANTINE_SCHEMA))
-
-
-def discard_shards(run: RunFolder, keep: set[str]) -> None:
-    """Delete all stages' outputs of shards that are gone or have other pictures now.
-
-    Whatever carries the shard's name goes, whether or not a record lists it: a killed stage leaves
-    files without one. PNG files carry the pictures' names, so all of them go; they are copies.
-    So do all evaluations, which are of the pictures that were there, and the run folders of class subsets.
-
-    Args:
-        keep: names of the shards that are still the same.
-    """
-    for pattern in ("salience/*/*", "tuning-*/*/*", "masks/*/*", "scores/*/*", "quarantine/*/*/*"):
-        for relative in run.glob(pattern):
-            if PurePosixPath(relative).name.lstrip(".").split(".")[0] not in keep:
-                run.remove(relative)
-    for folder in ("png", "evaluations", "subsets"):
-        run.remove_tree(folder)

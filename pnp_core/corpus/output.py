@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain, repeat
 from time import time
-
-from filelock import FileLock, Timeout
-from fsspec.implementations.local import LocalFileSystem
 
 from pnp_core.config import CorpusConfig
 from pnp_core.corpus.changes import COLLECTED, PENDING, Reading, sort_out
@@ -26,32 +22,13 @@ from pnp_core.corpus.manifest import (
     read_progress,
     rows_bytes,
 )
-from pnp_core.errors import OutputError, SourceError
+from pnp_core.errors import ForeignFilesError, SourceError
+from pnp_core.ownership import check_ours, check_writable, claim
 from pnp_core.plan import Plan, check_own_pictures, plan_label
 from pnp_core.records import Sample, ShardRef
 from pnp_core.shards import read_index, write_shards
 from pnp_core.sources.folder import GrowingFolder
 from pnp_core.store import RunFolder
-
-
-@contextmanager
-def only_writer(out: RunFolder) -> Iterator[None]:
-    """Keep a second run of this machine out of a folder; on other file systems there is no such lock.
-
-    Raises:
-        OutputError: one is at work.
-    """
-    if not isinstance(out.fs, LocalFileSystem):
-        yield
-        return
-    out.check_writable()
-    try:
-        with FileLock(out.path(".lock"), timeout=0):
-            yield
-    except Timeout as error:
-        raise OutputError(
-            f"another run is at work in '{out.url}'; the same command continues when it has ended"
-        ) from error
 
 
 class Corpus:
@@ -72,7 +49,7 @@ class Corpus:
         self.ignored: Counter[str] = Counter()
         newest = read_progress(self.out)
         if newest and newest.corpus != self.folder.identity:
-            raise OutputError(
+            raise ForeignFilesError(
                 f"'{self.out.url}' holds labels of {newest.corpus}, not of {self.folder.identity}; choose another --out"
             )
         self.newest = newest or Manifest(0, self.folder.identity, self.settings)
@@ -110,6 +87,7 @@ class Corpus:
         digest = f"{self.settings}/{self.config.images_per_shard}"
         identity = f"batch {self.number} of {self.folder.identity}"
         batch = self.batch(self.number)
+        claim(batch.url, "run")
         if (shards := read_index(batch, identity, digest)) is not None:
             return shards, True
         files = self.folder.files(self.config.out, self.ignored)
@@ -184,15 +162,14 @@ class Corpus:
     def _results(self, number: int, shard: ShardRef, plan: Plan) -> dict[str, Picture]:
         """By key: what became of a shard's pictures."""
         found: dict[str, Picture] = {}
-        batch = self.batch(number)
         for folder in (plan.salience.folder, plan.masks.folder):
             status = FAILED if folder.find_failed(shard.name) else QUARANTINED
-            if batch.exists(folder.quarantine_file(shard.name)):
-                for row in batch.read_table(folder.quarantine_file(shard.name)).to_pylist():
-                    found[row["key"]] = Picture("", "", "", status, reason=row["reason"])
-        file = plan.masks.folder.file(shard.name, "parquet")
-        if batch.exists(file) and not plan.masks.folder.find_failed(shard.name):
-            for key in batch.read_table(file)["key"].to_pylist():
+            for picture in folder.quarantined(shard.name):
+                found[picture.key] = Picture("", "", "", status, reason=picture.reason)
+        masks = plan.masks.folder
+        file = masks.file(shard.name, "parquet")
+        if masks.record(shard.name) and not masks.find_failed(shard.name):
+            for key in masks.read_table(shard.name, "parquet", ["key"])["key"].to_pylist():
                 found[key] = Picture("", "", "", LABELLED, f"batches/{number:06d}/{file}")
         return found
 
@@ -207,8 +184,11 @@ def check_corpus(config: CorpusConfig) -> list[str]:
         PnpError: as `plan_label`; or no such folder, or the output folder is of another corpus or cannot be written.
     """
     plan = plan_label(config)
+    check_ours(RunFolder(config.out), "corpus")
     Corpus(config, plan)
-    return check_own_pictures(config, plan)
+    warnings = check_own_pictures(plan)
+    check_writable(config.out, "corpus")
+    return warnings
 
 
 def _filled(picture: Picture, results: dict[str, Picture]) -> Picture:

@@ -28,6 +28,7 @@ class CorpusSummary(Summary):
         """Count a batch in."""
         for name in ("images", "labelled", "failed", "quarantined"):
             setattr(self, name, getattr(self, name) + getattr(batch, name))
+        self.mended += batch.mended
         self.reasons = dict((Counter(self.reasons) + Counter(batch.reasons)).most_common())
         for name, stage in batch.stages.items():
             self.stages[name] = self.stages[name] + stage if name in self.stages else stage
@@ -52,7 +53,12 @@ class CorpusSummary(Summary):
             "out",
             "manifest",
         )
-        return {**{name: getattr(self, name) for name in names}, **self.stages_json(), "reasons": self.reasons}
+        return {
+            **{name: getattr(self, name) for name in names},
+            **self.stages_json(),
+            "reasons": self.reasons,
+            "mended": self.mended,
+        }
 
     def markdown(self) -> str:
         """The counts as a table."""

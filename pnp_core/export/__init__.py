@@ -6,13 +6,15 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pnp_core.errors import OutputError, UsageError
+from pnp_core.errors import ForeignFilesError, UsageError
 from pnp_core.export.base import Writer
 from pnp_core.export.coco import CocoRle
+from pnp_core.export.folder import ExportFolder
 from pnp_core.export.hf import HuggingFace
 from pnp_core.export.mmseg import MmSegmentation
 from pnp_core.export.pictures import Finished, labelled_pictures, open_finished
 from pnp_core.export.png import Png
+from pnp_core.ownership import writing
 from pnp_core.records import Progress, silent
 from pnp_core.store import RunFolder
 
@@ -25,13 +27,6 @@ FORMATS: dict[str, Callable[[RunFolder, Finished, bool], Writer]] = {
 RECORD = "export.json"
 _BEGUN = "export.begun"
 _MADE_BY = "pnp-ovss export"
-# What the formats write, and nothing but that is ever deleted; whatever else lies in the folder is left alone.
-_WRITES = {
-    "mmseg": ("ann_dir/train", "img_dir/train", "dataset.py"),
-    "coco-rle": ("images", "annotations.json"),
-    "hf": ("data", "README.md"),
-    "png": ("masks", "pictures", "index.csv", "classes.csv"),
-}
 
 
 @dataclass(frozen=True)
@@ -91,6 +86,18 @@ def export_run(
             f"'{url}' kept no confidence, which a floor needs: run the same command again with --confidence (only the "
             f"masks are made again)"
         )
+    with writing(out, "export"):
+        summary, target = _write(finished, to, out, floor, pictures, skip_empty, progress)
+        record = {"made_by": _MADE_BY, "run": url, "floor": floor, "model": finished.model}
+        target.write_json(RECORD, {**summary.as_json(), **record})
+        target.remove(_BEGUN)
+    return summary
+
+
+def _write(
+    finished: Finished, to: str, out: str, floor: float | None, pictures: bool, skip_empty: bool, progress: Progress
+) -> tuple[ExportSummary, ExportFolder]:
+    """All pictures, but not yet the record."""
     target = _target(out, to)
     number = skipped = void = pixels = 0
     with FORMATS[to](target, finished, pictures) as writer:
@@ -102,34 +109,23 @@ def export_run(
                 continue
             writer.add(picture)
             number += 1
-    summary = ExportSummary(
-        out, to, number, skipped, void / pixels if pixels else 0.0, finished.missing, finished.classes
-    )
-    target.write_json(
-        RECORD, {**summary.as_json(), "made_by": _MADE_BY, "run": url, "floor": floor, "model": finished.model}
-    )
-    target.remove(_BEGUN)
-    return summary
+    target.flush()
+    share = void / pixels if pixels else 0.0
+    return ExportSummary(out, to, number, skipped, share, finished.missing, finished.classes), target
 
 
-def _target(out: str, to: str) -> RunFolder:
-    """An empty folder, or one that the same export was written to before, which goes.
+def _target(out: str, to: str) -> ExportFolder:
+    """A folder without what an export of the same format wrote to it before.
 
     Raises:
-        OutputError: there is something else.
+        ForeignFilesError: it holds an export of another format, or files of it were changed.
     """
-    target = RunFolder(out)
+    target = ExportFolder(out)
     before = target.read_json(_BEGUN) or target.read_json(RECORD)
-    if isinstance(before, dict) and before.get("made_by") == _MADE_BY and before.get("to") == to:
-        # First of all it says that it is not whole: what is killed here can be made again.
-        _mark_begun(target, to)
-        for name in (RECORD, *_WRITES[to]):
-            target.remove_tree(name)
-    elif target.exists("") and target.fs.ls(target.root):
-        raise OutputError(f"'{out}' is not empty and holds no {to} export; choose another --out")
-    _mark_begun(target, to)
-    return target
-
-
-def _mark_begun(target: RunFolder, to: str) -> None:
+    if isinstance(before, dict) and before.get("to") != to:
+        raise ForeignFilesError(f"'{out}' holds no {to} export, but {before.get('to')}; choose another --out")
+    target.check_unchanged()
+    # First of all it says that it is not whole: what is killed here can be made again.
     target.write_json(_BEGUN, {"made_by": _MADE_BY, "to": to})
+    target.clear(first=RECORD, keep=_BEGUN)
+    return target

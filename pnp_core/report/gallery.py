@@ -86,7 +86,7 @@ def survey(plan: Plan, shards: Sequence[ShardRef], most: int) -> Survey:
     for shard in shards:
         scores = {row["key"]: row for row in read_picture_scores(plan.score, shard.name)} if plan.score else {}
         columns = ["key", "classes", "mean_confidence"]
-        table = plan.masks.folder.run.read_table(plan.masks.folder.file(shard.name, "parquet"), columns)
+        table = plan.masks.folder.read_table(shard.name, "parquet", columns)
         for row in table.to_pylist():
             score = scores.get(row["key"])
             if few or found.pictures % step == 0:
@@ -164,7 +164,7 @@ def gallery(plan: Plan, shards: Sequence[ShardRef], found: Survey, budget: int) 
 
 def _rows(plan: Plan, shard: ShardRef, wanted: dict[str, Any], side: int) -> Iterator[tuple[Row, float]]:
     folder = plan.masks.folder
-    table = folder.run.read_table(folder.file(shard.name, "parquet"), ["key", "mean_confidence"])
+    table = folder.read_table(shard.name, "parquet", ["key", "mean_confidence"])
     confidence = dict(zip(table["key"].to_pylist(), table["mean_confidence"].to_pylist(), strict=True))
     for row in rows_of_shard(plan, shard, wanted, side):
         yield row, confidence[row.sample.key]

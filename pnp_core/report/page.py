@@ -12,6 +12,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from importlib.resources import files
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -169,8 +170,8 @@ def _quarantined(plan: Plan) -> tuple[list[dict[str, str]], Counter[str]]:
     """The first quarantined pictures, and how many there are for each reason."""
     rows, reasons = [], Counter[str]()
     for folder in (plan.salience.folder, plan.masks.folder):
-        for file in folder.run.glob(f"quarantine/{folder.stage}/{folder.fingerprint}/*.parquet"):
-            table = folder.run.read_table(file)
-            reasons.update(table["reason"].to_pylist())
-            rows += table.slice(0, QUARANTINED - len(rows)).to_pylist()
+        for file in folder.run.glob(folder.quarantine_file("*")):
+            pictures = folder.quarantined(PurePosixPath(file).stem)
+            reasons.update(picture.reason for picture in pictures)
+            rows += [vars(picture) for picture in pictures[: QUARANTINED - len(rows)]]
     return rows, reasons

@@ -142,7 +142,7 @@ def cache_maps(job: MapsJob, shard: ShardRef, progress: Progress = silent) -> St
 def read_pictures(job: MapsJob, shard: str) -> list[CachedPicture]:
     """The pictures of a shard that have maps, in the order of the maps."""
     pictures, start = [], 0
-    for row in job.folder.run.read_table(job.folder.file(shard, "parquet")).to_pylist():
+    for row in job.folder.read_table(shard, "parquet").to_pylist():
         end = start + len(row["classes"])
         classes = tuple(row["classes"])
         pictures.append(
@@ -154,7 +154,7 @@ def read_pictures(job: MapsJob, shard: str) -> list[CachedPicture]:
 
 def read_maps(job: MapsJob, shard: str, layer: int, head: int) -> np.ndarray:
     """One pair's maps of a shard, (R, gh, gw) half precision with maximum 1; rows as in `read_pictures`."""
-    return job.folder.run.read_tensor(job.folder.file(shard, "safetensors"), pair_name(layer, head))
+    return job.folder.read_tensor(shard, pair_name(layer, head))
 
 
 class PicturesJob(Config):
@@ -195,4 +195,4 @@ def cache_pictures(job: PicturesJob, shard: ShardRef, maps: StageResult) -> Stag
 
 def read_pixels(job: PicturesJob, shard: str) -> np.ndarray:
     """The pictures of a shard, (n, size, size, 3) uint8, in the order of `read_pictures`."""
-    return job.folder.run.read_tensor(job.folder.file(shard, "safetensors"), "pixels")
+    return job.folder.read_tensor(shard, "pixels")

@@ -184,6 +184,6 @@ def export_png(job: MaskJob, shard: ShardRef, masks: StageResult) -> StageResult
 
 def read_masks(folder: StageFolder, shard: str) -> dict[str, bytes]:
     """The palette PNGs of one shard, by key, in the shard's order."""
-    table = folder.run.read_table(folder.file(shard, "parquet"), ["key", "mask"])
+    table = folder.read_table(shard, "parquet", ["key", "mask"])
     pngs = table["mask"].combine_chunks().field("bytes")
     return dict(zip(table["key"].to_pylist(), pngs.to_pylist(), strict=True))

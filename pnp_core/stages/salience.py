@@ -327,8 +327,8 @@ _SCHEMA = pa.schema(
 
 def read_salience(folder: StageFolder, shard: str) -> dict[str, SalienceMaps]:
     """The stored maps of a shard, by key."""
-    tensors = load_tensors(folder.run.read(folder.file(shard, "safetensors")))
-    rows = folder.run.read_table(folder.file(shard, "parquet")).to_pylist()
+    tensors = load_tensors(folder.read(shard, "safetensors"))
+    rows = folder.read_table(shard, "parquet").to_pylist()
     return {
         row["key"]: SalienceMaps(
             maps=tensors[row["key"]],

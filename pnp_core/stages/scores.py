@@ -91,7 +91,7 @@ def _picture_row(key: str, matrix: ConfusionMatrix, job: ScoreJob) -> dict[str, 
 
 def read_picture_scores(job: ScoreJob, shard: str) -> list[dict[str, Any]]:
     """What was counted of every picture of a shard, see `_PICTURES`, in the shard's order."""
-    return job.folder.run.read_table(job.folder.file(shard, "pictures.parquet")).to_pylist()
+    return job.folder.read_table(shard, "pictures.parquet").to_pylist()
 
 
 def _number(value: float) -> float | None:
@@ -104,7 +104,7 @@ def merge_counts(job: ScoreJob, shards: Iterable[ShardRef]) -> tuple[ConfusionMa
     counts = np.zeros((len(job.label_names),) * 2, dtype=np.int64)
     images = ignored = 0
     for shard in shards:
-        table = job.folder.run.read_table(job.folder.file(shard.name, "parquet"))
+        table = job.folder.read_table(shard.name, "parquet")
         truth, prediction, pixels = (table[name].to_numpy() for name in ("truth", "prediction", "pixels"))
         np.add.at(counts, (truth, prediction), pixels)
         images += int(table.schema.metadata[b"images"])

@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 import io
 from dataclasses import asdict
-from typing import Any
 
 from tabulate import tabulate
 
-from pnp_core.errors import OutputError
 from pnp_core.html import templates_of
+from pnp_core.ledger import Ledger, forget_files
+from pnp_core.ownership import writing
 from pnp_core.store import RunFolder
 from pnp_core.tables.build import NOTHING, PARTIAL, UNVERIFIED, Cell, Table, Tables
 
@@ -119,23 +119,16 @@ def write_tables(tables: Tables, out: str) -> list[str]:
     Files of earlier tables that are no more go.
 
     Raises:
-        OutputError: the folder cannot be written, or holds other files of the same names.
+        OutputError: the folder cannot be written, or is not one of tables.
     """
     files = {"tables.md": markdown(tables), "index.html": page(tables)}
     for table in tables.tables:
         files[f"{table.name}.csv"] = comma_separated(table, tables)
         files[f"{table.name}.tex"] = latex(table)
     folder, names = RunFolder(out), sorted([*files, RECORD])
-    before: Any = folder.read_json(RECORD)
-    known = before["files"] if isinstance(before, dict) and isinstance(before.get("files"), list) else None
-    if known is None and (strangers := [name for name in names if folder.exists(name)]):
-        raise OutputError(f"'{out}' has other files of these names, such as {strangers[0]}; choose another --out")
-    # The list comes first: what a killed command leaves is known as ours to the next one.
-    folder.write_json(RECORD, {"files": sorted({*names, *(known or ())})})
-    for name, text in files.items():
-        folder.write(name, text.encode())
-    for name in sorted({str(name) for name in known or ()} - set(names)):
-        if "/" not in name and name.endswith((".csv", ".tex")):
-            folder.remove(name)
-    folder.write_json(RECORD, {"files": names, **asdict(tables)})
+    with writing(out, "tables"):
+        for name, text in files.items():
+            folder.write(name, text.encode())
+        forget_files(folder, Ledger.read(folder).files.keys() - set(names))
+        folder.write_json(RECORD, {"files": names, **asdict(tables)})
     return names

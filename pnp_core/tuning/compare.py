@@ -149,8 +149,7 @@ def compare(
     asked = [VERSION, dataset.digest(None), config.compare.model_dump(), _mask_config(plan).model_dump()]
     asked += [config.salience.dropout.model_dump(), [asdict(setting) for setting in rewards]]
     file = f"{plan.search_folder(shards)}/compare-{fingerprint(*asked)}.parquet"
-    if plan.run.exists(file):
-        table = plan.run.read_table(file)
+    if table := plan.run.find_table(file):
         miou, images = table["miou"].to_pylist(), int((table.schema.metadata or {})[b"images"])
     else:
         miou, images = _score(plan, list(rewards), wanted, dataset, progress)

@@ -17,6 +17,7 @@ from pnp_core.clip_model import clip_image_size, clip_revision, load_clip
 from pnp_core.config import RuntimeConfig, SalienceConfig
 from pnp_core.errors import DatasetError, UnknownNameError, UsageError
 from pnp_core.optimizer import GRID, optimizer_name
+from pnp_core.ownership import check_ours, check_writable
 from pnp_core.plan import OTHER_MODEL, class_subset, foreign_to_tiny, ignored_files
 from pnp_core.prompts import build_prompts, clean_class_names
 from pnp_core.readers import Dataset, get_split, has_boxes, open_dataset, resolve_card
@@ -210,12 +211,12 @@ def check_tune(config: TuneConfig) -> list[str]:
             folder cannot be written.
     """
     plan = plan_tune(config)
+    check_ours(plan.run, "run")
     warnings = []
     if _own_pictures(config):
         warnings += ignored_files(_open_source(config))
     else:
         tuning_dataset(config)
-    plan.run.check_writable()
     build_prompts(plan.card.captions, config.salience.caption, plan.maps.salience.backbone())
     clip: Any = config.reward.clip  # frozen, hence hashable, which type checkers do not see
     load_clip(clip, str(resolve_device(config.runtime.device)))
@@ -224,6 +225,7 @@ def check_tune(config: TuneConfig) -> list[str]:
             f"the bundled tiny model knows only its drawn classes, not {', '.join(foreign[:5])}: what is chosen "
             f"here means nothing. {OTHER_MODEL}"
         )
+    check_writable(config.out, "run")
     return warnings
 
 

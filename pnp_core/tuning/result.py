@@ -95,7 +95,7 @@ def _best_yaml(plan: TunePlan, shards: list[ShardRef], best: Trial, trials: int,
 
 def discard_other_results(plan: TunePlan, shards: list[ShardRef]) -> None:
     """Delete what another search left in the run folder, so that nobody takes it for this one's."""
-    if plan.run.exists(BEST) and plan.search_folder(shards) not in plan.run.read(BEST).decode():
+    if plan.search_folder(shards).encode() not in (plan.run.find_whole(BEST) or b""):
         for file in RESULTS:
             plan.run.remove(file)
 

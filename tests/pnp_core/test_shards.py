@@ -3,9 +3,9 @@ import tarfile
 
 import pytest
 
-from pnp_core.errors import CorruptRunError, OutputError, SourceError
+from pnp_core.errors import DamagedError, ForeignFilesError, OutputError, SourceError
 from pnp_core.records import Sample
-from pnp_core.shards import even_sizes, pack, read_index, read_shard, unpack, write_shards
+from pnp_core.shards import even_sizes, pack, read_index, read_refs, read_shard, unpack, write_shards
 from pnp_core.store import RunFolder
 
 
@@ -54,9 +54,52 @@ def test_folder_of_another_source_is_refused(tmp_path):
 def test_changed_tar_is_noticed(tmp_path):
     run = RunFolder(str(tmp_path))
     (shard,) = write_shards(run, [sample(1)], [1], "me", "d1")
-    run.write("shards/000000.tar", pack([sample(2)]))
-    with pytest.raises(CorruptRunError, match="changed since it was written"):
+    run.put("shards/000000.tar", pack([sample(2)]))
+    with pytest.raises(DamagedError, match="is not the tar that was written as shard 000000"):
         list(read_shard(run, shard))
+    assert read_index(run, "me", "d1") is None
+    assert write_shards(run, [sample(1)], [1], "me", "d1") == [shard] == read_index(run, "me", "d1")
+
+
+@pytest.mark.parametrize("damaged", [lambda data: data[:100], lambda data: bytes(len(data)), lambda data: b""])
+def test_damaged_index_is_rebuilt_from_the_tars(tmp_path, damaged):
+    run = RunFolder(str(tmp_path))
+    shards = write_shards(run, map(sample, range(7)), even_sizes(7, 3), "me", "d1")
+    index = run.get("shards/index.parquet")
+    run.put("shards/index.parquet", damaged(index))
+    assert read_index(run, "me", "d1") == read_refs(run) == shards
+    assert run.get("shards/index.parquet") == index
+
+
+def test_every_flipped_bit_of_an_index_is_noticed(tmp_path):
+    run = RunFolder(str(tmp_path))
+    shards = write_shards(run, [sample(1)], [1], "me", "d1")
+    index = run.get("shards/index.parquet")
+    for position in range(0, len(index), 7):
+        flipped = bytearray(index)
+        flipped[position] ^= 1 << (position % 8)
+        run.put("shards/index.parquet", bytes(flipped))
+        assert read_index(run, "me", "d1") == shards
+    run.put("shards/index.parquet", index[:-1])
+    run.put("shards/000000.tar", b"no tar")
+    assert read_index(run, "me", "d1") is None
+    with pytest.raises(DamagedError, match=r"index\.parquet' is damaged"):
+        read_refs(run)
+
+
+def test_missing_tar_makes_the_shards_be_written_again(tmp_path):
+    run = RunFolder(str(tmp_path))
+    write_shards(run, [sample(1)], [1], "me", "d1")
+    run.delete("shards/000000.tar")
+    assert read_index(run, "me", "d1") is None
+
+
+def test_tars_of_somebody_else_are_not_written_over(tmp_path):
+    run = RunFolder(str(tmp_path))
+    run.put("shards/000000.tar", b"mine")
+    with pytest.raises(ForeignFilesError, match=r"000000\.tar' is there and was not written by this run"):
+        write_shards(run, [sample(1)], [1], "me", "d1")
+    assert run.get("shards/000000.tar") == b"mine"
 
 
 def test_no_samples_is_a_source_error(tmp_path):

@@ -3,9 +3,12 @@ from pathlib import Path
 
 import pytest
 
-from pnp_core.errors import CorruptRunError, OutputError
-from pnp_core.records import Quarantined
-from pnp_core.store import RunFolder, StageFolder, StageOutput, discard_shards, fingerprint
+from pnp_core.errors import CorruptRunError, DamagedError, ForeignFilesError, OutputError
+from pnp_core.files import MARK
+from pnp_core.records import Quarantined, ShardRef
+from pnp_core.seals import json_bytes, sha256
+from pnp_core.shards import discard_outputs
+from pnp_core.store import RunFolder, StageFolder, StageOutput, fingerprint
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -38,16 +41,48 @@ def test_failed_write_leaves_the_old_file_and_no_litter(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OutputError, match=r"a\.bin': No space left on device"):
+    with pytest.raises(OutputError, match="cannot write .*: No space left on device"):
         run.write("a.bin", b"new")
     assert (tmp_path / "a.bin").read_bytes() == b"old"
-    assert [f.name for f in tmp_path.iterdir()] == ["a.bin"]
+    assert [f for f in run.names() if not f.startswith(MARK)] == ["a.bin"]
+    assert not run.glob(f"{MARK}/half-written/*")
 
 
 def test_path_below_a_file_is_an_output_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot write"):
-        RunFolder(str(tmp_path / "file")).check_writable()
+        RunFolder(str(tmp_path / "file")).write("x", b"1")
+
+
+def test_file_of_somebody_else_is_neither_written_over_nor_deleted(run):
+    run.put("note.txt", b"mine")
+    with pytest.raises(ForeignFilesError, match=r"note\.txt' is there and was not written by this run"):
+        run.write("note.txt", b"ours")
+    with pytest.raises(ForeignFilesError), run.stream("note.txt") as file:
+        file.write(b"ours")
+    run.remove("note.txt")
+    assert run.get("note.txt") == b"mine"
+
+
+def test_file_that_changed_since_it_was_written_is_damaged(run):
+    run.write("a.bin", b"one")
+    run.write("a.bin", b"two")
+    assert run.read("a.bin") == b"two"
+    run.put("a.bin", b"one")  # as a kill between ledger and file leaves it
+    assert run.read("a.bin") == b"one"
+    run.put("a.bin", b"six")
+    with pytest.raises(DamagedError, match=r"a\.bin' is damaged"):
+        run.read("a.bin")
+    assert run.find_whole("a.bin") is None
+
+
+def test_streamed_file_is_checked_too(run):
+    with run.stream("a.bin") as file:
+        file.write(b"one ")
+        file.write(b"two")
+    assert run.read("a.bin") == b"one two"
+    run.put("a.bin", b"one tw0")
+    assert run.find_whole("a.bin") is None
 
 
 def test_unknown_protocol_is_an_output_error():
@@ -73,57 +108,120 @@ def test_changed_input_is_worked_on_again(run):
     folder_of(run).complete("000000", "input-1", lambda: StageOutput({"parquet": b"one"}, 1))
     again = folder_of(run).complete("000000", "input-2", lambda: StageOutput({"parquet": b"two"}, 1))
     assert not again.resumed
-    assert run.read("masks/abc/000000.parquet") == b"two"
+    assert run.get("masks/abc/000000.parquet") == b"two"
 
 
-@pytest.mark.parametrize("damage", ["missing", "truncated", "record"])
-def test_damaged_output_is_made_again(run, damage):
+DAMAGES = {
+    "missing": lambda run: run.delete("masks/abc/000000.parquet"),
+    "truncated": lambda run: run.put("masks/abc/000000.parquet", b"da"),
+    "one bit flipped": lambda run: run.put("masks/abc/000000.parquet", b"dat`"),
+    "record cut": lambda run: run.put("masks/abc/000000.done.json", b'{"stage": "mas'),
+    "record zeroed": lambda run: run.put("masks/abc/000000.done.json", bytes(300)),
+    "record not UTF-8": lambda run: run.put("masks/abc/000000.done.json", b"\xff\xfe{}"),
+    "record a list": lambda run: run.put("masks/abc/000000.done.json", b"[1,2]"),
+    "record of another shape": lambda run: run.put("masks/abc/000000.done.json", b'{"input": "input-1"}'),
+    "number in the record changed": lambda run: run.put(
+        "masks/abc/000000.done.json", run.get("masks/abc/000000.done.json").replace(b'"done": 1', b'"done": 3')
+    ),
+    "record missing": lambda run: run.delete("masks/abc/000000.done.json"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_output_is_named_and_made_again(run, damage):
     def work():
         return StageOutput({"parquet": b"data"}, 1)
 
     folder_of(run).complete("000000", "input-1", work)
-    if damage == "missing":
-        run.remove("masks/abc/000000.parquet")
-    elif damage == "truncated":
-        run.write("masks/abc/000000.parquet", b"da")
-    else:
-        run.write("masks/abc/000000.done.json", b'{"stage": "mas')
-    assert not folder_of(run).complete("000000", "input-1", work).resumed
-    assert run.read("masks/abc/000000.parquet") == b"data"
+    DAMAGES[damage](run)
+    again = folder_of(run).complete("000000", "input-1", work)
+    assert not again.resumed
+    assert again.mended.startswith("masks/abc/000000.") or damage == "record missing"
+    assert run.get("masks/abc/000000.parquet") == b"data"
+    assert folder_of(run).complete("000000", "input-1", work).resumed
+
+
+def test_damaged_artifact_is_not_read(run):
+    folder = folder_of(run)
+    folder.complete("000000", "i", lambda: StageOutput({"parquet": b"data"}, 1))
+    assert folder.read("000000", "parquet") == b"data"
+    run.put("masks/abc/000000.parquet", b"dat`")
+    with pytest.raises(DamagedError, match=r"000000\.parquet' is damaged: shard 000000 was written with other content"):
+        folder.read("000000", "parquet")
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_record_of_a_version_with_one_digest_for_all_files_still_counts(run, damaged):
+    files = {"masks/abc/000000.safetensors": b"maps", "masks/abc/000000.parquet": b"rows"}
+    for path, data in files.items():
+        run.put(path, data)
+    record = {"stage": "masks", "fingerprint": "abc", "input": "i", "done": 1, "quarantined": 0}
+    record["outputs"] = {path: len(data) for path, data in files.items()}
+    record["sha256"] = sha256("".join(sha256(data) for data in files.values()).encode())
+    run.put("masks/abc/000000.done.json", json_bytes(record))
+    if damaged:
+        run.put("masks/abc/000000.parquet", b"r0ws")
+    assert (folder_of(run).find("000000", "i") is None) == damaged
+
+
+def test_folder_with_files_of_somebody_else_is_not_written_to(run):
+    run.put("masks/abc/holiday.png", b"mine")
+    with pytest.raises(ForeignFilesError, match=r"holiday\.png"):
+        folder_of(run).complete("000000", "i", lambda: StageOutput({"parquet": b"data"}, 1))
+    assert [f for f in run.names() if not f.startswith(MARK)] == ["masks/abc/holiday.png"]
 
 
 def test_record_is_written_last(run, monkeypatch):
     order = []
-    write = RunFolder.write
-    monkeypatch.setattr(RunFolder, "write", lambda self, name, data: order.append(name) or write(self, name, data))
+    put = RunFolder.put
+    monkeypatch.setattr(RunFolder, "put", lambda self, name, data: order.append(name) or put(self, name, data))
     quarantined = [Quarantined("k", "s", "masks", "why")]
-    folder_of(run).complete("000000", "i", lambda: StageOutput({"parquet": b"1"}, 1, quarantined, {"png/k.png": b"2"}))
+    output = StageOutput({"parquet": b"1"}, 1, quarantined, {"masks/abc/k.png": b"2"})
+    folder_of(run).complete("000000", "i", lambda: output)
+    assert order[0] == f"{MARK}/files.json"
     assert order[-1] == "masks/abc/000000.done.json"
-    assert len(order) == 4
+    assert len(order) == 5
 
 
 def test_quarantine_lists_key_source_stage_and_reason_and_goes_when_healed(run):
     bad = [Quarantined("k", "a/k.jpg", "masks", "truncated")]
     folder_of(run).complete("000000", "i", lambda: StageOutput({}, 0, bad))
-    rows = run.read_table("quarantine/masks/abc/000000.parquet").to_pylist()
-    assert rows == [{"key": "k", "source": "a/k.jpg", "stage": "masks", "reason": "truncated"}]
+    assert folder_of(run).quarantined("000000") == bad
     folder_of(run).complete("000000", "j", lambda: StageOutput({}, 1))
     assert not run.exists("quarantine/masks/abc/000000.parquet")
 
 
+def shard(name: str, digest: str = "d") -> ShardRef:
+    return ShardRef(name, 1, 10, digest)
+
+
 def test_outputs_of_changed_shards_are_discarded_and_the_others_kept(run):
-    for shard in ("000000", "000001"):
-        output = StageOutput({"parquet": b"1"}, 1, extra={f"png/abc/{shard}-key.png": b"2"})
-        folder_of(run).complete(shard, "i", lambda output=output: output)
-    discard_shards(run, keep={"000000"})
-    assert run.glob("masks/abc/*") == ["masks/abc/000000.done.json", "masks/abc/000000.parquet"]
-    assert not run.glob("png/*/*")
+    for stage, extra in (("masks", {}), ("png", {"key"})):
+        folder = StageFolder(run, stage, "abc")
+        for name in ("000000", "000001"):
+            files = {f"png/abc/{name}-{key}.png": b"2" for key in extra}
+            folder.complete(name, "i", lambda files=files: StageOutput({"parquet": b"1"}, 1, extra=files))
+    run.write("evaluations/def/run.json", b"{}")
+    run.put("masks/abc/000001.txt", b"mine")
+    run.put("png/holiday.png", b"mine")
+    before = [shard("000000"), shard("000001")]
+    discard_outputs(run, before, [shard("000000"), shard("000001", "other")])
+    assert [f for f in run.names() if not f.startswith(MARK)] == [
+        "masks/abc/000000.done.json",
+        "masks/abc/000000.parquet",
+        "masks/abc/000001.txt",
+        "png/abc/000000-key.png",
+        "png/abc/000000.done.json",
+        "png/abc/000000.parquet",
+        "png/holiday.png",
+    ]
 
 
 def test_files_a_killed_stage_left_without_a_record_are_discarded_too(run):
-    run.write("masks/abc/000003.parquet", b"1")
-    run.write("quarantine/masks/abc/000003.parquet", b"1")
-    discard_shards(run, keep={"000000"})
+    folder_of(run).claim()
+    run.put("masks/abc/000003.parquet", b"1")
+    run.put("quarantine/masks/abc/000003.parquet", b"1")
+    discard_outputs(run, [shard("000003")], [shard("000000")])
     assert run.glob("masks/*/*") == run.glob("quarantine/*/*/*") == []
 
 
