@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from prefect import flow
+from prefect import flow, get_run_logger
 
 from flows.reporting import progress_artifacts
 from flows.stages import run_stages
 from pnp_core.config import CorpusConfig
 from pnp_core.corpus import Corpus, CorpusSummary
+from pnp_core.errors import CorruptRunError
 from pnp_core.finish import finish_run
 from pnp_core.ownership import writing
 from pnp_core.plan import plan_label
 from pnp_core.records import RunSummary, ShardRef
-from tasks.corpus import Collected, task_collect, task_publish, task_report_corpus
+from tasks.corpus import Collected, task_collect, task_find_damage, task_publish, task_report_corpus, task_take_up
 from tasks.report import task_report
 
 
@@ -31,6 +32,7 @@ def _label_all(config: CorpusConfig) -> CorpusSummary:
     """All batches, one after the other."""
     summary = CorpusSummary(config.out)
     before = Corpus(config, plan_label(config)).newest
+    _mend(config, summary)
     collected = task_collect(config, retry=True)
     while True:
         batch = RunSummary(collected.plan.masks.out, masks=collected.plan.masks.place)
@@ -48,6 +50,19 @@ def _label_all(config: CorpusConfig) -> CorpusSummary:
     summary.compare(before, Corpus(config, plan_label(config)).newest)
     task_report_corpus(summary.markdown())
     return summary
+
+
+def _mend(config: CorpusConfig, summary: CorpusSummary) -> None:
+    """Make damaged masks that were published again; what cannot be made again is named, and keeps nothing back."""
+    for number, file in task_find_damage(config).items():
+        get_run_logger().warning("'%s' is damaged or missing: batch %d is looked through", file, number)
+        try:
+            batch = task_take_up(config, number)
+            mended = RunSummary(batch.plan.masks.out, masks=batch.plan.masks.place)
+            _label(config, batch, mended)
+            summary.mended += mended.mended or [file]
+        except CorruptRunError as error:
+            summary.damaged.append(str(error))
 
 
 def _label(config: CorpusConfig, collected: Collected, batch: RunSummary) -> list[ShardRef]:

@@ -387,6 +387,9 @@ class CorpusConfig(OwnPicturesConfig):
     run."""
     images_per_batch: int = Field(default=10_000, ge=1)
     """Pictures that are labelled and published together; a run goes on with the next batch until none is left."""
+    check: Literal["digests", "sizes"] = "digests"
+    """What is looked at of the masks published before, of which the damaged ones are made again: all of them is read,
+    or of each file the size alone, for buckets where reading is dear."""
     allow_empty: bool = False
     """Publish that no picture is left of a corpus that held some. Otherwise that is an error: a disk that is not
     mounted looks the same."""

@@ -40,7 +40,7 @@ _STAGE_FOLDER = re.compile(rf"((?:{'|'.join(_STAGES)})/[0-9a-f]{{16}})/")
 _SEARCHES = re.compile(r"tuning/[0-9a-f]{16}/[0-9a-f]{16}/(group-\d+|trials|compare-[0-9a-f]{16})\.parquet")
 _RESULTS = re.compile(
     r"(run|scores|tune|latest|progress)\.json|contact_sheet\.png|report/index\.html|best\.yaml|tuning\.png"
-    r"|evaluations/[0-9a-f]{16}/(run|scores)\.json|collected\.parquet|(manifests|contents)/\d{6}\.parquet"
+    r"|evaluations/[0-9a-f]{16}/(run|scores)\.json|collected\.parquet|(manifests|contents)/\d{6}\.parquet|\.lock"
 )
 """What runs and corpora write besides shards and what is made of them."""
 
@@ -85,6 +85,11 @@ def claim(url: str, kind: Kind) -> None:
     if not marked:
         place.put(FOLDER, sealed({"made_by": "pnp-ovss", "kind": kind, "format": 1}))
     _take_over(place, marked).save()
+
+
+def ledger_of(place: Files) -> Ledger:
+    """What is ours in a folder, also when it has no ledger or that is damaged."""
+    return Ledger.known(place) or _take_over(place, place.exists(FOLDER))
 
 
 def check_ours(place: Files, kind: Kind) -> None:

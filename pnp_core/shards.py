@@ -139,7 +139,7 @@ def read_index(run: RunFolder, identity: str, digest: str) -> list[ShardRef] | N
     Raises:
         OutputError: the folder holds a run of another source.
     """
-    index = _index(run) or _previous(run)
+    index = _index(run, mend=True) or _previous(run)
     there = index.identity if index else (_sealed_index(run) or {}).get("identity", identity)
     if there != identity:
         raise ForeignFilesError(
@@ -149,15 +149,18 @@ def read_index(run: RunFolder, identity: str, digest: str) -> list[ShardRef] | N
     return list(index.shards) if index and whole else None
 
 
-def read_refs(run: RunFolder) -> list[ShardRef]:
+def read_refs(run: RunFolder, rebuild: bool = True) -> list[ShardRef]:
     """The shards of a run, whatever they are of.
+
+    Args:
+        rebuild: the index from the tars, when it is damaged.
 
     Raises:
         CorruptRunError: there is no index, or it is damaged and cannot be rebuilt.
     """
     if not run.exists(INDEX) and _sealed_index(run) is None:
         raise CorruptRunError(f"'{run.path(INDEX)}' is missing; the command that made it makes it again")
-    if (index := _index(run)) is None:
+    if (index := _index(run, rebuild)) is None:
         raise DamagedError.at(run.path(INDEX))
     return list(index.shards)
 
@@ -197,14 +200,20 @@ class _Index:
         return table_bytes(pa.table(columns, schema=schema))
 
 
-def _index(run: RunFolder) -> _Index | None:
-    """The index; rebuilt from the tars when it is damaged; None when there is none, or that cannot be done."""
+def _index(run: RunFolder, rebuild: bool = True, mend: bool = False) -> _Index | None:
+    """The index; rebuilt from the tars when it is damaged; None when there is none, or that cannot be done.
+
+    Args:
+        mend: write what was rebuilt.
+    """
     record = _sealed_index(run)
     data = run.find(INDEX)
     if record is None:  # of a version that wrote no such record
         return _Index.of(data) if data else None
     if data and sha256(data) == record["sha256"]:
         return _Index.of(data)
+    if not rebuild:
+        return None
     tars = [(name, run.find(shard_file(name))) for name in map(_shard_name, range(record["shards"]))]
     try:
         refs = [ShardRef(name, len(list(unpack(tar))), len(tar), sha256(tar)) for name, tar in tars if tar]
@@ -214,7 +223,8 @@ def _index(run: RunFolder) -> _Index | None:
     data = rebuilt.as_bytes()
     if sha256(data) != record["sha256"]:
         return None
-    run.put(INDEX, data)
+    if mend:
+        run.put(INDEX, data)
     return rebuilt
 
 

@@ -106,10 +106,10 @@ class RunFolder(Files):
         except CorruptRunError:
             return None
 
-    def find_table(self, relative: str) -> pa.Table | None:
+    def find_table(self, relative: str, columns: list[str] | None = None) -> pa.Table | None:
         """A Parquet file that `write` wrote; None when it is missing or damaged, and has to be made again."""
         try:
-            return self.read_table(relative)
+            return self.read_table(relative, columns)
         except CorruptRunError:
             return None
 
@@ -223,8 +223,14 @@ class CompletionRecord(BaseModel):
         """The record as it is stored."""
         return sealed(self.model_dump(exclude_defaults=True))
 
-    def damaged(self, run: Files) -> str | None:
-        """An output that is missing or has other content than was written; None when all are whole."""
+    def damaged(self, run: Files, content: bool = True) -> str | None:
+        """An output that is missing or has other content than was written; None when all are whole.
+
+        Args:
+            content: read them; otherwise their sizes must do.
+        """
+        if not content:
+            return next((path for path, size in self.outputs.items() if run.size(path) != size), None)
         found: dict[str, str] = {}
         for path, size in self.outputs.items():
             data = run.find(path)
@@ -400,7 +406,7 @@ class StageFolder:
         if _VERIFIED.get(self.run.path(path)) != digest or not digest:
             self.read(shard, "safetensors")
             _VERIFIED[self.run.path(path)] = digest
-        return _tensor_of(self.run, path, name)
+        return tensor_of(self.run, path, name)
 
     def quarantined(self, shard: str) -> list[Quarantined]:
         """The pictures of a shard that were set aside, by the stage or with the shard.
@@ -466,7 +472,7 @@ class StageFolder:
         )
 
 
-def _tensor_of(run: Files, path: str, name: str) -> np.ndarray:
+def tensor_of(run: Files, path: str, name: str) -> np.ndarray:
     """A tensor of a safetensors file; of the rest only the header is read."""
     length = int.from_bytes(run.get_part(path, 0, 8), "little")
     header = parsed(run.get_part(path, 8, 8 + length)) if length <= _MAX_TENSOR_HEADER else None

@@ -8,8 +8,10 @@ from prefect.artifacts import create_markdown_artifact
 
 from pnp_core.config import CorpusConfig
 from pnp_core.corpus import Corpus
+from pnp_core.ownership import claim
 from pnp_core.plan import Plan, plan_label
 from pnp_core.records import ShardRef
+from pnp_core.shards import read_refs
 from tasks.runtime import stage_task
 
 
@@ -30,6 +32,21 @@ def task_collect(config: CorpusConfig, retry: bool) -> Collected:
     corpus = Corpus(config, plan_label(config))
     shards, more = corpus.collect(retry)
     return Collected(corpus.number, corpus.plan(), shards, more, corpus.ignored.total())
+
+
+@stage_task("mend")
+def task_find_damage(config: CorpusConfig) -> dict[int, str]:
+    """Batches with damaged masks, each with one of those files."""
+    return Corpus(config, plan_label(config)).damaged()
+
+
+@stage_task("take-up")
+def task_take_up(config: CorpusConfig, number: int) -> Collected:
+    """A batch that was published, to be labelled again where it is damaged."""
+    corpus = Corpus(config, plan_label(config))
+    batch = corpus.batch(number)
+    claim(batch.url, "run")
+    return Collected(number, corpus.plan(number), read_refs(batch), more=False)
 
 
 @stage_task("publish")

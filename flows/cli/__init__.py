@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli import corpus, inspection, labelling, models, operations, results, tables, tuning
+from flows.cli import corpus, inspection, labelling, models, operations, results, tables, tuning, verifying
 
 app = typer.Typer(
     name="pnp-ovss",
@@ -23,6 +23,7 @@ app.command()(corpus.label_corpus)
 app.command()(tuning.tune)
 app.command()(results.view)
 app.command()(results.export)
+app.command()(verifying.verify)
 app.command()(tables.ablate)
 app.command()(tables.tables)
 app.command()(inspection.datasets)

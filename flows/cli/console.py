@@ -39,8 +39,9 @@ STAGE_NAMES = {
     "compare": "Comparing",
     "settings": "Settings",
     "export": "Exporting",
+    "verify": "Verifying",
 }
-UNITS = {"search": "trials", "settings": "settings"}
+UNITS = {"search": "trials", "settings": "settings", "verify": "files"}
 """What a stage counts, where that is not pictures."""
 
 errors = Console(stderr=True, highlight=False)
@@ -156,6 +157,7 @@ def show_summary(summary: RunSummary, console: Console) -> None:
     if summary.quarantined:
         console.print(f"quarantine     {out}/quarantine/ (what and why)", soft_wrap=True)
         _show_reasons(summary, console)
+    _show_mended(summary, console)
     console.print(f"contact sheet  {out}/contact_sheet.png", soft_wrap=True)
     console.print(f"report         {out}/report/index.html (pnp-ovss view {out})", soft_wrap=True)
 
@@ -169,11 +171,21 @@ def show_corpus(summary: CorpusSummary, console: Console) -> None:
         f"({summary.failed} of them to be tried again); {summary.waiting} may still be written to and wait, "
         f"{summary.deleted} are gone; {summary.pictures} in all; {summary.ignored} files passed over, no pictures"
     )
+    _show_mended(summary, console)
+    for what in summary.damaged:
+        console.print(f"[yellow]warning[/]: {escape(what)}", soft_wrap=True)
     out = escape(summary.out.rstrip("/"))
     console.print(f"latest         {out}/latest.json", soft_wrap=True)
     console.print(f"manifest       {out}/{escape(summary.manifest)}", soft_wrap=True)
     if summary.quarantined:
         _show_reasons(summary, console)
+
+
+def _show_mended(summary: Summary, console: Console) -> None:
+    for file in summary.mended[:SHOWN]:
+        console.print(f"[yellow]warning[/]: was damaged, and was made again: {escape(file)}", soft_wrap=True)
+    if len(summary.mended) > SHOWN:
+        console.print(f"... and {len(summary.mended) - SHOWN} more (--json has all)")
 
 
 def _show_reasons(summary: Summary, console: Console) -> None:
@@ -201,6 +213,7 @@ def show_tuning(summary: TuneSummary, console: Console) -> None:
         console.print(f"[yellow]warning[/]: {summary.without_classes} pictures have no class and reward nothing")
     console.print(f"cache          {summary.cache_bytes_per_image / 1000:.1f} kB per picture, all layers and heads")
     out = escape(summary.out.rstrip("/"))
+    _show_mended(summary, console)
     if summary.quarantined:
         console.print(f"quarantine     {out}/quarantine/ (what and why)", soft_wrap=True)
         _show_reasons(summary, console)

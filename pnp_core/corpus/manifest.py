@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import pyarrow as pa
 
-from pnp_core.errors import CorruptRunError
+from pnp_core.errors import CorruptRunError, DamagedError
 from pnp_core.store import RunFolder, table_bytes
 
 LATEST, PROGRESS = "latest.json", "progress.json"
@@ -83,24 +84,47 @@ def read_pointer(out: RunFolder, file: str) -> dict[str, Any] | None:
         pointer = json.loads(out.read(file))
         return {name: pointer[name] for name in ("run", "source", "settings", "manifest")} | pointer
     except (ValueError, KeyError, TypeError) as error:
-        raise CorruptRunError(f"'{out.path(file)}' is damaged ({error}); restore it or choose another --out") from error
+        raise DamagedError.at(out.path(file), f"it names no manifest ({error})") from error
 
 
 def read_progress(out: RunFolder) -> Manifest | None:
     """The newest manifest, None before the first.
 
+    Of damaged ones the one before is taken: what came after it is found again in its batches.
+
     Raises:
-        CorruptRunError: it is named but not there, or damaged.
+        CorruptRunError: nothing is left that names a manifest.
     """
-    pointer = read_pointer(out, PROGRESS)
+    pointer = _whole_pointer(out)
     if pointer is None:
         # A first run that was killed leaves its manifest at most.
-        if out.exists(LATEST) or len(out.glob("manifests/*.parquet")) > 1:
-            raise CorruptRunError(f"'{out.path(PROGRESS)}' is missing; restore it or choose another --out")
+        if any(map(out.exists, (PROGRESS, LATEST))) or len(out.glob("manifests/*.parquet")) > 1:
+            raise CorruptRunError(
+                f"'{out.path(PROGRESS)}' is missing or damaged, and so is {LATEST}; restore one of them, or choose "
+                f"another --out"
+            )
         return None
-    tables = (f"{folder}/{pointer['run']:06d}.parquet" for folder in ("manifests", "contents"))
-    pictures, contents = (tuple(Picture(**row) for row in out.read_table(file).to_pylist()) for file in tables)
-    return Manifest(pointer["run"], pointer["source"], pointer["settings"], pictures, contents)
+    for number in range(pointer["run"], 0, -1):
+        files = [f"{folder}/{number:06d}.parquet" for folder in ("manifests", "contents")]
+        tables = [table for table in map(out.find_table, files) if table is not None]
+        if len(tables) == len(files):
+            pictures, contents = (tuple(Picture(**row) for row in table.to_pylist()) for table in tables)
+            return Manifest(number, pointer["source"], _settings_of(pictures, pointer["settings"]), pictures, contents)
+    return Manifest(0, pointer["source"], pointer["settings"])
+
+
+def _settings_of(pictures: Iterable[Picture], otherwise: str) -> str:
+    """Fingerprint of the masks, which their folder is named by: a manifest before may be of other settings."""
+    return next((picture.masks.split("/")[3] for picture in pictures if picture.masks), otherwise)
+
+
+def _whole_pointer(out: RunFolder) -> dict[str, Any] | None:
+    """What names the newest manifest that can still be known."""
+    for file in (PROGRESS, LATEST):
+        with suppress(DamagedError):
+            if pointer := read_pointer(out, file):
+                return pointer
+    return None
 
 
 def rows_bytes(pictures: Iterable[Picture]) -> bytes:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import chain, repeat
+from pathlib import PurePosixPath
 from time import time
 
 from pnp_core.config import CorpusConfig
@@ -18,7 +19,6 @@ from pnp_core.corpus.manifest import (
     QUARANTINED,
     Manifest,
     Picture,
-    read_pointer,
     read_progress,
     rows_bytes,
 )
@@ -28,7 +28,8 @@ from pnp_core.plan import Plan, check_own_pictures, plan_label
 from pnp_core.records import Sample, ShardRef
 from pnp_core.shards import read_index, write_shards
 from pnp_core.sources.folder import GrowingFolder
-from pnp_core.store import RunFolder
+from pnp_core.stages.masks import STAGE as MASKS
+from pnp_core.store import RunFolder, StageFolder
 
 
 class Corpus:
@@ -66,9 +67,9 @@ class Corpus:
         """Where a batch is labelled."""
         return RunFolder(f"{self.config.out.rstrip('/')}/batches/{number:06d}")
 
-    def plan(self) -> Plan:
-        """The jobs for the next batch."""
-        return plan_label(self.config.model_copy(update={"out": self.batch(self.number).url}))
+    def plan(self, number: int | None = None) -> Plan:
+        """The jobs for a batch; the next one when none is named."""
+        return plan_label(self.config.model_copy(update={"out": self.batch(number or self.number).url}))
 
     def collect(self, retry: bool) -> tuple[list[ShardRef], bool]:
         """Read what is new or changed, and shard it; or take up what a run that was killed has sharded.
@@ -87,8 +88,8 @@ class Corpus:
         digest = f"{self.settings}/{self.config.images_per_shard}"
         identity = f"batch {self.number} of {self.folder.identity}"
         batch = self.batch(self.number)
-        claim(batch.url, "run")
         if (shards := read_index(batch, identity, digest)) is not None:
+            claim(batch.url, "run")
             return shards, True
         files = self.folder.files(self.config.out, self.ignored)
         if not files and self.newest.pictures and not self.config.allow_empty:
@@ -103,11 +104,26 @@ class Corpus:
         if first is None:
             reading.save(self.out)
             return [], False
+        claim(batch.url, "run")
         sizes = repeat(self.config.images_per_shard)
         # The rows are saved when the last sample is read, which is before the shards count.
         return write_shards(
             batch, _saved(chain([first], samples), reading, batch), sizes, identity, digest
         ), reading.full
+
+    def damaged(self) -> dict[int, str]:
+        """Batches of the newest manifest some of whose masks are missing or damaged, each with one of those files.
+
+        With `check: sizes` other content of the same size is not seen.
+        """
+        found: dict[int, str] = {}
+        for file in sorted({picture.masks for picture in self.before.pictures if picture.masks}):
+            number, shard = int(PurePosixPath(file).parts[1]), PurePosixPath(file).stem
+            masks = StageFolder(self.batch(number), MASKS, self.settings)
+            record = masks.record(shard)
+            if record is None or record.damaged(masks.run, content=self.config.check == "digests"):
+                found.setdefault(number, file)
+        return found
 
     def publish(self, number: int, shards: list[ShardRef], plan: Plan, more: bool) -> str:
         """Make what became of the collected pictures the newest manifest, and that the latest for readers.
@@ -137,8 +153,8 @@ class Corpus:
             self.out.write(manifest.file, rows_bytes(manifest.pictures))
             self.out.write(f"contents/{manifest.number:06d}.parquet", rows_bytes(manifest.contents))
             self.out.write_json(PROGRESS, pointer)
-        latest = read_pointer(self.out, LATEST)
-        if not more or latest is None or latest["settings"] == self.settings:
+        latest = self.out.read_json(LATEST) or {}
+        if not more or latest.get("settings", self.settings) == self.settings:
             self.out.write_json(LATEST, pointer)
         return manifest.file
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pnp_core.corpus.manifest import WAITING, Manifest
@@ -23,6 +23,8 @@ class CorpusSummary(Summary):
     pictures: int = 0
     """In the corpus now."""
     manifest: str = ""
+    damaged: list[str] = field(default_factory=list)
+    """Of what was published before: what is damaged and cannot be made again."""
 
     def count(self, batch: RunSummary) -> None:
         """Count a batch in."""
@@ -41,24 +43,9 @@ class CorpusSummary(Summary):
 
     def as_json(self) -> dict[str, Any]:
         """The object that `--json` prints."""
-        names = (
-            "images",
-            "labelled",
-            "quarantined",
-            "failed",
-            "waiting",
-            "deleted",
-            "ignored",
-            "pictures",
-            "out",
-            "manifest",
-        )
-        return {
-            **{name: getattr(self, name) for name in names},
-            **self.stages_json(),
-            "reasons": self.reasons,
-            "mended": self.mended,
-        }
+        counts = ("images", "labelled", "quarantined", "failed", "waiting", "deleted", "ignored", "pictures")
+        own = {name: getattr(self, name) for name in (*counts, "out", "manifest", "reasons", "mended", "damaged")}
+        return {**own, **self.stages_json()}
 
     def markdown(self) -> str:
         """The counts as a table."""

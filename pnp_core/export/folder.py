@@ -14,6 +14,8 @@ from pnp_core.store import RunFolder
 FILES_AT_ONCE, BYTES_AT_ONCE = 64, 32 * 2**20
 """Files wait until there are so many, or have so many bytes, and are put into the ledger together."""
 FILES_IN_A_LEDGER = 4096
+BULK = f"{MARK}/files-*.json"
+"""The numbered ledgers."""
 
 
 class ExportFolder(RunFolder):
@@ -88,7 +90,7 @@ class ExportFolder(RunFolder):
         Raises:
             ForeignFilesError: one is damaged.
         """
-        for name in [*self.glob(f"{MARK}/files-*.json"), LEDGER]:
+        for name in [*self.glob(BULK), LEDGER]:
             if (ledger := Ledger.known(self, name)) is None:
                 raise ForeignFilesError(
                     f"'{self.path(name)}', the list of what was exported, is damaged: delete '{self.url}', or choose "

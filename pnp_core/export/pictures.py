@@ -29,13 +29,11 @@ class Part:
     """A shard of a run folder and its masks.
 
     Attributes:
-        masks: their table, relative to the run folder.
         sources: of a corpus: for each key that counts the files that are this picture; None for all, by their names.
     """
 
-    run: RunFolder
     shard: ShardRef
-    masks: str
+    masks: StageFolder
     sources: dict[str, list[str]] | None = None
 
 
@@ -114,11 +112,10 @@ def open_finished(url: str) -> Finished:
     shards = read_refs(folder)
     images, labelled = (record["summary"][name] for name in ("images", "labelled"))
     masks = StageFolder(folder, MASKS, record["fingerprints"]["masks"])
-    whole = [shard for shard in shards if folder.exists(masks.file(shard.name, "done.json"))]
-    done = sum(folder.read_json(masks.file(shard.name, "done.json"))["done"] for shard in whole)
-    if (sum(shard.samples for shard in shards), done) != (images, labelled):
-        raise CorruptRunError(f"the run in '{url}' is not finished; run its command again")
-    parts = [Part(folder, shard, masks.file(shard.name, "parquet")) for shard in whole]
+    made = {shard: done.done for shard in shards if (done := masks.record(shard.name))}
+    if (sum(shard.samples for shard in shards), sum(made.values())) != (images, labelled):
+        raise CorruptRunError(f"the run in '{url}' is not finished, or damaged; run its command again")
+    parts = [Part(shard, masks) for shard in made]
     return _finished(url, parts, record, images - labelled)
 
 
@@ -138,12 +135,12 @@ def _of_corpus(url: str, folder: RunFolder) -> Finished:
             run = RunFolder(f"{url.rstrip('/')}/{batch}")
             batches[batch] = run, {shard.name: shard for shard in read_refs(run)}
         run, shards = batches[batch]
-        parts.append(Part(run, shards[path.stem], str(path.relative_to(batch)), sources[file]))
+        parts.append(Part(shards[path.stem], StageFolder(run, *path.parts[2:4]), sources[file]))
     if not parts:
         raise CorruptRunError(f"the corpus in '{url}' has no labelled picture")
-    record = parts[-1].run.read_json(RUN)
+    record = parts[-1].masks.run.read_json(RUN)
     if record is None:
-        raise CorruptRunError(f"'{parts[-1].run.path(RUN)}' is missing; restore it, or label the corpus anew")
+        raise CorruptRunError(f"'{parts[-1].masks.run.path(RUN)}' is missing; restore it, or label the corpus anew")
     return _finished(url, parts, record, len(table) - len(labelled))
 
 
@@ -163,8 +160,8 @@ def labelled_pictures(finished: Finished, floor: float | None = None) -> Iterato
     """
     names: set[str] = set()
     for part in finished.parts:
-        rows = {row["key"]: row for row in part.run.read_table(part.masks).to_pylist()}
-        for sample in read_shard(part.run, part.shard):
+        rows = {row["key"]: row for row in part.masks.read_table(part.shard.name, "parquet").to_pylist()}
+        for sample in read_shard(part.masks.run, part.shard):
             if row := rows.get(sample.key):
                 sources = [sample.source] if part.sources is None else part.sources.get(sample.key, [])
                 for source in sources:

@@ -57,14 +57,13 @@ def test_worker_with_other_weights_refuses(tmp_path):
 def test_shard_given_up_has_every_picture_in_quarantine_but_those_of_the_stage_before(tmp_path):
     run = RunFolder(str(tmp_path))
     data = pack([sample_of("a"), sample_of("b"), sample_of("c")])
-    run.write(shard_file("000000"), data)
+    run.put(shard_file("000000"), data)
     shard = ShardRef("000000", 3, len(data), sha256(data))
     salience, masks = StageFolder(run, "salience", "f"), StageFolder(run, "masks", "g")
     salience.complete("000000", "x", lambda: StageOutput({}, 2, [Quarantined("b", "b.png", "salience", "broken")]))
     result = set_shard_aside(masks, shard, "the shard failed", salience)
     assert (result.failed, result.done, result.quarantined) == (True, 0, 2)
-    rows = run.read_table(masks.quarantine_file("000000")).to_pylist()
-    assert [(row["key"], row["stage"], row["reason"]) for row in rows] == [
+    assert [(row.key, row.stage, row.reason) for row in masks.quarantined("000000")] == [
         ("a", "masks", "the shard failed"),
         ("c", "masks", "the shard failed"),
     ]

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import socket
 import time
 from pathlib import Path
 
@@ -20,13 +21,13 @@ from typer.testing import CliRunner
 from flows.cli import app
 from flows.stages import run_stages
 from pnp_core.config import CorpusConfig, DispatchConfig
-from pnp_core.corpus import Corpus, only_writer
+from pnp_core.corpus import Corpus
 from pnp_core.export import export_run
 from pnp_core.images import decode_label_map
 from pnp_core.plan import plan_label
 from pnp_core.records import RunSummary
-from pnp_core.store import RunFolder
 from tasks.corpus import Collected
+from tests.processes import somebody_writing_to
 
 runner = CliRunner()
 OLD = time.time() - 3600
@@ -221,19 +222,72 @@ def test_corpus_that_is_suddenly_empty_is_refused_unless_it_is_meant(corpus, tmp
 def test_second_run_into_the_same_folder_is_refused(corpus):
     folder, out = corpus
     put(folder, "a.png", picture(1))
-    with only_writer(RunFolder(str(out))):
-        assert "another run is at work" in run(folder, out, code=1)["said"]
+    with somebody_writing_to(out, "corpus") as pid:
+        said = " ".join(run(folder, out, code=2)["said"].split())
+    assert f"another command is writing to '{out}' (process {pid} on {socket.gethostname()}, since 2" in said
     assert run(folder, out)["labelled"] == 1
 
 
-def test_lost_progress_is_refused_and_overwrites_nothing(corpus):
+def test_lost_progress_is_taken_from_what_was_published(corpus):
     folder, out = corpus
     put(folder, "a.png", picture(1))
     run(folder, out)
     (out / "progress.json").unlink()
+    put(folder, "b.png", picture(2))
+    assert (run(folder, out)["labelled"], latest(out)[0]["run"]) == (1, 2)
+
+
+def test_lost_pointers_are_refused_and_nothing_is_overwritten(corpus):
+    folder, out = corpus
+    put(folder, "a.png", picture(1))
+    run(folder, out)
+    for name in ("progress.json", "latest.json"):
+        (out / name).write_bytes(b"{")
     manifest = (out / "manifests/000001.parquet").read_bytes()
-    assert "progress.json' is missing" in "".join(run(folder, out, code=1)["said"].splitlines())
+    assert "progress.json' is missing or damaged" in " ".join(run(folder, out, code=1)["said"].split())
     assert (out / "manifests/000001.parquet").read_bytes() == manifest
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(f.relative_to(folder)): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
+
+
+@pytest.mark.parametrize("damaged", ["manifests/000002.parquet", "contents/000002.parquet"])
+def test_damaged_manifest_is_made_again_from_the_batches(corpus, damaged):
+    folder, out = corpus
+    for number, name in enumerate(("a.png", "b.png")):
+        put(folder, name, picture(number))
+        run(folder, out)
+    before = {name: files_of(out)[name] for name in ("latest.json", "manifests/000002.parquet")}
+    (out / damaged).write_bytes(b"PAR1")
+    assert run(folder, out)["labelled"] in (0, 1)
+    assert {name: files_of(out)[name] for name in before} == before
+
+
+def test_damaged_masks_that_were_published_are_made_again(corpus):
+    folder, out = corpus
+    put(folder, "a.png", picture(1))
+    run(folder, out)
+    (masks,) = out.glob("batches/000001/masks/*/*.parquet")
+    whole = masks.read_bytes()
+    masks.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
+    manifest = latest(out)[0]
+    found = run(folder, out)
+    assert found["mended"] == [str(masks.relative_to(out / "batches/000001"))]
+    assert (masks.read_bytes(), latest(out)[0]) == (whole, manifest)
+
+
+def test_published_masks_that_cannot_be_made_again_are_named_and_hold_nothing_up(corpus):
+    folder, out = corpus
+    put(folder, "a.png", picture(1))
+    run(folder, out)
+    next(out.glob("batches/000001/masks/*/*.parquet")).unlink()
+    next(out.glob("batches/000001/salience/*/*.safetensors")).unlink()
+    (out / "batches/000001/shards/000000.tar").write_bytes(b"")
+    put(folder, "b.png", picture(2))
+    found = run(folder, out)
+    assert found["labelled"] == 1
+    assert "000000.tar' is damaged" in found["damaged"][0]
 
 
 @pytest.mark.ops
@@ -300,7 +354,7 @@ def test_empty_folder_is_published_as_empty(corpus):
     [
         (lambda folder, out: None, "is no folder"),
         (lambda folder, out: put(folder.parent, folder.name, b"x"), "is no folder"),
-        (lambda folder, out: (folder.mkdir(), put(out, "progress.json", b"{")), "progress.json' is damaged"),
+        (lambda folder, out: (folder.mkdir(), put(out, "progress.json", b"{")), "is not empty ('progress.json')"),
         (
             lambda folder, out: (
                 folder.mkdir(),

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from pnp_core.errors import CorruptRunError, LayerRangeError
+from pnp_core.errors import DamagedError, LayerRangeError
 from pnp_core.images import decode_image
 from pnp_core.masks import make_label_map
 from pnp_core.prompts import build_prompts, stack_prompts
@@ -27,7 +27,7 @@ from pnp_core.stages.cache import (
     relative_to_peak,
 )
 from pnp_core.stages.salience import model_pixels
-from pnp_core.store import RunFolder
+from pnp_core.store import _VERIFIED, RunFolder, tensor_of
 from pnp_core.tuning.config import TuneConfig
 from pnp_core.tuning.plan import TunePlan, plan_tune, shard_tuning
 
@@ -71,19 +71,32 @@ def test_every_slice_is_the_single_pass_of_its_layer_and_head(cached):
 def test_a_slice_is_read_without_the_rest_of_the_file(cached, tmp_path):
     plan, shards = cached
     relative = plan.maps.folder.file(shards[0].name, "safetensors")
-    data = bytearray(plan.run.read(relative))
+    data = bytearray(plan.run.get(relative))
     wanted = read_maps(plan.maps, shards[0].name, 1, 0)
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     begin = 8 + int.from_bytes(data[:8], "little")
     first, last = (begin + offset for offset in header["1.0"]["data_offsets"])
     data[begin:first] = b"\xff" * (first - begin)  # what lies before is not looked at
     copy = RunFolder(str(tmp_path))
-    copy.write("a.safetensors", bytes(data[:last]))
-    np.testing.assert_array_equal(copy.read_tensor("a.safetensors", pair_name(1, 0)), wanted)
-    with pytest.raises(CorruptRunError, match="cut short"):
-        copy.read_tensor("a.safetensors", pair_name(1, 1))
-    with pytest.raises(CorruptRunError, match=r"no tensor '2.0'"):
-        copy.read_tensor("a.safetensors", pair_name(2, 0))
+    copy.put("a.safetensors", bytes(data[:last]))
+    np.testing.assert_array_equal(tensor_of(copy, "a.safetensors", pair_name(1, 0)), wanted)
+    with pytest.raises(DamagedError, match="cut short"):
+        tensor_of(copy, "a.safetensors", pair_name(1, 1))
+    with pytest.raises(DamagedError, match=r"no safetensors file with a tensor '2.0'"):
+        tensor_of(copy, "a.safetensors", pair_name(2, 0))
+
+
+def test_a_flipped_bit_anywhere_in_the_maps_is_noticed_before_a_slice_is_read(cached):
+    plan, shards = cached
+    file = plan.maps.folder.file(shards[0].name, "safetensors")
+    data = plan.run.get(file)
+    plan.run.put(file, data[:-1] + bytes([data[-1] ^ 1]))
+    _VERIFIED.clear()
+    try:
+        with pytest.raises(DamagedError, match=r"safetensors' is damaged"):
+            read_maps(plan.maps, shards[0].name, 1, 0)
+    finally:
+        plan.run.put(file, data)
 
 
 def test_the_last_layer_is_left_out_of_gradcam_and_kept_of_attention(cached, random_blip, tmp_path):

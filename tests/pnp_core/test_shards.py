@@ -67,7 +67,7 @@ def test_damaged_index_is_rebuilt_from_the_tars(tmp_path, damaged):
     shards = write_shards(run, map(sample, range(7)), even_sizes(7, 3), "me", "d1")
     index = run.get("shards/index.parquet")
     run.put("shards/index.parquet", damaged(index))
-    assert read_index(run, "me", "d1") == read_refs(run) == shards
+    assert read_refs(run) == read_index(run, "me", "d1") == shards
     assert run.get("shards/index.parquet") == index
 
 

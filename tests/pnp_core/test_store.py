@@ -41,7 +41,7 @@ def test_failed_write_leaves_the_old_file_and_no_litter(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OutputError, match="cannot write .*: No space left on device"):
+    with pytest.raises(OutputError, match=r"cannot write .*: No space left on device"):
         run.write("a.bin", b"new")
     assert (tmp_path / "a.bin").read_bytes() == b"old"
     assert [f for f in run.names() if not f.startswith(MARK)] == ["a.bin"]

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from pnp_core.errors import CorruptRunError, OutputError, UsageError
+from pnp_core.errors import CorruptRunError, DamagedError, ForeignFilesError, UsageError
 from pnp_core.export import export_run
 from pnp_core.export.png import Png
 from pnp_core.images import decode_image, decode_label_map
@@ -179,19 +179,59 @@ def test_export_made_again_is_the_same_and_leaves_other_files_alone(evaluated, t
 
     export_run(str(evaluated), "coco-rle", str(tmp_path))
     before = files()
-    (tmp_path / "notes.txt").write_text("mine")
-    (tmp_path / "images/stale.jpg").write_bytes(b"")
+    mine = {"notes.txt": b"mine", "images/mine.jpg": b"also mine", "masks/mine/note.txt": b"and this"}
+    for name, data in mine.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).write_bytes(data)
     export_run(str(evaluated), "coco-rle", str(tmp_path))
-    assert files() == before | {"notes.txt": b"mine"}
+    assert files() == before | mine
+    export_run(str(evaluated), "coco-rle", str(tmp_path), pictures=False)
+    assert sorted(name for name in files() if name.startswith("images")) == ["images/mine.jpg"]
 
 
 def test_nothing_is_deleted_that_an_export_did_not_write(evaluated, tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data/mine.csv").write_text("mine")
     (tmp_path / "export.json").write_text("{}")
-    with pytest.raises(OutputError, match="holds no hf export"):
+    with pytest.raises(ForeignFilesError, match="holds nothing that pnp-ovss has written"):
         export_run(str(evaluated), "hf", str(tmp_path))
     assert (tmp_path / "data/mine.csv").read_text() == "mine"
+
+
+def test_mask_that_somebody_mended_by_hand_is_not_exported_over(evaluated, tmp_path):
+    export_run(str(evaluated), "png", str(tmp_path))
+    mask = next(tmp_path.glob("masks/*.png"))
+    mask.write_bytes(b"mended")
+    with pytest.raises(ForeignFilesError, match=r"\.png' was changed since it was exported"):
+        export_run(str(evaluated), "png", str(tmp_path))
+    assert mask.read_bytes() == b"mended"
+    assert len(list(tmp_path.glob("masks/*.png"))) == 8
+
+
+def test_file_in_the_way_of_an_export_stays(evaluated, tmp_path):
+    export_run(str(evaluated), "png", str(tmp_path), pictures=False)
+    (tmp_path / "pictures").mkdir()
+    name = next(tmp_path.glob("masks/*.png")).stem
+    (tmp_path / f"pictures/{name}.jpg").write_bytes(b"mine")
+    with pytest.raises(ForeignFilesError, match=r"\.jpg' is there and was not written by this run"):
+        export_run(str(evaluated), "png", str(tmp_path))
+    assert (tmp_path / f"pictures/{name}.jpg").read_bytes() == b"mine"
+
+
+def test_export_of_another_format_is_refused(evaluated, tmp_path):
+    export_run(str(evaluated), "png", str(tmp_path))
+    with pytest.raises(ForeignFilesError, match="holds no hf export, but png"):
+        export_run(str(evaluated), "hf", str(tmp_path))
+
+
+def test_damaged_mask_is_not_exported(evaluated, tmp_path):
+    shutil.copytree(evaluated, tmp_path / "run")
+    table = next((tmp_path / "run").glob("masks/*/*.parquet"))
+    data = bytearray(table.read_bytes())
+    data[len(data) // 2] ^= 4
+    table.write_bytes(data)
+    with pytest.raises(DamagedError, match=r"parquet' is damaged: shard 00000. was written with other content"):
+        export_run(str(tmp_path / "run"), "png", str(tmp_path / "out"))
 
 
 def test_export_that_was_killed_is_made_anew(evaluated, tmp_path, monkeypatch):
@@ -207,7 +247,7 @@ def test_export_that_was_killed_is_made_anew(evaluated, tmp_path, monkeypatch):
 def test_run_that_is_not_finished_is_refused(evaluated, tmp_path):
     shutil.copytree(evaluated, tmp_path / "run")
     next((tmp_path / "run").glob("masks/*/*.done.json")).unlink()
-    with pytest.raises(CorruptRunError, match="is not finished; run its command again"):
+    with pytest.raises(CorruptRunError, match="is not finished, or damaged; run its command again"):
         export_run(str(tmp_path / "run"), "png", str(tmp_path / "out"))
 
 
@@ -232,7 +272,7 @@ def test_picture_too_long_for_jpeg_is_named(prefect_server, tmp_path):
 
 def test_folder_with_something_else_is_refused(evaluated, tmp_path):
     (tmp_path / "thesis.tex").write_text("mine")
-    with pytest.raises(OutputError, match="is not empty and holds no png export"):
+    with pytest.raises(ForeignFilesError, match=r"is not empty \('thesis.tex'\)"):
         export_run(str(evaluated), "png", str(tmp_path))
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pnp_core.config import EvalConfig
-from pnp_core.errors import CorruptRunError, OutputError, UsageError
+from pnp_core.errors import CorruptRunError, ForeignFilesError, UsageError
 from pnp_core.presets import merge
 from pnp_core.tables.build import build_tables
 from pnp_core.tables.evaluations import Facts, gaps, read_evaluations, without_scores
@@ -71,7 +71,7 @@ def run(tmp_path) -> Path:
 
 def tables_of(*runs: Path, out: Path) -> dict[str, bytes]:
     write_tables(build_tables(read_evaluations([str(run) for run in runs])), str(out))
-    return {file.name: file.read_bytes() for file in out.iterdir()}
+    return {file.name: file.read_bytes() for file in out.iterdir() if file.is_file()}
 
 
 def cells(out: Path, name: str) -> dict[tuple[str, str], dict[str, str]]:
@@ -203,7 +203,7 @@ def test_unknown_size_of_a_split_makes_a_limit_partial(tmp_path):
 def test_folder_with_files_of_the_same_names_is_not_overwritten(run, tmp_path):
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs/tables.md").write_text("mine")
-    with pytest.raises(OutputError, match=r"has other files of these names, such as tables\.md"):
+    with pytest.raises(ForeignFilesError, match=r"is not empty \('tables\.md'\)"):
         tables_of(run, out=tmp_path / "docs")
     assert (tmp_path / "docs/tables.md").read_text() == "mine"
 

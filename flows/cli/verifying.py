@@ -1,0 +1,67 @@
+"""Command verify."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flows.cli.options import DebugOption, JsonOption
+from flows.cli.running import Interruptible, one_line_errors
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from pnp_core.verify import Verification
+
+
+def verify(
+    run: Annotated[
+        str, typer.Argument(help="Run folder, corpus, export or tables: a path or any fsspec URL.", metavar="FOLDER")
+    ],
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Read every file that a command has left and say what is whole, damaged, missing or not ours.
+
+    Nothing is changed. The command that made the folder makes again what is damaged. Exit code 1 when not all is whole.
+    """
+    from rich.console import Console
+
+    from flows.cli.console import ProgressBars, errors
+    from pnp_core.verify import verify as verify_folder
+
+    with one_line_errors(debug, kept="nothing was changed"), ProgressBars() as bars, Interruptible(bars):
+        found = verify_folder(run, bars.counter("verify"))
+        bars.end("verify")
+    _show(found, errors if as_json else Console())
+    if as_json:
+        print(json.dumps(found.as_json(), ensure_ascii=False))
+    raise typer.Exit(0 if found.whole else 1)
+
+
+def _show(found: Verification, console: Console) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from flows.cli.console import SHOWN
+    from pnp_core.verify import STATES
+
+    table = Table(title=f"Files of {escape(found.url)}: {found.what}")
+    shown = [state for state in STATES if state != "unchecked" or found.number(state)]
+    for column in ("part", *shown):
+        table.add_column(column, justify="left" if column == "part" else "right")
+    for part, counts in found.counts.items():
+        table.add_row(part, *(str(counts[state] or "-") for state in shown))
+    console.print(table)
+    for problem in found.problems[:SHOWN]:
+        console.print(f"[red]{problem.state}[/]: {escape(problem.path)}", soft_wrap=True)
+    for path in found.strangers[:SHOWN]:
+        console.print(f"[dim]not ours[/]: {escape(path)}", soft_wrap=True)
+    if max(len(found.problems), len(found.strangers)) > SHOWN:
+        console.print(f"the first {SHOWN} of each (--json has all)")
+    if found.whole:
+        console.print("[green]whole[/]: nothing of ours is damaged or missing")
+    else:
+        console.print("the command that made the folder makes again what is damaged or missing", soft_wrap=True)
