@@ -11,8 +11,6 @@ from itertools import islice
 from typing import Any
 
 import pyarrow as pa
-from webdataset.tariterators import group_by_keys, tar_file_iterator
-from webdataset.writer import TarWriter
 
 from pnp_core.errors import CorruptRunError, DamagedError, ForeignFilesError, SourceError
 from pnp_core.files import MARK, Files
@@ -42,6 +40,8 @@ def shard_file(name: str) -> str:
 
 def pack(samples: Iterable[Sample]) -> bytes:
     """Samples as the bytes of a webdataset tar: the same samples always give the same bytes."""
+    from webdataset.writer import TarWriter  # imports torch, which takes seconds
+
     buffer = io.BytesIO()
     with TarWriter(buffer, encoder=False, mtime=0, user="pnp", group="pnp", format="PAX_FORMAT") as tar:
         for sample in samples:
@@ -62,6 +62,8 @@ def pack(samples: Iterable[Sample]) -> bytes:
 
 def read_records(data: bytes) -> Iterator[dict[str, Any]]:
     """The raw files of one of our tars, grouped by key: ``__key__`` and extension -> bytes."""
+    from webdataset.tariterators import group_by_keys, tar_file_iterator
+
     stream: Any = io.BytesIO(data)
     yield from group_by_keys({**file, "__url__": ""} for file in tar_file_iterator(stream))
 

@@ -10,17 +10,20 @@ from pathlib import Path
 
 _HOLD = """
 import sys
+from contextlib import ExitStack
 from pnp_core.ownership import writing
-with writing(sys.argv[1], sys.argv[2]):
+with ExitStack() as stack:
+    for out, kind in zip(sys.argv[1::2], sys.argv[2::2]):
+        stack.enter_context(writing(out, kind))
     print("held", flush=True)
     sys.stdin.read()
 """
 
 
 @contextmanager
-def somebody_writing_to(out: Path, kind: str) -> Iterator[int]:
-    """Another process that holds the lock of a folder while the block runs; gives its number."""
-    command = [sys.executable, "-c", _HOLD, str(out), kind]
+def somebody_writing_to(*outs_and_kinds: Path | str) -> Iterator[int]:
+    """Another process that holds the locks of folders while the block runs; gives its number."""
+    command = [sys.executable, "-c", _HOLD, *map(str, outs_and_kinds)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin
         assert process.stdout
