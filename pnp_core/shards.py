@@ -13,6 +13,7 @@ from webdataset.tariterators import group_by_keys, tar_file_iterator
 from webdataset.writer import TarWriter
 
 from pnp_core.errors import CorruptRunError, OutputError, SourceError
+from pnp_core.first_bytes import only_pictures
 from pnp_core.records import Quarantined, Sample, ShardRef, StageResult
 from pnp_core.store import RunFolder, StageFolder, discard_shards, sha256, table_bytes
 
@@ -161,7 +162,8 @@ def write_shards(
 ) -> list[ShardRef]:
     """Write samples as numbered tars, then the index, which makes them count.
 
-    Memory is bounded by one shard, which is closed early when its pictures exceed `MAX_SHARD_BYTES`.
+    What is no picture by its first bytes is not stored, only why. Memory is bounded by one shard, which is closed early
+    when its pictures exceed `MAX_SHARD_BYTES`.
 
     Args:
         sizes: number of samples per shard; may be endless.
@@ -176,7 +178,7 @@ def write_shards(
         run.remove(INDEX)
     before = _digests(run, _PREVIOUS)
     shards: list[ShardRef] = []
-    for batch in _batches(samples, sizes):
+    for batch in _batches(only_pictures(samples), sizes):
         data = pack(batch)
         name = f"{len(shards):06d}"
         run.write(shard_file(name), data)
