@@ -42,6 +42,7 @@ def _label_all(config: CorpusConfig) -> CorpusSummary:
             summary.count(batch)
         task_publish(config, collected)  # last: what is published is never changed
         summary.ignored = max(summary.ignored, collected.ignored)
+        summary.links = max(summary.links, collected.links)
         if not collected.more:
             break
         collected = task_collect(config, retry=False)

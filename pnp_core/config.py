@@ -361,6 +361,9 @@ class OwnPicturesConfig(LabellingConfig):
     image column, or webdataset tars; local or any fsspec URL."""
     classes: tuple[str, ...] = Field(min_length=1)
     """Class names. Mask value 0 is background, i the i-th name."""
+    follow_links: bool = False
+    """Of a folder: also take what links lead to outside of it. Otherwise such links are passed over: whoever may put
+    files there could name any other of this machine."""
     images_per_shard: int = Field(default=64, ge=1)
 
     @classmethod

@@ -20,6 +20,8 @@ class CorpusSummary(Summary):
     deleted: int = 0
     ignored: int = 0
     """Files passed over because they are no pictures."""
+    links: int = 0
+    """Links that leave the folder, passed over."""
     pictures: int = 0
     """In the corpus now."""
     manifest: str = ""
@@ -48,6 +50,7 @@ class CorpusSummary(Summary):
             "waiting",
             "deleted",
             "ignored",
+            "links",
             "pictures",
             "out",
             "manifest",
@@ -64,6 +67,7 @@ class CorpusSummary(Summary):
             "deleted since the last run": self.deleted,
             "in the corpus": self.pictures,
             "files passed over, no pictures": self.ignored,
+            "links that leave the folder, passed over": self.links,
         }
         rows = "\n".join(f"| {name} | {number} |" for name, number in counts.items())
         return f"## Corpus\n\n| pictures | |\n|---|---|\n{rows}\n\nManifest: `{self.manifest}`\n"
