@@ -16,7 +16,7 @@ from tasks.corpus import Collected, task_collect, task_publish, task_report_corp
 from tasks.report import task_report
 
 
-@flow(name="corpus", flow_run_name="corpus-{config.source}", persist_result=False)
+@flow(name="corpus", flow_run_name="corpus-{config.title}", persist_result=False)
 def label_corpus(config: CorpusConfig) -> CorpusSummary:
     """Label what is new or changed since the last run, batch by batch, and publish each batch when it is done.
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pnp_core.presets import TINY, for_backbone, merge, preset, read_settings
+from pnp_core.visible import visible
 
 
 class Config(BaseModel):
@@ -326,7 +327,7 @@ class EvalConfig(DatasetConfig, LabellingConfig):
     @property
     def title(self) -> str:
         """Name of a run, for people."""
-        return "-".join(str(part) for part in (self.dataset, self.split, self.limit) if part is not None)
+        return visible("-".join(str(part) for part in (self.dataset, self.split, self.limit) if part is not None))
 
 
 TableName = Literal["ablation", "iterations", "strategies", "thresholds", "resolutions", "layers", "subsets"]
@@ -352,6 +353,11 @@ class TablesConfig(Config):
     out: str
     """Folder for the tables: a local path or any fsspec URL."""
 
+    @property
+    def title(self) -> str:
+        """Name of a run, for people."""
+        return visible(self.out)
+
 
 class OwnPicturesConfig(LabellingConfig):
     """What the flows share that label a user's own pictures."""
@@ -365,6 +371,11 @@ class OwnPicturesConfig(LabellingConfig):
     """Of a folder: also take what links lead to outside of it. Otherwise such links are passed over: whoever may put
     files there could name any other of this machine."""
     images_per_shard: int = Field(default=64, ge=1)
+
+    @property
+    def title(self) -> str:
+        """Name of a run, for people."""
+        return visible(self.source)
 
     @classmethod
     def own_defaults(cls, values: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pnp_core.corpus.manifest import WAITING, Manifest
+from pnp_core.markdown import markdown_code
 from pnp_core.records import RunSummary, Summary
 
 
@@ -70,4 +71,4 @@ class CorpusSummary(Summary):
             "links that leave the folder, passed over": self.links,
         }
         rows = "\n".join(f"| {name} | {number} |" for name, number in counts.items())
-        return f"## Corpus\n\n| pictures | |\n|---|---|\n{rows}\n\nManifest: `{self.manifest}`\n"
+        return f"## Corpus\n\n| pictures | |\n|---|---|\n{rows}\n\nManifest: {markdown_code(self.manifest)}\n"

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from pnp_core.config import ClipConfig, Config, DatasetConfig, PipelineConfig
+from pnp_core.visible import visible
 
 
 class RewardConfig(Config):
@@ -97,7 +98,8 @@ class TuneConfig(DatasetConfig, PipelineConfig):
     @property
     def title(self) -> str:
         """Name of a run, for people."""
-        return "-".join(str(part) for part in ("tune", self.dataset, self.split, self.images) if part is not None)
+        parts = ("tune", self.dataset, self.split, self.images)
+        return visible("-".join(str(part) for part in parts if part is not None))
 
     @classmethod
     def own_defaults(cls, values: dict[str, Any]) -> dict[str, Any]:

@@ -123,16 +123,16 @@ def test_no_swap_while_it_is_read_gives_what_is_outside(folder, tmp_path, swappe
     """A link and what it replaces change places all the time; never is the file outside read."""
     (tmp_path / "other/b.png").write_bytes(OUTSIDE)
     target = tmp_path / ("other/secret.png" if swapped == "a.png" else "other")
-    place, aside, link = (str(path) for path in (folder / swapped, tmp_path / "aside", tmp_path / "link"))
-    os.symlink(target, link)
+    place, aside, link = folder / swapped, tmp_path / "aside", tmp_path / "link"
+    link.symlink_to(target)
     done = threading.Event()
 
     def swap() -> None:
         while not done.is_set():
-            os.rename(place, aside)
-            os.rename(link, place)
-            os.rename(place, link)
-            os.rename(aside, place)
+            place.rename(aside)
+            link.rename(place)
+            place.rename(link)
+            aside.rename(place)
 
     file = GrowingFolder.of(str(folder)).file("a.png" if swapped == "a.png" else "sub/b.png")
     swapping = threading.Thread(target=swap)
