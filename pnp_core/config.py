@@ -36,8 +36,7 @@ class BackboneConfig(Config):
     revision: str | None = None
     """Commit of a hub checkpoint; the newest when empty. The resolved one is in the fingerprint."""
     image_size: Side | tuple[Side, Side] = 96
-    """What a picture is squashed to, in model pixels: the side of a square, or height and width; multiples of the
-    patch size."""
+    """What a picture is squashed to, in model pixels: side, or height and width; multiples of the patch size."""
     heads: int | None = Field(default=None, ge=1)
     """Cross-attention heads the checkpoint must have; a check against wrongly exported configs."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -368,8 +367,7 @@ class OwnPicturesConfig(LabellingConfig):
     classes: tuple[str, ...] = Field(min_length=1)
     """Class names. Mask value 0 is background, i the i-th name."""
     follow_links: bool = False
-    """Of a folder: also take what links lead to outside of it. Otherwise such links are passed over: whoever may put
-    files there could name any other of this machine."""
+    """Of a folder: also take what links lead to outside of it. Otherwise such links are passed over and counted."""
     images_per_shard: int = Field(default=64, ge=1)
 
     @property
@@ -391,16 +389,11 @@ class LabelConfig(OwnPicturesConfig):
 
 
 class CorpusConfig(OwnPicturesConfig):
-    """The `corpus` flow: masks for what is new or changed in a folder that grows.
-
-    `source` is a folder or a bucket.
-    """
+    """The `corpus` flow: masks for what is new or changed in a folder that grows; `source` is one, or a bucket."""
 
     settle: float = Field(default=60, ge=0)
-    """Seconds a file must have been left alone before it is read: what is still being written waits for the next
-    run."""
+    """Seconds a file must have been left alone before it is read: one still being written waits for the next run."""
     images_per_batch: int = Field(default=10_000, ge=1)
     """Pictures that are labelled and published together; a run goes on with the next batch until none is left."""
     allow_empty: bool = False
-    """Publish that no picture is left of a corpus that held some. Otherwise that is an error: a disk that is not
-    mounted looks the same."""
+    """Publish that no picture is left of a corpus that held some; else an error, as of a disk that is not mounted."""
