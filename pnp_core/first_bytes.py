@@ -103,7 +103,7 @@ def refusal(data: bytes) -> str | None:
 def only_pictures(samples: Iterable[Sample]) -> Iterator[Sample]:
     """Samples as they are; of those that are no picture the bytes are put away and the reason is kept."""
     for sample in samples:
-        reason = None if sample.fault is not None else refusal(sample.image)
+        reason = refusal(sample.image) if sample.image else None  # an empty one has its fault, or the decoder says so
         yield sample if reason is None else replace(sample, image=b"", fault=reason)
 
 
