@@ -17,7 +17,7 @@ from tasks.corpus import Collected, task_collect, task_find_damage, task_publish
 from tasks.report import task_report
 
 
-@flow(name="corpus", flow_run_name="corpus-{config.source}", persist_result=False)
+@flow(name="corpus", flow_run_name="corpus-{config.title}", persist_result=False)
 def label_corpus(config: CorpusConfig) -> CorpusSummary:
     """Label what is new or changed since the last run, batch by batch, and publish each batch when it is done.
 
@@ -44,6 +44,7 @@ def _label_all(config: CorpusConfig) -> CorpusSummary:
             summary.count(batch)
         task_publish(config, collected)  # last: what is published is never changed
         summary.ignored = max(summary.ignored, collected.ignored)
+        summary.links = max(summary.links, collected.links)
         if not collected.more:
             break
         collected = task_collect(config, retry=False)

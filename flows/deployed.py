@@ -29,6 +29,7 @@ from pnp_core.records import ShardRef, StageResult
 from pnp_core.stages.batch import SalienceBatch
 from pnp_core.stages.salience import SalienceJob
 from pnp_core.store import RunFolder, fingerprint
+from pnp_core.visible import visible
 from tasks.runtime import observer
 
 POLL = 1.0
@@ -128,7 +129,7 @@ class _Dispatcher:
                 f"the Prefect server {self._client.api_url} has no deployment '{self._dispatch.deployment}'; "
                 f"`pnp-ovss deploy` makes it"
             ) from error
-        self._log.info("%s to %s sent off as flow run '%s'", shards[0].name, shards[-1].name, run.name)
+        self._log.info("%s to %s sent off as flow run '%s'", shards[0].name, shards[-1].name, visible(run.name))
         self._flying.append(_Batch(run.id, list(shards), monotonic()))
 
     def _look_at(self, batch: _Batch) -> Iterator[tuple[ShardRef, StageResult | Exception]]:
@@ -171,7 +172,7 @@ class _Dispatcher:
         self._failures[culprit.name] += 1
         failures = self._failures[culprit.name]
         self._log.warning(
-            "lost at shard %s, attempt %d of %d: %s", culprit.name, failures, self._dispatch.attempts, why
+            "lost at shard %s, attempt %d of %d: %s", culprit.name, failures, self._dispatch.attempts, visible(why)
         )
         if failures >= self._dispatch.attempts:
             yield culprit, LostBatchError(why)
@@ -181,7 +182,7 @@ class _Dispatcher:
 
     def _wait_for_worker(self, batch: _Batch) -> None:
         if monotonic() - batch.last_sign > UNTAKEN:
-            self._log.warning("no worker takes a batch of '%s': is one running?", self._dispatch.deployment)
+            self._log.warning("no worker takes a batch of '%s': is one running?", visible(self._dispatch.deployment))
             batch.last_sign = monotonic()
 
     def _cancel_leftovers(self) -> None:

@@ -13,7 +13,7 @@ from tasks.report import task_report
 from tasks.sharding import task_shard_source
 
 
-@flow(name="label", flow_run_name="label-{config.source}", persist_result=False)
+@flow(name="label", flow_run_name="label-{config.title}", persist_result=False)
 def label_pictures(config: LabelConfig) -> RunSummary:
     """Shard the pictures, extract salience, make masks.
 

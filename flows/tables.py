@@ -11,6 +11,7 @@ from flows.evaluation import evaluate_dataset, evaluate_setting
 from pnp_core.config import AblateConfig, TablesConfig
 from pnp_core.ownership import writing
 from pnp_core.tables.missing import missing_settings
+from pnp_core.visible import visible
 from tasks.runtime import observer
 from tasks.sharding import task_shard_dataset
 from tasks.tables import task_tables
@@ -48,7 +49,7 @@ def _ablate(config: AblateConfig) -> AblationSummary:
     settings = missing_settings(config)
     observer().begin("settings", len(settings))
     for number, (place, setting) in enumerate(settings, 1):
-        log.info("setting %d of %d: %s", number, len(settings), place)
+        log.info("setting %d of %d: %s", number, len(settings), visible(place))
         run = evaluate_dataset if setting == config.base else evaluate_setting
         summary.made[place] = run(setting).scores.get("miou")
         observer().advance("settings", 1)
@@ -56,7 +57,7 @@ def _ablate(config: AblateConfig) -> AblationSummary:
     return summary
 
 
-@flow(name="tables", flow_run_name="tables-{config.out}", persist_result=False)
+@flow(name="tables", flow_run_name="tables-{config.title}", persist_result=False)
 def make_tables(config: TablesConfig) -> list[str]:
     """Make all benchmark tables from finished runs; returns the files' names."""
     return task_tables(config)

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pnp_core.presets import TINY, for_backbone, merge, preset, read_settings
+from pnp_core.visible import visible
 
 
 class Config(BaseModel):
@@ -35,8 +36,7 @@ class BackboneConfig(Config):
     revision: str | None = None
     """Commit of a hub checkpoint; the newest when empty. The resolved one is in the fingerprint."""
     image_size: Side | tuple[Side, Side] = 96
-    """What a picture is squashed to, in model pixels: the side of a square, or height and width; multiples of the
-    patch size."""
+    """What a picture is squashed to, in model pixels: side, or height and width; multiples of the patch size."""
     heads: int | None = Field(default=None, ge=1)
     """Cross-attention heads the checkpoint must have; a check against wrongly exported configs."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -326,7 +326,7 @@ class EvalConfig(DatasetConfig, LabellingConfig):
     @property
     def title(self) -> str:
         """Name of a run, for people."""
-        return "-".join(str(part) for part in (self.dataset, self.split, self.limit) if part is not None)
+        return visible("-".join(str(part) for part in (self.dataset, self.split, self.limit) if part is not None))
 
 
 TableName = Literal["ablation", "iterations", "strategies", "thresholds", "resolutions", "layers", "subsets"]
@@ -352,6 +352,11 @@ class TablesConfig(Config):
     out: str
     """Folder for the tables: a local path or any fsspec URL."""
 
+    @property
+    def title(self) -> str:
+        """Name of a run, for people."""
+        return visible(self.out)
+
 
 class OwnPicturesConfig(LabellingConfig):
     """What the flows share that label a user's own pictures."""
@@ -361,7 +366,14 @@ class OwnPicturesConfig(LabellingConfig):
     image column, or webdataset tars; local or any fsspec URL."""
     classes: tuple[str, ...] = Field(min_length=1)
     """Class names. Mask value 0 is background, i the i-th name."""
+    follow_links: bool = False
+    """Of a folder: also take what links lead to outside of it. Otherwise such links are passed over and counted."""
     images_per_shard: int = Field(default=64, ge=1)
+
+    @property
+    def title(self) -> str:
+        """Name of a run, for people."""
+        return visible(self.source)
 
     @classmethod
     def own_defaults(cls, values: dict[str, Any]) -> dict[str, Any]:
@@ -377,19 +389,14 @@ class LabelConfig(OwnPicturesConfig):
 
 
 class CorpusConfig(OwnPicturesConfig):
-    """The `corpus` flow: masks for what is new or changed in a folder that grows.
-
-    `source` is a folder or a bucket.
-    """
+    """The `corpus` flow: masks for what is new or changed in a folder that grows; `source` is one, or a bucket."""
 
     settle: float = Field(default=60, ge=0)
-    """Seconds a file must have been left alone before it is read: what is still being written waits for the next
-    run."""
+    """Seconds a file must have been left alone before it is read: one still being written waits for the next run."""
     images_per_batch: int = Field(default=10_000, ge=1)
     """Pictures that are labelled and published together; a run goes on with the next batch until none is left."""
     check: Literal["digests", "sizes"] = "digests"
     """What is looked at of the masks published before, of which the damaged ones are made again: all of them is read,
     or of each file the size alone, for buckets where reading is dear."""
     allow_empty: bool = False
-    """Publish that no picture is left of a corpus that held some. Otherwise that is an error: a disk that is not
-    mounted looks the same."""
+    """Publish that no picture is left of a corpus that held some; else an error, as of a disk that is not mounted."""

@@ -5,11 +5,19 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from pnp_core.visible import visible
+
 
 class PnpError(Exception):
-    """A run cannot go on; the command line ends with `exit_code` and this one line."""
+    """A run cannot go on; the command line ends with `exit_code` and this one line.
+
+    What it says of names and paths cannot act on the terminal or log that it is shown in.
+    """
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return visible(super().__str__())
 
 
 class UsageError(PnpError):

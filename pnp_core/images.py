@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from pnp_core.errors import UnreadableImage
+from pnp_core.first_bytes import UNKNOWN, refusal
 
 IMAGE_EXTENSIONS = frozenset(
     (
@@ -120,8 +121,6 @@ FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "TIFF", "BMP", "DIB", "PPM", "J
 # Pictures are decoded on several threads; of large ones, which take gigabytes on the way, one at a time.
 _LARGE_PIXELS = 16_000_000
 _ONE_LARGE = Lock()
-_APPLE_DOUBLE = b"\x00\x05\x16\x07"
-_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
 
 
 def decode_image(data: bytes, max_pixels: int, side: int | None = None) -> Picture:
@@ -139,10 +138,8 @@ def decode_image(data: bytes, max_pixels: int, side: int | None = None) -> Pictu
     Raises:
         UnreadableImage: with the reason in one line.
     """
-    if not data:
-        raise UnreadableImage("empty file (0 bytes)")
-    if data.startswith(_APPLE_DOUBLE):
-        raise UnreadableImage("macOS side-car file (AppleDouble), not a picture")
+    if reason := refusal(data):
+        raise UnreadableImage(reason)
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if image.width * image.height > max_pixels:
@@ -155,8 +152,6 @@ def decode_image(data: bytes, max_pixels: int, side: int | None = None) -> Pictu
     except UnreadableImage:
         raise
     except Exception as error:  # Pillow's decoders raise nearly any type on hostile bytes
-        if data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS:
-            raise UnreadableImage("HEIF/HEIC is not supported; convert it to JPEG or PNG") from error
         raise UnreadableImage(_one_line(error)) from error
 
 
@@ -165,7 +160,7 @@ def _one_line(error: Exception) -> str:
         return f"over any limit: more than {2 * (Image.MAX_IMAGE_PIXELS or 0)} pixels (decompression bomb)"
     message = " ".join(str(error).split())
     if "cannot identify image file" in message:
-        return "not a picture in a known format"
+        return UNKNOWN
     return f"cannot be decoded: {message} ({type(error).__name__})"[:300]
 
 

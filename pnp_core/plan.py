@@ -21,6 +21,7 @@ from pnp_core.records import ShardRef
 from pnp_core.shapes import CLASS_NAMES
 from pnp_core.shards import even_sizes, read_index, write_shards
 from pnp_core.sources import Source, open_source
+from pnp_core.sources.links import passed_over
 from pnp_core.stages.masks import MaskJob
 from pnp_core.stages.salience import SalienceJob
 from pnp_core.stages.scores import ScoreJob
@@ -174,11 +175,8 @@ def check_eval(config: EvalConfig) -> list[str]:
 
 
 def ignored_files(source: Source) -> list[str]:
-    """A warning when files were passed over."""
-    if not source.ignored:
-        return []
-    counts = ", ".join(f"{ending} x{number}" for ending, number in source.ignored.most_common(5))
-    return [f"{source.ignored.total()} files passed over because they are no pictures ({counts})"]
+    """Warnings when files were passed over."""
+    return passed_over(source.ignored)
 
 
 def check_label(config: LabelConfig) -> list[str]:
@@ -193,7 +191,7 @@ def check_label(config: LabelConfig) -> list[str]:
     """
     plan = plan_label(config)
     check_ours(Files(config.out), "run")
-    source = open_source(config.source, leave_out=config.out, image_column=config.image_column)
+    source = open_source(config.source, config.out, config.image_column, config.follow_links)
     warnings = check_own_pictures(plan) + ignored_files(source)
     check_writable(config.out, "run")
     return warnings
@@ -241,7 +239,7 @@ def shard_source(config: LabelConfig) -> list[ShardRef]:
         SourceError: no pictures there.
         OutputError: the run folder belongs to another source or cannot be written.
     """
-    source = open_source(config.source, leave_out=config.out, image_column=config.image_column)
+    source = open_source(config.source, config.out, config.image_column, config.follow_links)
     run = RunFolder(config.out)
     digest = fingerprint(source.digest(), config.images_per_shard)
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from pnp_core.errors import CorruptRunError, DamagedError, ForeignFilesError, SourceError
 from pnp_core.files import MARK, Files
+from pnp_core.first_bytes import only_pictures
 from pnp_core.ledger import LEDGER, Ledger, claim_folders, forget_files
 from pnp_core.records import Quarantined, Sample, ShardRef, StageResult
 from pnp_core.seals import sealed, sha256, unsealed
@@ -263,8 +264,8 @@ def write_shards(
 ) -> list[ShardRef]:
     """Write samples as numbered tars, then the index, which makes them count.
 
-    Memory is bounded by one shard, which is closed early when its pictures exceed `MAX_SHARD_BYTES`. What was made of
-    shards that come out as they were is kept.
+    What is no picture by its first bytes is not stored, only why. Memory is bounded by one shard, which is closed early
+    when its pictures exceed `MAX_SHARD_BYTES`. What was made of shards that come out as they were is kept.
 
     Args:
         sizes: number of samples per shard; may be endless.
@@ -282,7 +283,7 @@ def write_shards(
         run.delete(file)
     before = _previous(run)
     shards: list[ShardRef] = []
-    for batch in _batches(samples, sizes):
+    for batch in _batches(only_pictures(samples), sizes):
         data = pack(batch)
         name = _shard_name(len(shards))
         run.put(shard_file(name), data)

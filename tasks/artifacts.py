@@ -12,6 +12,7 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.logging import get_run_logger
 
+from pnp_core.visible import visible
 from tasks.runtime import Observer
 
 EVERY = 5.0
@@ -76,4 +77,4 @@ def _worth_a_line() -> Iterator[None]:
     try:
         yield
     except (httpx.HTTPError, PrefectHTTPStatusError) as error:
-        get_run_logger().warning("progress could not be shown: %s", error)
+        get_run_logger().warning("progress could not be shown: %s", visible(str(error)))

@@ -12,18 +12,22 @@ from pnp_core.ownership import claim
 from pnp_core.plan import Plan, plan_label
 from pnp_core.records import ShardRef
 from pnp_core.shards import read_refs
+from pnp_core.sources.links import LINKS
 from tasks.runtime import stage_task
 
 
 @dataclass(frozen=True)
 class Collected:
-    """What one batch has to label, whether there may be more for another, and how many files are no pictures."""
+    """What one batch has to label, whether there may be more for another, and how many files and links that leave the
+    folder were passed over.
+    """
 
     number: int
     plan: Plan
     shards: list[ShardRef]
     more: bool
     ignored: int = 0
+    links: int = 0
 
 
 @stage_task("collect")
@@ -31,7 +35,8 @@ def task_collect(config: CorpusConfig, retry: bool) -> Collected:
     """Find what is new or changed, and shard it."""
     corpus = Corpus(config, plan_label(config))
     shards, more = corpus.collect(retry)
-    return Collected(corpus.number, corpus.plan(), shards, more, corpus.ignored.total())
+    links = corpus.ignored[LINKS]
+    return Collected(corpus.number, corpus.plan(), shards, more, corpus.ignored.total() - links, links)
 
 
 @stage_task("mend")

@@ -9,6 +9,7 @@ from pnp_core.report.contact_sheet import contact_sheet
 from pnp_core.report.page import PAGE, report_page
 from pnp_core.report.run_text import run_markdown
 from pnp_core.store import RunFolder
+from pnp_core.visible import visible
 from tasks.runtime import stage_task
 
 CONTACT_SHEET = "contact_sheet.png"
@@ -23,5 +24,5 @@ def task_report(config: LabellingConfig, plan: Plan, shards: list[ShardRef], sum
         run.write(CONTACT_SHEET, contact_sheet(plan, shards))
     create_markdown_artifact(run_markdown(plan, shards, summary), key="run", description="What the run made")
     if summary.scores:
-        table = [{"class": name, "IoU": iou} for name, iou in summary.scores["per_class_iou"].items()]
+        table = [{"class": visible(name), "IoU": iou} for name, iou in summary.scores["per_class_iou"].items()]
         create_table_artifact(table, key="per-class-iou", description="IoU of every scored class")

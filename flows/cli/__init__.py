@@ -2,15 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from click import ClickException, Context
+from typer.core import TyperGroup
 
 from flows.cli import corpus, inspection, labelling, models, operations, results, tables, tuning, verifying
+from pnp_core.visible import visible
+
+
+class _Commands(TyperGroup):
+    """The commands; what is said of a wrong command line shows what was typed without letting it act."""
+
+    def make_context(self, *arguments: Any, **more: Any) -> Context:
+        with _visible_complaints():
+            return super().make_context(*arguments, **more)
+
+    def invoke(self, ctx: Context) -> Any:
+        with _visible_complaints():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _visible_complaints() -> Iterator[None]:
+    try:
+        yield
+    except ClickException as error:
+        error.message = visible(error.message)
+        raise
+
 
 app = typer.Typer(
     name="pnp-ovss",
+    cls=_Commands,
     help="Open-vocabulary segmentation masks for piles of images, with no training (PnP-OVSS).",
     no_args_is_help=True,
     add_completion=False,

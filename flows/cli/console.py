@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from pnp_core.records import RunSummary, Summary
+from pnp_core.visible import visible, visible_json
 
 if TYPE_CHECKING:  # these import torch, which takes seconds
     from pnp_core.backbones.cards import BackboneCard
@@ -46,6 +46,15 @@ UNITS = {"search": "trials", "settings": "settings", "verify": "files"}
 
 errors = Console(stderr=True, highlight=False)
 """Progress and messages; standard output belongs to the result."""
+
+
+def shown(text: str) -> str:
+    r"""A text from data for `Console.print`: what acts or hides in it is spelled out, and markup is none.
+
+    >>> print(shown("a\x1b[2J[red]"))
+    a\x1b[2J\[red]
+    """
+    return escape(visible(text))
 
 
 class ProgressBars:
@@ -107,8 +116,8 @@ class ProgressBars:
 def _scores_table(scores: dict[str, Any]) -> Table:
     void = scores["pixels_ignored"] / max(scores["pixels"] + scores["pixels_ignored"], 1)
     table = Table(
-        title=f"mIoU {_shown(scores['miou_present'])} over present classes ({_shown(scores['miou_union'])} over all "
-        f"with a union), pixel accuracy {_shown(scores['pixel_accuracy'])}",
+        title=f"mIoU {_number(scores['miou_present'])} over present classes ({_number(scores['miou_union'])} over all "
+        f"with a union), pixel accuracy {_number(scores['pixel_accuracy'])}",
         caption=f"{scores['images_scored']} pictures, {scores['classes_present']} of {scores['classes']} classes "
         f"present, {void:.1%} of the pixels void",
         min_width=44,
@@ -117,11 +126,11 @@ def _scores_table(scores: dict[str, Any]) -> Table:
     table.add_column("IoU", justify="right")
     for name, iou in scores["per_class_iou"].items():
         if iou is not None:
-            table.add_row(escape(name), _shown(iou))
+            table.add_row(shown(name), _number(iou))
     return table
 
 
-def _shown(value: float | None) -> str:
+def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
@@ -152,8 +161,8 @@ def show_summary(summary: RunSummary, console: Console) -> None:
         f"{summary.images} pictures: {summary.labelled} labelled ({summary.resumed} of them in an earlier run), "
         f"{summary.quarantined} quarantined"
     )
-    out = escape(summary.out.rstrip("/"))
-    console.print(f"masks          {escape(summary.masks)}", soft_wrap=True)
+    out = shown(summary.out.rstrip("/"))
+    console.print(f"masks          {shown(summary.masks)}", soft_wrap=True)
     if summary.quarantined:
         console.print(f"quarantine     {out}/quarantine/ (what and why)", soft_wrap=True)
         _show_reasons(summary, console)
@@ -173,17 +182,21 @@ def show_corpus(summary: CorpusSummary, console: Console) -> None:
     )
     _show_mended(summary, console)
     for what in summary.damaged:
-        console.print(f"[yellow]warning[/]: {escape(what)}", soft_wrap=True)
-    out = escape(summary.out.rstrip("/"))
+        console.print(f"[yellow]warning[/]: {shown(what)}", soft_wrap=True)
+    out = shown(summary.out.rstrip("/"))
     console.print(f"latest         {out}/latest.json", soft_wrap=True)
-    console.print(f"manifest       {out}/{escape(summary.manifest)}", soft_wrap=True)
+    console.print(f"manifest       {out}/{shown(summary.manifest)}", soft_wrap=True)
+    from pnp_core.sources.links import links_passed_over
+
+    for warning in links_passed_over(summary.links):
+        console.print(f"[yellow]warning[/]: {shown(warning)}", soft_wrap=True)
     if summary.quarantined:
         _show_reasons(summary, console)
 
 
 def _show_mended(summary: Summary, console: Console) -> None:
     for file in summary.mended[:SHOWN]:
-        console.print(f"[yellow]warning[/]: was damaged, and was made again: {escape(file)}", soft_wrap=True)
+        console.print(f"[yellow]warning[/]: was damaged, and was made again: {shown(file)}", soft_wrap=True)
     if len(summary.mended) > SHOWN:
         console.print(f"... and {len(summary.mended) - SHOWN} more (--json has all)")
 
@@ -191,7 +204,7 @@ def _show_mended(summary: Summary, console: Console) -> None:
 def _show_reasons(summary: Summary, console: Console) -> None:
     console.print("[yellow]warning[/]: quarantined pictures, by reason:", soft_wrap=True)
     for reason, number in summary.reasons.items():
-        console.print(f"  {number} x {escape(reason)}", soft_wrap=True)
+        console.print(f"  {number} x {shown(reason)}", soft_wrap=True)
 
 
 def show_tuning(summary: TuneSummary, console: Console) -> None:
@@ -212,7 +225,7 @@ def show_tuning(summary: TuneSummary, console: Console) -> None:
     if summary.without_classes:
         console.print(f"[yellow]warning[/]: {summary.without_classes} pictures have no class and reward nothing")
     console.print(f"cache          {summary.cache_bytes_per_image / 1000:.1f} kB per picture, all layers and heads")
-    out = escape(summary.out.rstrip("/"))
+    out = shown(summary.out.rstrip("/"))
     _show_mended(summary, console)
     if summary.quarantined:
         console.print(f"quarantine     {out}/quarantine/ (what and why)", soft_wrap=True)
@@ -235,7 +248,7 @@ def _comparison_table(found: dict[str, Any]) -> Table:
     for column in ("chosen", "best", "median", "rank correlation"):
         table.add_column(column, justify="right")
     rank = found["rank_correlation"]
-    figures = (_shown(found[name]) for name in ("miou_chosen", "miou_best", "miou_median"))
+    figures = (_number(found[name]) for name in ("miou_chosen", "miou_best", "miou_median"))
     table.add_row(*figures, "-" if rank is None else f"{rank:+.2f}")
     return table
 
@@ -244,7 +257,7 @@ def list_cards(cards: Sequence[Any], show: Callable[[Any, Console], None], as_js
     """Print cards for people; with `as_json` those go to standard error, and the facts to standard output."""
     show(cards, Console(stderr=as_json))
     if as_json:
-        print(json.dumps([card.model_dump(mode="json") for card in cards], ensure_ascii=False))
+        print(visible_json([card.model_dump(mode="json") for card in cards]))
 
 
 def show_cards(cards: Sequence[DatasetCard], console: Console) -> None:
@@ -260,31 +273,31 @@ def show_cards(cards: Sequence[DatasetCard], console: Console) -> None:
 def show_backbones(cards: Sequence[BackboneCard], console: Console) -> None:
     """Print what is known of each vision-language model."""
     for card in cards:
-        console.print(f"[bold]{card.name}[/]  {escape(card.title)}, {escape(card.paper)}, {escape(card.licence)}")
+        console.print(f"[bold]{card.name}[/]  {shown(card.title)}, {shown(card.paper)}, {shown(card.licence)}")
         guess = " [yellow](a guess)[/]" if card.guess else ""
         there = f"layers 0-{card.layers - 1}, heads 0-{card.heads - 1}"
-        default = f"default layer {card.layer}, head {card.head}{guess}: {escape(card.choice)}"
+        default = f"default layer {card.layer}, head {card.head}{guess}: {shown(card.choice)}"
         pixels = f"{card.image_size} px by default, trained at {card.native_size}, patches of {card.patch_size} px"
-        for line in (there, default, pixels, f"{card.shape.parameters:.0f} M parameters; {escape(card.tokenizer)}"):
+        for line in (there, default, pixels, f"{card.shape.parameters:.0f} M parameters; {shown(card.tokenizer)}"):
             console.print(f"  {line}", soft_wrap=True)
         for weights in card.weights:
             how = " [dim](convert-weights)[/]" if weights.convert else ""
-            note = f": {escape(weights.note)}" if weights.note else ""
-            console.print(f"  - {escape(weights.name)}{how}{note}", soft_wrap=True)
+            note = f": {shown(weights.note)}" if weights.note else ""
+            console.print(f"  - {shown(weights.name)}{how}{note}", soft_wrap=True)
 
 
 def show_diagnosis(found: Diagnosis, console: Console) -> None:
     """Print whether a model can run, and what it costs."""
     at_hand = "[red]at hand, but not to be used like this[/]" if found.problem else "[green]at hand[/]"
     mark = at_hand if found.folder else "[red]not at hand[/]"
-    console.print(f"{escape(found.backbone)}: weights {escape(found.checkpoint)} {mark}", soft_wrap=True)
+    console.print(f"{shown(found.backbone)}: weights {shown(found.checkpoint)} {mark}", soft_wrap=True)
     if found.problem:
-        console.print(f"  {escape(found.problem)}", soft_wrap=True)
+        console.print(f"  {shown(found.problem)}", soft_wrap=True)
     if found.folder:
-        console.print(f"  in {escape(found.folder)}", soft_wrap=True)
+        console.print(f"  in {shown(found.folder)}", soft_wrap=True)
     console.print(f"  downloads: {'off (HF_HUB_OFFLINE)' if found.offline else 'allowed'}")
     console.print(
-        f"  device: {escape(found.device)}; pictures of {found.image_size[0]} x {found.image_size[1]} model pixels"
+        f"  device: {shown(found.device)}; pictures of {found.image_size[0]} x {found.image_size[1]} model pixels"
     )
     for what, cost in (("expected of the published model", found.expected), ("measured here", found.measured)):
         if cost:
@@ -295,17 +308,17 @@ def show_diagnosis(found: Diagnosis, console: Console) -> None:
 
 def show_conversion(done: Conversion, console: Console) -> None:
     """Print what became of the authors' file."""
-    console.print(f"[green]{done.kept} tensors[/] in {escape(str(done.folder))}", soft_wrap=True)
+    console.print(f"[green]{done.kept} tensors[/] in {shown(str(done.folder))}", soft_wrap=True)
     for reason, number in sorted(done.dropped.items()):
-        console.print(f"  left out: {number} {escape(reason)}", soft_wrap=True)
-    console.print(f"  use them with --checkpoint {escape(str(done.folder))}", soft_wrap=True)
+        console.print(f"  left out: {number} {shown(reason)}", soft_wrap=True)
+    console.print(f"  use them with --checkpoint {shown(str(done.folder))}", soft_wrap=True)
 
 
 def show_check(report: CheckReport, console: Console) -> None:
     """Print what a check of a dataset found."""
-    console.print(f"{escape(report.identity)}: {report.pictures} pictures, {report.usable} usable", soft_wrap=True)
+    console.print(f"{shown(report.identity)}: {report.pictures} pictures, {report.usable} usable", soft_wrap=True)
     for problem in report.problems[:SHOWN]:
-        console.print(f"[red]problem[/]: {escape(problem)}", soft_wrap=True)
+        console.print(f"[red]problem[/]: {shown(problem)}", soft_wrap=True)
     if len(report.problems) > SHOWN:
         console.print(f"... and {len(report.problems) - SHOWN} more (--json has all)")
     if report.ok:
@@ -315,7 +328,7 @@ def show_check(report: CheckReport, console: Console) -> None:
 def show_candidates(report: FileReport, console: Console) -> None:
     """Print what a file of candidate classes holds."""
     for key, repairs in report.repairs[:SHOWN]:
-        console.print(f"[yellow]repaired[/]: {escape(key)}: {escape('; '.join(repairs))}", soft_wrap=True)
+        console.print(f"[yellow]repaired[/]: {shown(key)}: {shown('; '.join(repairs))}", soft_wrap=True)
     if len(report.repairs) > SHOWN:
         console.print(f"... and {len(report.repairs) - SHOWN} more (--json has all)")
     kept = "-" if report.kept is None else f"{report.kept:.2f}"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
 
 from flows.cli.options import DebugOption, JsonOption, MinScoreOption, TopKOption, build, given
 from flows.cli.running import one_line_errors
+from pnp_core.visible import visible_json
 
 
 def datasets(as_json: JsonOption = False) -> None:
@@ -41,7 +41,7 @@ def check(
         bars.end("check")
     show_check(report, errors if as_json else Console())
     if as_json:
-        print(json.dumps(report.as_json(), ensure_ascii=False))
+        print(visible_json(report.as_json()))
     raise typer.Exit(0 if report.ok else 1)
 
 
@@ -71,4 +71,4 @@ def candidates(
         report = report_file(file, load_card(dataset), build(CandidatesConfig, given(**chosen)))
     show_candidates(report, errors if as_json else Console())
     if as_json:
-        print(json.dumps(asdict(report), ensure_ascii=False))
+        print(visible_json(asdict(report)))

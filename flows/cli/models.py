@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +10,7 @@ import typer
 
 from flows.cli.options import DebugOption, JsonOption, build, given
 from flows.cli.running import one_line_errors
+from pnp_core.visible import visible_json
 
 
 def backbones(as_json: JsonOption = False) -> None:
@@ -48,7 +48,7 @@ def doctor(
         found = diagnose(build(BackboneConfig, {"name": backbone, **values, **own}), device)
     show_diagnosis(found, Console(stderr=as_json))
     if as_json:
-        print(json.dumps(found.as_json(), ensure_ascii=False))
+        print(visible_json(found.as_json()))
     raise typer.Exit(0 if found.problem is None else 1)
 
 
@@ -73,4 +73,4 @@ def convert_weights(
         done = convert_weights(file, backbone, tokenizer, out)
     show_conversion(done, Console(stderr=as_json))
     if as_json:
-        print(json.dumps({**asdict(done), "folder": str(done.folder)}, ensure_ascii=False))
+        print(visible_json({**asdict(done), "folder": str(done.folder)}))

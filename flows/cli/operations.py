@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from typing import Annotated, Any
 
@@ -11,12 +10,13 @@ import typer
 from flows.cli.options import DebugOption, JsonOption
 from flows.cli.running import fail, one_line_errors, quiet_prefect
 from pnp_core.errors import PnpError, UsageError
+from pnp_core.visible import visible, visible_json
 
 
 def _tell(text: str) -> None:
-    from flows.cli.console import errors
+    from flows.cli.console import errors, shown
 
-    errors.print(text, style="dim", soft_wrap=True, highlight=False)
+    errors.print(shown(text), style="dim", soft_wrap=True, highlight=False)
 
 
 NotifyOption = Annotated[
@@ -50,12 +50,12 @@ def up(
         stack = start(default_home(), port, notify, _tell)
     print(f"runs and their results  {stack.ui}", flush=True)
     print(f"PREFECT_API_URL         {stack.api}")
-    print(f"logs                    {stack.home}/*.log")
+    print(f"logs                    {visible(str(stack.home))}/*.log")
     print("try                     pnp-ovss run eval-scenes --watch")
     print("end                     pnp-ovss down", flush=True)
     if as_json:
         record = {"ui": stack.ui, "api": stack.api, "home": str(stack.home), "queues": list(QUEUES)}
-        print(json.dumps(record), flush=True)
+        print(visible_json(record), flush=True)
 
 
 def down(debug: DebugOption = False) -> None:
@@ -126,7 +126,7 @@ def run(
             _tell(f"run folder {started.out}")
         ended: Any = _watch(started) if watch else None
     if as_json:
-        print(json.dumps(started.as_json() | {"state": ended and ended.name}, ensure_ascii=False), flush=True)
+        print(visible_json(started.as_json() | {"state": ended and ended.name}), flush=True)
     if ended is not None and not ended.is_completed():
         fail(
             PnpError(f"flow run '{started.name}' ended as {ended.name}: {' '.join((ended.message or '').split())}"),
@@ -136,13 +136,13 @@ def run(
 
 def _watch(started: Any) -> Any:
     """Show progress until the run ends; Ctrl-C ends the watching only."""
-    from flows.cli.console import errors
+    from flows.cli.console import errors, shown
     from flows.cli.watching import watch_run
 
     try:
         state = watch_run(started)
     except KeyboardInterrupt:
-        errors.print(f"no longer watching; the run goes on: {started.url}", soft_wrap=True)
+        errors.print(f"no longer watching; the run goes on: {shown(started.url)}", soft_wrap=True)
         raise typer.Exit(130) from None
     if state.is_completed() and started.out:
         from flows.cli.watching import show_result

@@ -26,6 +26,13 @@ ConfidenceOption = Annotated[
     bool | None,
     typer.Option("--confidence/--no-confidence", help="Keep each pixel's confidence, which `export` can cut by."),
 ]
+FollowLinksOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--follow-links/--no-follow-links",
+        help="Of a folder: also take what links lead to outside of it. Otherwise they are passed over.",
+    ),
+]
 StrictOption = Annotated[bool, typer.Option("--strict", help="End with exit code 1 when a picture was quarantined.")]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
@@ -10,6 +9,7 @@ import typer
 from flows.cli.options import DebugOption, JsonOption
 from flows.cli.running import Interruptible, one_line_errors
 from pnp_core.errors import UsageError
+from pnp_core.visible import visible, visible_json
 
 
 def view(
@@ -75,7 +75,9 @@ def export(
             done = export_run(run, to, place, confidence, wanted, skip_empty, bars.counter("export"))
             bars.end("export")
     console = errors if as_json else Console()
-    console.print(f"{done.pictures} pictures with masks in {place}", soft_wrap=True, markup=False, highlight=False)
+    console.print(
+        f"{done.pictures} pictures with masks in {visible(place)}", soft_wrap=True, markup=False, highlight=False
+    )
     if done.missing:
         console.print(f"{done.missing} pictures of the run have no mask: quarantined, or their shard failed")
     if done.skipped:
@@ -83,4 +85,4 @@ def export(
     if confidence is not None:
         console.print(f"{100 * done.void:.1f}% of the pixels are void, below confidence {confidence:g}")
     if as_json:
-        print(json.dumps(done.as_json(), ensure_ascii=False))
+        print(visible_json(done.as_json()))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import current_thread, main_thread
@@ -15,6 +15,7 @@ import typer
 
 from pnp_core.config import PipelineConfig
 from pnp_core.errors import PnpError
+from pnp_core.visible import visible, visible_json
 
 if TYPE_CHECKING:  # imports Prefect, which takes seconds
     from tasks.runtime import Observer
@@ -29,13 +30,11 @@ def quiet_prefect(debug: bool) -> None:
 
 def fail(error: PnpError, debug: bool) -> NoReturn:
     """Print an error as one line and end with its exit code."""
-    from rich.markup import escape
-
-    from flows.cli.console import errors
+    from flows.cli.console import errors, shown
 
     if debug:
-        errors.print_exception()
-    errors.print(f"[bold red]error[/]: {escape(str(error))}", soft_wrap=True)
+        errors.print(visible(traceback.format_exc(), lines=True), markup=False, soft_wrap=True)
+    errors.print(f"[bold red]error[/]: {shown(str(error))}", soft_wrap=True)
     raise typer.Exit(error.exit_code)
 
 
@@ -115,12 +114,10 @@ class Interruptible:
 
 def warn(warnings: list[str]) -> None:
     """Print warnings, a line each."""
-    from rich.markup import escape
-
-    from flows.cli.console import errors
+    from flows.cli.console import errors, shown
 
     for warning in warnings:
-        errors.print(f"[yellow]warning[/]: {escape(warning)}", soft_wrap=True)
+        errors.print(f"[yellow]warning[/]: {shown(warning)}", soft_wrap=True)
 
 
 def execute(
@@ -144,5 +141,5 @@ def execute(
             summary = flow(config)
         show(summary, errors if as_json else Console())
         if as_json:
-            print(json.dumps(summary.as_json(), ensure_ascii=False), flush=True)
+            print(visible_json(summary.as_json()), flush=True)
     return summary

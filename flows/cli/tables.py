@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -11,6 +10,7 @@ import typer
 from flows.cli.options import DebugOption, JsonOption, PipelineOptions, build, names, with_pipeline_options
 from flows.cli.running import execute, one_line_errors, warn
 from pnp_core.config import AblateConfig, PipelineConfig, TablesConfig
+from pnp_core.visible import visible, visible_json
 
 
 def tables(
@@ -37,11 +37,11 @@ def tables(
         made = build_tables(evaluations)
         files = write_tables(made, config.out)
     console = errors if as_json else Console()
-    place = config.out.rstrip("/")
+    place = visible(config.out.rstrip("/"))
     console.print(f"{len(made.tables)} tables: {', '.join(table.name for table in made.tables)}", soft_wrap=True)
     console.print(f"to read  {place}/tables.md\nto look at  {place}/index.html", soft_wrap=True, markup=False)
     if as_json:
-        print(json.dumps({"out": config.out, "tables": [table.name for table in made.tables], "files": files}))
+        print(visible_json({"out": config.out, "tables": [table.name for table in made.tables], "files": files}))
 
 
 @with_pipeline_options
@@ -97,10 +97,12 @@ def _prepare(values: dict[str, Any]) -> tuple[Callable[[Any], Any], PipelineConf
 def _show(summary: Any, console: Any) -> None:
     for place, miou in summary.made.items():
         score = "no score" if miou is None else f"mIoU {miou:.3f}"
-        console.print(f"{place}: {score}", soft_wrap=True, markup=False, highlight=False)
+        console.print(f"{visible(place)}: {score}", soft_wrap=True, markup=False, highlight=False)
     if not summary.made:
         console.print("nothing was missing")
-    console.print(f"now: pnp-ovss tables {summary.out} --out DIR", soft_wrap=True, markup=False, highlight=False)
+    console.print(
+        f"now: pnp-ovss tables {visible(summary.out)} --out DIR", soft_wrap=True, markup=False, highlight=False
+    )
 
 
 def _say_missing(config: AblateConfig, as_json: bool) -> None:
@@ -108,8 +110,8 @@ def _say_missing(config: AblateConfig, as_json: bool) -> None:
 
     missing = [place for place, _ in missing_settings(config)]
     if as_json:
-        print(json.dumps({"out": config.out, "missing": missing}, ensure_ascii=False))
+        print(visible_json({"out": config.out, "missing": missing}))
         return
     for place in missing:
-        print(place)
+        print(visible(place))
     print(f"{len(missing)} settings to evaluate")

@@ -8,7 +8,16 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.cli.options import DebugOption, JsonOption, PipelineOptions, build, given, names, with_pipeline_options
+from flows.cli.options import (
+    DebugOption,
+    FollowLinksOption,
+    JsonOption,
+    PipelineOptions,
+    build,
+    given,
+    names,
+    with_pipeline_options,
+)
 from flows.cli.running import execute, warn
 from pnp_core.config import PipelineConfig
 from pnp_core.tuning.config import TuneConfig
@@ -40,6 +49,7 @@ def tune(
     image_column: Annotated[
         str | None, typer.Option(help="Column of a Parquet source that holds the pictures.")
     ] = None,
+    follow_links: FollowLinksOption = None,
     only_classes: Annotated[
         str | None, typer.Option(help='These classes only, separated by commas: "sofa,train".')
     ] = None,
@@ -72,7 +82,7 @@ def tune(
     """
     own = {"dataset": dataset, "out": out or f"runs/tune-{_stem(dataset)}", "data": data, "split": split}
     own |= {"images": images, "image_labels": image_labels, "image_column": image_column}
-    own |= {"classes": names(classes), "only_classes": names(only_classes)}
+    own |= {"follow_links": follow_links, "classes": names(classes), "only_classes": names(only_classes)}
     own |= {"reward": given(kind=reward, clip=given(model=clip, pretrained=clip_weights))}
     own |= {"search": given(optimizer=optimizer, trials=trials, seed=seed), "compare": given(masks=compare)}
 

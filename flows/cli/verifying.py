@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flows.cli.options import DebugOption, JsonOption
 from flows.cli.running import Interruptible, one_line_errors
+from pnp_core.visible import visible_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -37,28 +37,27 @@ def verify(
         bars.end("verify")
     _show(found, errors if as_json else Console())
     if as_json:
-        print(json.dumps(found.as_json(), ensure_ascii=False))
+        print(visible_json(found.as_json()))
     raise typer.Exit(0 if found.whole else 1)
 
 
 def _show(found: Verification, console: Console) -> None:
-    from rich.markup import escape
     from rich.table import Table
 
-    from flows.cli.console import SHOWN
+    from flows.cli.console import SHOWN, shown
     from pnp_core.verify import STATES
 
-    table = Table(title=f"Files of {escape(found.url)}: {found.what}")
-    shown = [state for state in STATES if state != "unchecked" or found.number(state)]
-    for column in ("part", *shown):
+    table = Table(title=f"Files of {shown(found.url)}: {found.what}")
+    columns = [state for state in STATES if state != "unchecked" or found.number(state)]
+    for column in ("part", *columns):
         table.add_column(column, justify="left" if column == "part" else "right")
     for part, counts in found.counts.items():
-        table.add_row(part, *(str(counts[state] or "-") for state in shown))
+        table.add_row(part, *(str(counts[state] or "-") for state in columns))
     console.print(table)
     for problem in found.problems[:SHOWN]:
-        console.print(f"[red]{problem.state}[/]: {escape(problem.path)}", soft_wrap=True)
+        console.print(f"[red]{problem.state}[/]: {shown(problem.path)}", soft_wrap=True)
     for path in found.strangers[:SHOWN]:
-        console.print(f"[dim]not ours[/]: {escape(path)}", soft_wrap=True)
+        console.print(f"[dim]not ours[/]: {shown(path)}", soft_wrap=True)
     if max(len(found.problems), len(found.strangers)) > SHOWN:
         console.print(f"the first {SHOWN} of each (--json has all)")
     if found.whole:

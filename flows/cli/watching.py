@@ -9,10 +9,9 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.client.schemas.objects import State
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from flows.cli.console import errors
+from flows.cli.console import errors, shown
 from flows.runs import StartedRun
 from pnp_core.errors import OutputError
 from pnp_core.store import RunFolder
@@ -25,21 +24,21 @@ UNTAKEN = 45.0
 def watch_run(started: StartedRun) -> State[Any]:
     """Show the progress of a flow run until it ends; returns its last state."""
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-    begun, warned, shown = monotonic(), False, ""
+    begun, warned, said = monotonic(), False, ""
     with get_client(sync_client=True) as client, Progress(*columns, console=errors) as bars:
         tasks: dict[str, TaskID] = {}
         while True:
             state = client.read_flow_run(started.id).state
             assert state
-            if state.name != shown:
-                shown = state.name or ""
-                bars.console.print(f"[dim]{shown.lower()}[/]")
+            if state.name != said:
+                said = state.name or ""
+                bars.console.print(f"[dim]{shown(said.lower())}[/]")
             _show_progress(client, started, bars, tasks)
             if state.is_final():
                 return state
             if state.is_scheduled() and not warned and monotonic() - begun > UNTAKEN:
                 warned = True
-                queue = escape(started.queue or "default")
+                queue = shown(started.queue or "default")
                 bars.console.print(f"[yellow]warning[/]: no worker takes it: is one running for queue '{queue}'?")
             sleep(POLL)
 
@@ -51,7 +50,7 @@ def _show_progress(client: SyncPrefectClient, started: StartedRun, bars: Progres
         key = artifact.key or ""
         if artifact.type == "progress" and isinstance(artifact.data, int | float):
             if key not in tasks:
-                tasks[key] = bars.add_task(escape(artifact.description or key), total=100)
+                tasks[key] = bars.add_task(shown(artifact.description or key), total=100)
             bars.update(tasks[key], completed=artifact.data)
 
 
@@ -65,10 +64,11 @@ def show_result(out: str) -> None:
         summary = {}
     if "labelled" in summary:
         pictures = summary.get("images", summary.get("pictures"))
-        console.print(f"{pictures} pictures: {summary['labelled']} labelled, {summary['quarantined']} quarantined")
+        counts = f"{pictures} pictures: {summary['labelled']} labelled, {summary['quarantined']} quarantined"
+        console.print(shown(counts))
     if summary.get("miou") is not None:
         console.print(f"mIoU           {summary['miou']:.4f}")
     if "masks" in summary:
-        console.print(f"masks          {escape(str(summary['masks']))}", soft_wrap=True)
+        console.print(f"masks          {shown(str(summary['masks']))}", soft_wrap=True)
     if "manifest" in summary:
-        console.print(f"manifest       {escape(out.rstrip('/'))}/{escape(str(summary['manifest']))}", soft_wrap=True)
+        console.print(f"manifest       {shown(out.rstrip('/'))}/{shown(str(summary['manifest']))}", soft_wrap=True)

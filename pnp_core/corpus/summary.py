@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pnp_core.corpus.manifest import WAITING, Manifest
+from pnp_core.markdown import markdown_code
 from pnp_core.records import RunSummary, Summary
 
 
@@ -20,6 +21,8 @@ class CorpusSummary(Summary):
     deleted: int = 0
     ignored: int = 0
     """Files passed over because they are no pictures."""
+    links: int = 0
+    """Links that leave the folder, passed over."""
     pictures: int = 0
     """In the corpus now."""
     manifest: str = ""
@@ -43,7 +46,7 @@ class CorpusSummary(Summary):
 
     def as_json(self) -> dict[str, Any]:
         """The object that `--json` prints."""
-        counts = ("images", "labelled", "quarantined", "failed", "waiting", "deleted", "ignored", "pictures")
+        counts = ("images", "labelled", "quarantined", "failed", "waiting", "deleted", "ignored", "links", "pictures")
         own = {name: getattr(self, name) for name in (*counts, "out", "manifest", "reasons", "mended", "damaged")}
         return {**own, **self.stages_json()}
 
@@ -57,6 +60,7 @@ class CorpusSummary(Summary):
             "deleted since the last run": self.deleted,
             "in the corpus": self.pictures,
             "files passed over, no pictures": self.ignored,
+            "links that leave the folder, passed over": self.links,
         }
         rows = "\n".join(f"| {name} | {number} |" for name, number in counts.items())
-        return f"## Corpus\n\n| pictures | |\n|---|---|\n{rows}\n\nManifest: `{self.manifest}`\n"
+        return f"## Corpus\n\n| pictures | |\n|---|---|\n{rows}\n\nManifest: {markdown_code(self.manifest)}\n"

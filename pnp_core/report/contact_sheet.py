@@ -12,6 +12,7 @@ from PIL.Image import Resampling
 from pnp_core.plan import Plan
 from pnp_core.records import IGNORE, ShardRef
 from pnp_core.report.rows import Row, first_rows
+from pnp_core.visible import visible
 
 TILE = 152
 GAP = 6
@@ -61,17 +62,19 @@ def _draw_legend(
 ) -> None:
     x = GAP
     font = ImageFont.load_default(12)
-    draw.text((x, y + 3), row.sample.key[:40], fill=_INK, font=font)
-    x += draw.textlength(row.sample.key[:40], font=font) + 14
+    key = visible(row.sample.key)[:40]
+    draw.text((x, y + 3), key, fill=_INK, font=font)
+    x += draw.textlength(key, font=font) + 14
     if not row.salience.classes:
-        draw.text((x, y + 3), row.salience.chosen, fill=_INK, font=font)
+        draw.text((x, y + 3), visible(row.salience.chosen), fill=_INK, font=font)
     for number, class_id in enumerate(row.salience.classes):
-        if x + 34 + draw.textlength(names[class_id - 1], font=font) > width:
+        name = visible(names[class_id - 1])
+        if x + 34 + draw.textlength(name, font=font) > width:
             draw.text((x, y + 3), f"+ {len(row.salience.classes) - number} more", fill=_INK, font=font)
             return
         draw.rectangle([x, y + 5, x + 10, y + 15], fill=tuple(palette[class_id].tolist()), outline=_INK)
-        draw.text((x + 14, y + 3), names[class_id - 1], fill=_INK, font=font)
-        x += 14 + draw.textlength(names[class_id - 1], font=font) + 14
+        draw.text((x + 14, y + 3), name, fill=_INK, font=font)
+        x += 14 + draw.textlength(name, font=font) + 14
 
 
 def contact_sheet(plan: Plan, shards: Sequence[ShardRef], pictures: int = 10) -> bytes:

@@ -20,6 +20,7 @@ from pnp_core.plan import Plan
 from pnp_core.records import IGNORE, SalienceMaps, ShardRef
 from pnp_core.report.rows import Row, rows_of_shard
 from pnp_core.stages.scores import read_picture_scores
+from pnp_core.visible import visible
 
 SIDES = (96, 320)
 """Longer side of a thumbnail in pixels: least and most; the more pictures, the smaller."""
@@ -175,17 +176,17 @@ def picture_record(plan: Plan, row: Row, side: int, score: dict[str, Any] | None
     salience = row.salience
     size = _fitted(salience.width, salience.height, side)
     return {
-        "key": row.sample.key,
-        "source": row.sample.source[:300],
-        "comment": picture_comment(row.sample.image),
+        "key": visible(row.sample.key),
+        "source": visible(row.sample.source[:300]),
+        "comment": visible(picture_comment(row.sample.image)),
         "size": [salience.width, salience.height],
         "thumbnail": list(size),
         "miou": None if score is None else score["miou"],
         "iou": {} if score is None else dict(zip(map(str, score["labels"]), score["iou"], strict=True)),
         "confidence": round(confidence, 4),
         "truth_labels": [] if row.truth is None else [int(i) for i in np.unique(row.truth) if 0 < i < IGNORE],
-        "chosen": salience.chosen,
-        "notes": list(salience.notes),
+        "chosen": visible(salience.chosen),
+        "notes": [visible(note) for note in salience.notes],
         "photo": _photo(row.picture, size),
         **_layers(plan, row, size),
         **_classes(row),

@@ -20,12 +20,13 @@ import yaml
 from jinja2.utils import htmlsafe_json_dumps
 
 from pnp_core.config import LabellingConfig
-from pnp_core.html import templates_of
+from pnp_core.html import preformatted, templates_of
 from pnp_core.plan import Plan, warnings_of
 from pnp_core.provenance import versions
 from pnp_core.records import RunSummary, ShardRef
 from pnp_core.report.gallery import ERRORS, Survey, gallery, survey
 from pnp_core.stages.scores import merge_counts
+from pnp_core.visible import visible
 
 PAGE = "report/index.html"
 PAGE_BYTES = 24_000_000
@@ -77,7 +78,9 @@ def report_page(
         classes=_class_rows(plan, found, matrix),
         quarantined=rows,
         reasons=reasons.most_common(),
-        configuration=yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
+        configuration=preformatted(
+            yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        ),
         versions=versions(),
         data=htmlsafe_json_dumps(data, ensure_ascii=False, separators=(",", ":")),
         script=script,
@@ -127,7 +130,7 @@ def _labels(plan: Plan) -> list[dict[str, str]]:
     """Name and colour of the labels 0, 1 ..."""
     colours = plan.masks.colours
     names = ("background", *plan.masks.class_names)
-    return [{"name": name, "colour": f"#{bytes(colours[i]).hex()}"} for i, name in enumerate(names)]
+    return [{"name": visible(name), "colour": f"#{bytes(colours[i]).hex()}"} for i, name in enumerate(names)]
 
 
 def _matrix(plan: Plan, shards: Sequence[ShardRef]) -> np.ndarray | None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import base64
-import html
 import io
 from collections.abc import Sequence
 
 from PIL import Image
 
+from pnp_core.markdown import markdown_code, markdown_text
 from pnp_core.plan import Plan
 from pnp_core.records import RunSummary, ShardRef
 from pnp_core.report.contact_sheet import GAP, overlay, tile
@@ -35,10 +35,10 @@ def run_markdown(plan: Plan, shards: Sequence[ShardRef], summary: RunSummary) ->
             f"| {name} | {stage.shards} | {stage.shards_resumed} | {stage.shards_failed} | {stage.images} "
             f"| {stage.quarantined} | {rate} |"
         ]
-    lines += ["", f"Run folder {_code(summary.out)}, masks {_code(summary.masks)}", ""]
+    lines += ["", f"Run folder {markdown_code(summary.out)}, masks {markdown_code(summary.masks)}", ""]
     if summary.reasons:
         lines += ["### Quarantined, by reason", ""]
-        lines += [f"- {number} x {plain(reason)}" for reason, number in summary.reasons.items()]
+        lines += [f"- {number} x {markdown_text(reason)}" for reason, number in summary.reasons.items()]
         lines += [""]
     for row in first_rows(plan, shards, PICTURES) if shards else ():
         lines += [_figure(row, plan), ""]
@@ -56,23 +56,11 @@ def _figure(row: Row, plan: Plan) -> str:
     pair.save(buffer, format="JPEG", quality=QUALITY)
     data = base64.b64encode(buffer.getvalue()).decode()
     names = ", ".join(plan.masks.class_names[label - 1] for label in row.salience.classes) or "none of the classes"
-    return f"{plain(row.sample.key)}: {plain(names)}\n\n![picture and mask](data:image/jpeg;base64,{data})"
+    return (
+        f"{markdown_text(row.sample.key)}: {markdown_text(names)}\n\n![picture and mask](data:image/jpeg;base64,{data})"
+    )
 
 
 def _rate(value: float | None) -> str:
     """A share for people; nothing was measured when it is None."""
     return "-" if value is None else f"{value:.3f}"
-
-
-def _code(text: str) -> str:
-    return f"`{text.replace('`', chr(39))}`"
-
-
-def plain(text: str) -> str:
-    """A text from data so that Markdown shows it as it is.
-
-    >>> plain("<b>|*x*")
-    '&lt;b&gt;&#124;&#42;x&#42;'
-    """
-    escaped = html.escape(" ".join(text.split()), quote=False)
-    return "".join(f"&#{ord(c)};" if c in "|*_`[]()#\\!~" else c for c in escaped)

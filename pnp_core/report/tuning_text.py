@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pnp_core.markdown import markdown_code
 from pnp_core.tuning.result import BEST, TuneSummary
 
 
@@ -15,7 +16,7 @@ def tuning_markdown(summary: TuneSummary) -> str:
         f"| {best['reward']:.4f} |"
     ]
     lines += ["", f"{summary.trials} trials of {summary.settings} settings, {summary.pairs} (picture, class) pairs."]
-    lines += [f"`{BEST}` and the plots (`tuning.png`) are in the run folder `{summary.out}`."]
+    lines += [f"`{BEST}` and the plots (`tuning.png`) are in the run folder {markdown_code(summary.out)}."]
     if found := summary.comparison:
         rank = found["rank_correlation"]
         lines += ["", "## Compared with masks (not used in the choice)", ""]

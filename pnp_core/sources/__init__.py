@@ -25,7 +25,9 @@ __all__ = ["MAX_BYTES", "Source", "open_source", "printable", "safe_key", "shuff
 _PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".zip")
 
 
-def open_source(source: str, leave_out: str | None = None, image_column: str | None = None) -> Source:
+def open_source(
+    source: str, leave_out: str | None = None, image_column: str | None = None, follow_links: bool = False
+) -> Source:
     """List the pictures of a source; nothing but names, lists and table schemas is read.
 
     Args:
@@ -33,6 +35,7 @@ def open_source(source: str, leave_out: str | None = None, image_column: str | N
             wildcards or braces); local or any fsspec URL.
         leave_out: a folder not to read, such as a run folder inside the source.
         image_column: of a Parquet source.
+        follow_links: of a folder: take what links lead to outside of it too.
 
     Raises:
         SourceError: nothing there, no pictures, or files that are not what their ending says.
@@ -40,7 +43,7 @@ def open_source(source: str, leave_out: str | None = None, image_column: str | N
     file = FileRef.of(source)
     kind = file.kind()
     if kind == "directory":
-        return open_folder(file, leave_out)
+        return open_folder(file, leave_out, follow_links)
     lower = source.lower()
     if lower.endswith(_PACKED):
         raise SourceError(f"'{source}' is packed; unpack it and give the folder, or tars without compression")

@@ -6,6 +6,7 @@ import glob
 import hashlib
 import os
 import re
+import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -19,12 +20,15 @@ from fsspec.implementations.local import LocalFileSystem
 from pnp_core.errors import SourceError
 from pnp_core.records import Sample
 from pnp_core.sources.keys import printable, safe_ending
+from pnp_core.sources.links import REFUSED, open_below
 
 MAX_BYTES = 512 * 2**20
 """Encoded pictures with more bytes are not read."""
 _CHUNK = 1 << 20
 _URL = re.compile(r"([a-z0-9+.-]+::)*[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _VOLATILE = frozenset(("atime", "time"))
+_IS_FOLDER = "cannot be read: it is a folder"
+_IS_DEVICE = "cannot be read: it is a pipe or device, not a file"
 
 
 @runtime_checkable
@@ -38,7 +42,7 @@ class Source(Protocol):
 
     @property
     def ignored(self) -> Counter[str]:
-        """File ending -> number of files passed over because they are no pictures."""
+        """File ending -> number of files passed over because they are no pictures; other kinds by their name."""
         ...
 
     def digest(self) -> str:
@@ -85,10 +89,15 @@ def marks(info: dict[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class FileRef:
-    """A file on some fsspec file system."""
+    """A file on some fsspec file system.
+
+    Attributes:
+        within: a local folder, without links itself: what is read must lie below it after all links.
+    """
 
     fs: Any
     path: str
+    within: str | None = None
 
     @classmethod
     def of(cls, url: str) -> FileRef:
@@ -142,21 +151,38 @@ class FileRef:
         """Content, at most `MAX_BYTES`.
 
         Raises:
-            NotReadError: missing, not readable, too large, or no regular file.
+            NotReadError: missing, not readable, too large, no regular file, or a link that leaves its folder.
         """
         try:
+            if self.within is not None:
+                return self._read_below(self.within)
             info = self.fs.info(self.path)
             if info.get("type", "file") == "directory":
                 self.fs.ls(self.path, detail=False)  # says so when it may not be read
-                raise NotReadError("cannot be read: it is a folder")
+                raise NotReadError(_IS_FOLDER)
             if info.get("type", "file") != "file":
-                raise NotReadError("cannot be read: it is a pipe or device, not a file")  # it might never end
+                raise NotReadError(_IS_DEVICE)  # it might never end
             check_size(info.get("size"))
             return self.fs.cat_file(self.path) if info.get("size") is not None else self._read_chunks()
         except NotReadError:
             raise
         except Exception as error:  # packages raise types of their own
             raise NotReadError(f"cannot be read: {reason(error)}") from error
+
+    def _read_below(self, root: str) -> bytes:
+        """Content of a file that lies below a folder, whatever is put in its place meanwhile."""
+        opened = open_below(root, self.path)
+        if opened is None:
+            raise NotReadError(REFUSED)
+        try:
+            status = os.fstat(opened)
+            if not stat.S_ISREG(status.st_mode):
+                raise NotReadError(_IS_FOLDER if stat.S_ISDIR(status.st_mode) else _IS_DEVICE)
+            check_size(status.st_size)
+            with os.fdopen(opened, "rb", closefd=False) as file:
+                return file.read()
+        finally:
+            os.close(opened)
 
     def _read_chunks(self) -> bytes:
         """Content of a file whose size is known only at its end."""

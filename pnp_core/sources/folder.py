@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import chain
 from typing import Any
 
 from pnp_core.errors import SourceError, UnreadableImage
@@ -14,6 +15,7 @@ from pnp_core.images import IMAGE_EXTENSIONS, decode_image
 from pnp_core.records import Sample
 from pnp_core.sources.base import FileRef, NotReadError, digest_of, file_sample, marks, reason
 from pnp_core.sources.keys import printable, safe_key, split_ending
+from pnp_core.sources.links import LINKS, leaves
 
 HIDDEN = "hidden folder"
 _NO_LIMIT = 178_956_970
@@ -27,6 +29,7 @@ class FolderSource:
         root: the folder.
         names: of the pictures, relative to it, in the order they are processed.
         listing: digest of what the file system told when it listed them; None when it must be asked again.
+        within: the folder that links must not leave; None where they may.
     """
 
     identity: str
@@ -34,16 +37,30 @@ class FolderSource:
     names: tuple[str, ...]
     ignored: Counter[str] = field(default_factory=Counter)
     listing: str | None = None
+    within: str | None = None
 
     def file(self, name: str) -> FileRef:
         """One of the files."""
-        return FileRef(self.root.fs, f"{self.root.path.rstrip('/')}/{name}")
+        return FileRef(self.root.fs, f"{self.root.path.rstrip('/')}/{name}", self.within)
 
     def digest(self) -> str:
-        """From the names and each file's size and time of change."""
+        """From the names, each file's size and time of change, and where links lead."""
         if self.listing is not None:
             return self.listing
-        return digest_of(f"{self.root.path}/{name}\0{self.file(name).stamp()}" for name in self.names)
+        stamps = (f"{self.root.path}/{name}\0{self.file(name).stamp()}" for name in self.names)
+        return digest_of(chain(stamps, self._targets()))
+
+    def _targets(self) -> Iterator[str]:
+        """Where links among the pictures and their folders lead."""
+        folders = {name.rpartition("/")[0] for name in self.names} if self.root.local else ()
+        for folder in sorted(folders):
+            place = self.file(folder).path.rstrip("/")
+            if (real := os.path.realpath(place)) != place:
+                yield f"{folder}/\0{real}"
+        for name in self.names if self.root.local else ():
+            path = self.file(name).path
+            if os.path.islink(path):  # noqa: PTH114 - surrogates
+                yield f"{name}\0{os.path.realpath(path)}"
 
     def samples(self) -> Iterator[Sample]:
         """The pictures in order."""
@@ -55,8 +72,8 @@ class FolderSource:
             yield file_sample(self.file(name), name, key)
 
 
-def _local_names(folder: str, leave_out: str | None, ignored: Counter[str]) -> Iterator[str]:
-    """All files below a local folder, linked folders once, hidden folders passed over.
+def _local_names(folder: str, leave_out: str | None, ignored: Counter[str], follow_links: bool) -> Iterator[str]:
+    """All pictures below a local folder, linked folders once, hidden folders passed over.
 
     A folder inside that may not be read is named like a file, to be quarantined.
     """
@@ -67,6 +84,12 @@ def _local_names(folder: str, leave_out: str | None, ignored: Counter[str]) -> I
             raise SourceError(f"cannot read folder '{printable(folder)}': {error.strerror}") from error
         locked.append(error.filename)
 
+    def stays(path: str) -> bool:
+        if follow_links or not leaves(folder, path):
+            return True
+        ignored[LINKS] += os.path.realpath(path) != leave_out
+        return False
+
     seen = set()
     for place, folders, names in os.walk(folder, followlinks=True, onerror=unreadable):
         real = os.path.realpath(place)
@@ -75,9 +98,11 @@ def _local_names(folder: str, leave_out: str | None, ignored: Counter[str]) -> I
             continue
         seen.add(real)
         ignored[HIDDEN] += sum(name.startswith(".") for name in folders)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (os.path.relpath(os.path.join(place, name), folder) for name in names)  # noqa: PTH118 - surrogates
-    yield from (os.path.relpath(place, folder) for place in locked)
+        shown = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = [name for name in shown if stays(os.path.join(place, name))]  # noqa: PTH118 - surrogates
+        paths = (os.path.join(place, name) for name in names if _pick(name, ignored))  # noqa: PTH118 - surrogates
+        yield from (os.path.relpath(path, folder) for path in paths if stays(path))
+    yield from (name for name in (os.path.relpath(place, folder) for place in locked) if _pick(name, ignored))
 
 
 def _remote_files(
@@ -126,23 +151,25 @@ def _place(url: str | None) -> FileRef | None:
         return None
 
 
-def open_folder(folder: FileRef, leave_out: str | None) -> FolderSource:
+def open_folder(folder: FileRef, leave_out: str | None, follow_links: bool = False) -> FolderSource:
     """List the pictures of a folder.
 
     Args:
         leave_out: path or URL of a folder not to read, such as a run folder inside the source.
+        follow_links: take what links lead to outside of the folder too.
 
     Raises:
         SourceError: no pictures there, or it cannot be read.
     """
     ignored: Counter[str] = Counter()
     excluded = _place(leave_out)
-    listing = None
+    listing = within = None
     # A broken link is kept, to be quarantined: nothing named like a picture is lost in silence.
     if folder.local:
         folder = FileRef(folder.fs, os.path.realpath(folder.path))
         skip = os.path.realpath(excluded.path) if excluded and excluded.local else None
-        names = sorted((n for n in _local_names(folder.path, skip, ignored) if _pick(n, ignored)), key=_order)
+        names = sorted(_local_names(folder.path, skip, ignored, follow_links), key=_order)
+        within = None if follow_links else folder.path
     else:
         listed = _remote_files(folder, excluded, ignored)
         told = {name: marks(info) for name, info in listed if _pick(name, ignored)}
@@ -151,7 +178,7 @@ def open_folder(folder: FileRef, leave_out: str | None) -> FolderSource:
     ignored += Counter()  # drops zeros
     if not names:
         raise SourceError(f"no pictures in '{printable(folder.path)}'{_hint(folder.path, ignored)}")
-    return FolderSource(printable(folder.path), folder, tuple(names), ignored, listing)
+    return FolderSource(printable(folder.path), folder, tuple(names), ignored, listing, within)
 
 
 @dataclass(frozen=True)
@@ -175,10 +202,14 @@ class GrowingFolder:
     """A folder that is looked at again and again; it may be empty."""
 
     root: FileRef
+    follow_links: bool = False
 
     @classmethod
-    def of(cls, url: str) -> GrowingFolder:
+    def of(cls, url: str, follow_links: bool = False) -> GrowingFolder:
         """A folder by its path or URL.
+
+        Args:
+            follow_links: take what links lead to outside of the folder too.
 
         Raises:
             SourceError: there is none.
@@ -188,7 +219,7 @@ class GrowingFolder:
         # In a bucket a folder without files is not there at all.
         if kind not in ("directory", None) or (kind is None and root.local):
             raise SourceError(f"'{url}' is no folder; a corpus that grows is a folder or a bucket")
-        return cls(FileRef(root.fs, os.path.realpath(root.path)) if root.local else root)
+        return cls(FileRef(root.fs, os.path.realpath(root.path)) if root.local else root, follow_links)
 
     @property
     def identity(self) -> str:
@@ -197,7 +228,8 @@ class GrowingFolder:
 
     def file(self, name: str) -> FileRef:
         """One of its files."""
-        return FileRef(self.root.fs, f"{self.root.path.rstrip('/')}/{name}")
+        within = self.root.path if self.root.local and not self.follow_links else None
+        return FileRef(self.root.fs, f"{self.root.path.rstrip('/')}/{name}", within)
 
     def stable(self, file: FileSeen, read: int) -> bool:
         """Whether a file of which so many bytes were read is still as it was listed."""
@@ -221,12 +253,12 @@ class GrowingFolder:
 
         Args:
             leave_out: path or URL of a folder inside that holds no pictures of the corpus.
-            ignored: gets the number of files passed over, by ending.
+            ignored: gets the number of files passed over, by ending, and of links.
         """
         excluded = _place(leave_out)
         if self.root.local:
             skip = os.path.realpath(excluded.path) if excluded and excluded.local else None
-            names = (name for name in _local_names(self.root.path, skip, ignored) if _pick(name, ignored))
+            names = _local_names(self.root.path, skip, ignored, self.follow_links)
             seen = [self._local(name) for name in names]
         else:
             listed = _remote_files(self.root, excluded, ignored)
@@ -254,7 +286,11 @@ def _hint(path: str, ignored: Counter[str]) -> str:
     """What the user may have meant by a folder without pictures."""
     kinds = {".tar": "webdataset tars", ".parquet": "Parquet files"}
     found = next((ending for ending in kinds if ignored[ending]), None)
-    return f"; for {kinds[found]} give '{path}/*{found}'" if found else "" if ignored else ": it is empty"
+    if found:
+        return f"; for {kinds[found]} give '{printable(path)}/*{found}'"
+    if ignored[LINKS]:
+        return f", but {ignored[LINKS]} links that leave the folder: --follow-links reads what they lead to"
+    return "" if ignored else ": it is empty"
 
 
 def open_picture(file: FileRef) -> FolderSource:

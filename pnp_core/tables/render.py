@@ -10,6 +10,7 @@ from tabulate import tabulate
 
 from pnp_core.html import templates_of
 from pnp_core.ledger import Ledger, forget_files
+from pnp_core.markdown import markdown_text
 from pnp_core.ownership import writing
 from pnp_core.store import RunFolder
 from pnp_core.tables.build import NOTHING, PARTIAL, UNVERIFIED, Cell, Table, Tables
@@ -32,27 +33,17 @@ def _grid(table: Table, sources: bool) -> list[list[str]]:
     return [[name, *(cell_text(cell, sources) for cell in cells)] for name, cells in table.rows]
 
 
-def escaped(text: str) -> str:
-    r"""A text from data so that Markdown, in a table too, shows it as it is.
-
-    >>> print(escaped("<b>|a_b"))
-    \<b\>\|a\_b
-    """
-    one_line = " ".join(text.split())
-    return "".join(f"\\{c}" if c in "\\`*_[]<>|~#$" else "&amp;" if c == "&" else c for c in one_line)
-
-
 def markdown(tables: Tables) -> str:
     """One document with all tables."""
     lines = ["# Benchmark tables", "", f"{KEY}.", ""]
     for table in tables.tables:
-        heads = [escaped(head) for head in (table.corner, *table.columns)]
-        rows = [[escaped(text) for text in row] for row in _grid(table, sources=True)]
+        heads = [markdown_text(head) for head in (table.corner, *table.columns)]
+        rows = [[markdown_text(text) for text in row] for row in _grid(table, sources=True)]
         aligned = ["left", *["right"] * len(table.columns)]
         body = tabulate(rows, headers=heads, tablefmt="github", colalign=aligned, disable_numparse=True)
-        lines += [f"## {escaped(table.title)}", "", escaped(table.caption), "", body, ""]
+        lines += [f"## {markdown_text(table.title)}", "", markdown_text(table.caption), "", body, ""]
     lines += ["## Sources", ""]
-    lines += [f"- **{source.name}** {escaped(source.text)}" for source in tables.sources]
+    lines += [f"- **{source.name}** {markdown_text(source.text)}" for source in tables.sources]
     return "\n".join(lines) + "\n"
 
 

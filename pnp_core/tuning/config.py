@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from pnp_core.config import ClipConfig, Config, DatasetConfig, PipelineConfig
+from pnp_core.visible import visible
 
 
 class RewardConfig(Config):
@@ -84,6 +85,8 @@ class TuneConfig(DatasetConfig, PipelineConfig):
     """Class names for pictures of your own; `data` is then anything that `label` takes."""
     image_column: str | None = None
     """Column of a Parquet source; found by itself when there is only one that fits."""
+    follow_links: bool = False
+    """Of a folder with pictures of your own: also take what links lead to outside of it."""
     images: int = Field(default=100, ge=1)
     """Pictures to tune on, drawn at random by the search's seed."""
     images_per_shard: int = Field(default=32, ge=1)
@@ -95,7 +98,8 @@ class TuneConfig(DatasetConfig, PipelineConfig):
     @property
     def title(self) -> str:
         """Name of a run, for people."""
-        return "-".join(str(part) for part in ("tune", self.dataset, self.split, self.images) if part is not None)
+        parts = ("tune", self.dataset, self.split, self.images)
+        return visible("-".join(str(part) for part in parts if part is not None))
 
     @classmethod
     def own_defaults(cls, values: dict[str, Any]) -> dict[str, Any]:

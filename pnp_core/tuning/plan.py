@@ -230,7 +230,7 @@ def check_tune(config: TuneConfig) -> list[str]:
 
 
 def _open_source(config: TuneConfig) -> Source:
-    return open_source(config.data or "", leave_out=config.out, image_column=config.image_column)
+    return open_source(config.data or "", config.out, config.image_column, config.follow_links)
 
 
 def shard_tuning(config: TuneConfig) -> list[ShardRef]:

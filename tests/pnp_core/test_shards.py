@@ -126,7 +126,19 @@ def test_sizes_add_up_and_differ_by_at_most_one(samples, shards):
 
 
 def test_shard_is_closed_early_when_its_pictures_are_large(tmp_path, monkeypatch):
-    monkeypatch.setattr("pnp_core.shards.MAX_SHARD_BYTES", 10)
-    samples = [Sample(f"k{i}", b"x" * size, "png", "s") for i, size in enumerate((4, 4, 4, 20, 1, 1))]
+    monkeypatch.setattr("pnp_core.shards.MAX_SHARD_BYTES", 100)
+    begin = b"\xff\xd8\xff"
+    samples = [Sample(f"k{i}", begin.ljust(size), "jpg", "s") for i, size in enumerate((40, 40, 40, 200, 10, 10))]
     shards = write_shards(RunFolder(str(tmp_path)), samples, [5, 5], "me", "d")
     assert [s.samples for s in shards] == [3, 1, 1, 1]
+
+
+def test_what_is_no_picture_is_set_aside_without_its_bytes(tmp_path):
+    run, secret = RunFolder(str(tmp_path)), b"the password is swordfish\n"
+    samples = [Sample("p", b"\xff\xd8\xff damaged", "jpg", "p.jpg"), Sample("s", secret, "none", "/etc/secret")]
+    (shard,) = write_shards(run, samples, [2], "me", "d")
+    kept, refused = read_shard(run, shard)
+    assert kept == samples[0]
+    assert (refused.source, refused.image) == ("/etc/secret", b"")
+    assert refused.fault == "not a picture in a known format: by its first bytes it is text"
+    assert not any(secret[:10] in file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
