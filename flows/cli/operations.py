@@ -39,7 +39,7 @@ def up(
 ) -> None:
     """Start a Prefect stack on this machine: server, deployments, a worker for CPU and one for GPU work.
 
-    Run it again and it starts what is missing. Its files are in PNP_OVSS_HOME, by default in the user's folder for
+    Run it again and it starts what is missing. Pages and API ask for the secret that it leaves in a file. Its files are in PNP_OVSS_HOME, by default in the user's folder for
     state; what runs is ended by `down`.
     """
     with one_line_errors(debug):
@@ -49,13 +49,15 @@ def up(
 
         stack = start(default_home(), port, notify, _tell)
     print(f"runs and their results  {stack.ui}", flush=True)
+    print(f"log in there with       the line in {stack.secret_file}")
     print(f"PREFECT_API_URL         {stack.api}")
+    print("PREFECT_API_AUTH_STRING the same line")
     print(f"logs                    {stack.home}/*.log")
     print("try                     pnp-ovss run eval-scenes --watch")
     print("end                     pnp-ovss down", flush=True)
     if as_json:
-        record = {"ui": stack.ui, "api": stack.api, "home": str(stack.home), "queues": list(QUEUES)}
-        print(json.dumps(record), flush=True)
+        places = {"ui": stack.ui, "api": stack.api, "home": str(stack.home), "secret_file": str(stack.secret_file)}
+        print(json.dumps({**places, "queues": list(QUEUES)}), flush=True)
 
 
 def down(debug: DebugOption = False) -> None:
