@@ -45,6 +45,8 @@ NOTIFY = "PNP_OVSS_NOTIFY"
 """Variable that hands the webhook's URL on: arguments of a command are seen by everybody."""
 MARK = "PNP_OVSS_STACK"
 """Variable of the environment by which the stack knows its own."""
+PRIVATE_PAGES = {"PREFECT_SERVER_UI_V2_ENABLED": "false", "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false"}
+"""Prefect's new pages ask a company that counts visitors for its settings, whether or not that is switched off."""
 RESTART = "`pnp-ovss down`, then `pnp-ovss up` (runs under way stop; the same run again continues)"
 
 
@@ -290,7 +292,8 @@ def _start_server(stack: Stack, tell: Callable[[str], None]) -> None:
     tell(f"starting the server on {stack.ui}")
     arguments = ("server", "start", "--host", "127.0.0.1", "--port", str(stack.port))
     own_pages = (stack.ui, f"http://localhost:{stack.port}")
-    _start(stack, "server", "-m", "prefect", *arguments, variables=server_settings(stack.secret, own_pages))
+    variables = {**server_settings(stack.secret, own_pages), **PRIVATE_PAGES}
+    _start(stack, "server", "-m", "prefect", *arguments, variables=variables)
     deadline = monotonic() + STARTING
     while not _healthy(stack.api):
         if not stack.running("server") or monotonic() > deadline:
