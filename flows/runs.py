@@ -82,9 +82,8 @@ def require_access() -> str:
         with get_client(sync_client=True) as client:
             client.api_version()
     except PrefectHTTPStatusError as error:
-        if error.response.status_code not in (401, 403):
-            raise
-        raise UsageError(f"{url} refuses: PREFECT_API_AUTH_STRING must be its user:password") from error
+        if error.response.status_code in (401, 403):
+            raise UsageError(f"{url} refuses: PREFECT_API_AUTH_STRING must be its user:password") from error
     except httpx.TransportError as error:
         raise PnpError(f"{url} does not answer: {str(error) or type(error).__name__}") from error
     return url

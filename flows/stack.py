@@ -120,7 +120,7 @@ class Stack:
         """Of the server; raises StackError when it has none."""
         if secret := read_secret(self.secret_file):
             return secret
-        raise StackError(f"the stack has no '{self.secret_file}': {RESTART}")
+        raise StackError(f"'{self.secret_file}' is missing, as in a stack that an older version started: {RESTART}")
 
     @property
     def environment(self) -> dict[str, str]:
@@ -370,14 +370,22 @@ def _last_words(log: Path) -> str:
 
 
 def use_stack() -> None:
-    """Talk to the stack of this machine, unless the user has named another server. Before Prefect is imported.
+    """Talk to the stack of this machine, unless the user has named a server. Before Prefect is imported.
 
-    Address and secret go together: no other server is sent the stack's secret, nor the stack another's. Who names
-    the stack itself and no secret is given it.
+    Address and secret go together: the stack is sent no other server's secret.
     """
-    stack = load_stack(default_home())
-    if not stack or not stack.running("server"):
+    if os.environ.get("PREFECT_API_URL"):
+        unlock_stack()
         return
-    named = os.environ.get("PREFECT_API_URL")
-    if not named or (named.rstrip("/") == stack.api and not os.environ.get("PREFECT_API_AUTH_STRING")):
+    stack = load_stack(default_home())
+    if stack and stack.running("server"):
         os.environ.update(client_settings(stack.api, stack.secret))
+
+
+def unlock_stack() -> None:
+    """Add the secret where the user has named this machine's stack and none; no other server is sent it."""
+    named, secret = (os.environ.get(f"PREFECT_API_{name}") for name in ("URL", "AUTH_STRING"))
+    if named and not secret:
+        stack = load_stack(default_home())
+        if stack and stack.api == named.rstrip("/") and stack.running("server"):
+            os.environ.update(client_settings(stack.api, stack.secret))

@@ -30,7 +30,10 @@ def temporary_server() -> Iterator[None]:
     """Have a server while the block runs, unless the settings name one."""
     from prefect.settings import PREFECT_API_URL
 
+    from flows.runs import require_access
+
     if PREFECT_API_URL.value():
+        require_access()
         yield
         return
     with socket.socket() as probe:
