@@ -70,11 +70,10 @@ def test_queue_without_a_worker_is_told_once_and_so_is_its_worker(client, attend
 def test_queue_of_the_batches_that_a_run_waits_for_is_looked_at_too(client, attendance):
     run = waiting_run(client, "cared-for")
     ask_for_runs(client, "cared-for")
-    task = client.create_task_run(task(nothing.fn), flow_run_id=run.id, dynamic_key="0")
+    waited_for = client.create_task_run(task(nothing.fn), flow_run_id=run.id, dynamic_key="0")
     batch = waiting_run(client, "batches")
-    client.request(
-        "POST", f"/deployments/{batch.deployment_id}/create_flow_run", json={"parent_task_run_id": str(task.id)}
-    )
+    parent = {"parent_task_run_id": str(waited_for.id)}
+    client.request("POST", f"/deployments/{batch.deployment_id}/create_flow_run", json=parent)
     (told,) = attendance.news(run)
     assert "no worker of queue 'batches' is alive" in told
 
