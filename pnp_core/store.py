@@ -68,6 +68,16 @@ def table_bytes(table: pa.Table) -> bytes:
     return buffer.getvalue()
 
 
+def read_table_bytes(data: bytes, columns: list[str] | None = None) -> pa.Table:
+    """The table of Parquet bytes; all its columns unless some are named.
+
+    In the calling thread: a thread of Arrow that lets go of a Python object while the interpreter ends takes the
+    process down ("terminate called without an active exception", apache/arrow#34314).
+    """
+    table = pq.ParquetFile(pa.BufferReader(data)).read(columns, use_threads=False)
+    return table if columns is None else table.select(columns)
+
+
 class RunFolder:
     """Reads and atomic writes below one local folder or fsspec URL."""
 
@@ -113,7 +123,7 @@ class RunFolder:
 
     def read_table(self, relative: str, columns: list[str] | None = None) -> pa.Table:
         """A Parquet file of this folder; all its columns unless some are named."""
-        return pq.read_table(io.BytesIO(self.read(relative)), columns=columns)
+        return read_table_bytes(self.read(relative), columns)
 
     def read_tensor(self, relative: str, name: str) -> np.ndarray:
         """One tensor of a safetensors file of this folder; of the rest only the header is read.
