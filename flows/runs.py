@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
 
+import httpx
 import yaml
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import DeploymentFilter
@@ -17,7 +18,7 @@ from prefect.client.schemas.responses import DeploymentResponse
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL
 
-from pnp_core.errors import UsageError
+from pnp_core.errors import PnpError, UsageError
 from pnp_core.presets import merge
 
 NAMES = ("checkpoint", "dataset")
@@ -66,6 +67,25 @@ def require_server() -> str:
     url = PREFECT_API_URL.value()
     if not url:
         raise UsageError("no Prefect server: `pnp-ovss up` starts one on this machine, or set PREFECT_API_URL")
+    return url
+
+
+def require_access() -> str:
+    """The address of the Prefect server, which answers us.
+
+    Raises:
+        UsageError: there is none, or it asks for another secret.
+        PnpError: it does not answer.
+    """
+    url = require_server()
+    try:
+        with get_client(sync_client=True) as client:
+            client.api_version()
+    except PrefectHTTPStatusError as error:
+        if error.response.status_code in (401, 403):
+            raise UsageError(f"{url} refuses: PREFECT_API_AUTH_STRING must be its user:password") from error
+    except httpx.TransportError as error:
+        raise PnpError(f"{url} does not answer: {str(error) or type(error).__name__}") from error
     return url
 
 

@@ -26,6 +26,7 @@ import psutil
 from filelock import FileLock, Timeout
 from platformdirs import user_state_path
 
+from flows.access import client_settings, make_secret, read_secret, server_settings
 from pnp_core.errors import PnpError, UsageError
 
 POOL = "pnp"
@@ -44,6 +45,9 @@ NOTIFY = "PNP_OVSS_NOTIFY"
 """Variable that hands the webhook's URL on: arguments of a command are seen by everybody."""
 MARK = "PNP_OVSS_STACK"
 """Variable of the environment by which the stack knows its own."""
+PRIVATE_PAGES = {"PREFECT_SERVER_UI_V2_ENABLED": "false", "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false"}
+"""Prefect's new pages ask a company that counts visitors for its settings, whether or not that is switched off."""
+RESTART = "`pnp-ovss down`, then `pnp-ovss up` (runs under way stop; the same run again continues)"
 
 
 class StackError(PnpError):
@@ -107,13 +111,25 @@ class Stack:
         return self.process(name) is not None
 
     @property
+    def secret_file(self) -> Path:
+        """What is asked for by the server's pages and its API."""
+        return self.home / "secret"
+
+    @property
+    def secret(self) -> str:
+        """Of the server; raises StackError when it has none."""
+        if secret := read_secret(self.secret_file):
+            return secret
+        raise StackError(f"'{self.secret_file}' is missing, as in a stack that an older version started: {RESTART}")
+
+    @property
     def environment(self) -> dict[str, str]:
         """Of all its processes: an own Prefect home, this server, no telemetry."""
         return {
             **{name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")},
             "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath))),
             "PREFECT_HOME": str(self.home / "prefect"),
-            "PREFECT_API_URL": self.api,
+            **client_settings(self.api, self.secret),
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "PREFECT_WORKER_QUERY_SECONDS": "2",
             "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT),
@@ -171,7 +187,7 @@ def load_stack(home: Path) -> Stack | None:
 @contextmanager
 def _alone(home: Path) -> Iterator[None]:
     """One `up` or `down` at a time."""
-    home.mkdir(parents=True, exist_ok=True)
+    home.mkdir(0o700, parents=True, exist_ok=True)  # its database holds what runs were given
     try:
         with FileLock(home / "stack.lock", timeout=5):
             yield
@@ -196,6 +212,7 @@ def up(home: Path, port: int | None, notify: str | None, tell: Callable[[str], N
             if stack.members():
                 raise UsageError(f"a stack runs on port {stack.port}; `pnp-ovss down` first, or leave out --port")
             stack.port = port
+        _close(stack)
         stack.save()  # before anything runs, so that nothing runs that is not known
         if not stack.running("server"):
             _start_server(stack, tell)
@@ -258,6 +275,13 @@ def _end_all(stack: Stack) -> None:
         psutil.wait_procs(left, timeout=10)
 
 
+def _close(stack: Stack) -> None:
+    """Make the stack's secret; raises StackError when its server was started without, by an older version."""
+    if not stack.secret_file.exists() and stack.members():
+        raise StackError(f"the stack was started without a secret, so any web page can use its server: {RESTART}")
+    make_secret(stack.secret_file)
+
+
 def _start_server(stack: Stack, tell: Callable[[str], None]) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -266,7 +290,10 @@ def _start_server(stack: Stack, tell: Callable[[str], None]) -> None:
         except OSError as error:
             raise StackError(f"port {stack.port} is in use; choose another with --port") from error
     tell(f"starting the server on {stack.ui}")
-    _start(stack, "server", "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(stack.port))
+    arguments = ("server", "start", "--host", "127.0.0.1", "--port", str(stack.port))
+    own_pages = (stack.ui, f"http://localhost:{stack.port}")
+    variables = {**server_settings(stack.secret, own_pages), **PRIVATE_PAGES}
+    _start(stack, "server", "-m", "prefect", *arguments, variables=variables)
     deadline = monotonic() + STARTING
     while not _healthy(stack.api):
         if not stack.running("server") or monotonic() > deadline:
@@ -275,36 +302,43 @@ def _start_server(stack: Stack, tell: Callable[[str], None]) -> None:
 
 
 def _wait_for_worker(stack: Stack, queue: str) -> None:
-    """Until a worker has reported to the server since it was started."""
+    """Until a worker has asked the server for runs since it was started."""
     born = datetime.fromtimestamp(stack.started[queue].born, UTC)
     deadline = monotonic() + STARTING
-    while not any(seen >= born for seen in _signs_of_life(stack, f"pnp-{queue}")):
+    while not ((seen := _last_asked(stack, queue)) and seen >= born):
         if not stack.running(queue) or monotonic() > deadline:
             raise StackError(f"the worker of queue {queue} did not start: {_last_words(stack.log(queue))}")
         sleep(0.3)
 
 
-def _signs_of_life(stack: Stack, worker: str) -> list[datetime]:
-    """When workers of that name reported last."""
-    found = httpx.post(f"{stack.api}/work_pools/{POOL}/workers/filter", json={}, timeout=10).json()
-    times = [each["last_heartbeat_time"] for each in found if each["name"] == worker]
-    return [datetime.fromisoformat(time) for time in times if time]
+def _last_asked(stack: Stack, queue: str) -> datetime | None:
+    """When a worker looked into a queue last; None also when the server is too busy to say."""
+    user, _, password = stack.secret.partition(":")
+    try:
+        with httpx.Client(auth=(user, password), trust_env=False, timeout=10) as client:  # no proxy is told the secret
+            answer = client.get(f"{stack.api}/work_pools/{POOL}/queues/{queue}")
+            if answer.status_code == httpx.codes.UNAUTHORIZED:
+                raise StackError(f"the server does not take the secret in '{stack.secret_file}': {RESTART}")
+            asked = answer.raise_for_status().json()["last_polled"]
+    except httpx.HTTPError:
+        return None
+    return datetime.fromisoformat(asked) if asked else None
 
 
 def _healthy(api: str) -> bool:
     try:
-        return httpx.get(f"{api}/health", timeout=2).status_code == 200
+        return httpx.get(f"{api}/health", trust_env=False, timeout=2).status_code == 200
     except httpx.HTTPError:
         return False
 
 
-def _start(stack: Stack, name: str, *arguments: str) -> None:
+def _start(stack: Stack, name: str, *arguments: str, variables: dict[str, str] | None = None) -> None:
     """Start a Python process of its own session, so that a Ctrl-C meant for another command spares it."""
     stack.home.mkdir(parents=True, exist_ok=True)
     with stack.log(name).open("ab") as log:
         process = subprocess.Popen(  # noqa: S603
             [sys.executable, *arguments],
-            env=stack.environment,
+            env=stack.environment | (variables or {}),
             cwd=stack.home,
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -336,8 +370,22 @@ def _last_words(log: Path) -> str:
 
 
 def use_stack() -> None:
-    """Talk to the stack of this machine, unless the user has named a server. Before Prefect is imported."""
-    if not os.environ.get("PREFECT_API_URL"):
+    """Talk to the stack of this machine, unless the user has named a server. Before Prefect is imported.
+
+    Address and secret go together: the stack is sent no other server's secret.
+    """
+    if os.environ.get("PREFECT_API_URL"):
+        unlock_stack()
+        return
+    stack = load_stack(default_home())
+    if stack and stack.running("server"):
+        os.environ.update(client_settings(stack.api, stack.secret))
+
+
+def unlock_stack() -> None:
+    """Add the secret where the user has named this machine's stack and none; no other server is sent it."""
+    named, secret = (os.environ.get(f"PREFECT_API_{name}") for name in ("URL", "AUTH_STRING"))
+    if named and not secret:
         stack = load_stack(default_home())
-        if stack and stack.running("server"):
-            os.environ["PREFECT_API_URL"] = stack.api
+        if stack and stack.api == named.rstrip("/") and stack.running("server"):
+            os.environ.update(client_settings(stack.api, stack.secret))

@@ -3,6 +3,7 @@
 Prefect starts one by itself, but in the command's process group: a Ctrl-C reaches both, and the command then waits
 a minute for a server that is gone; a command that is killed leaves its server behind. Here a guard stands between:
 it holds the server in a session of its own, and ends it when the pipe to the command closes, for whatever reason.
+Only the command can use it: the secret is made for it, and handed on in the environment, which nobody else can read.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from time import monotonic, sleep
 
+from flows.access import new_secret, server_settings, without_proxy
+
 STARTING = 300.0
 """Seconds the server may take to answer on a slow, busy machine; one that ends is noticed at once."""
 ENDING = 5.0
@@ -25,16 +28,21 @@ ENDING = 5.0
 @contextmanager
 def temporary_server() -> Iterator[None]:
     """Have a server while the block runs, unless the settings name one."""
-    from prefect.settings import PREFECT_API_URL, temporary_settings
+    from prefect.settings import PREFECT_API_URL
+
+    from flows.runs import require_access
 
     if PREFECT_API_URL.value():
+        require_access()
         yield
         return
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
+    secret = new_secret()
     guard = subprocess.Popen(  # noqa: S603
         [sys.executable, "-m", "flows.temporary_server", str(port)],
+        env={**os.environ, **server_settings(secret)},
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -44,12 +52,28 @@ def temporary_server() -> Iterator[None]:
     try:
         api = f"http://127.0.0.1:{port}/api"
         _wait_for(api, guard)
-        with temporary_settings({PREFECT_API_URL: api}):
+        with _use(api, secret):
             yield
     finally:
         _flush()
         guard.stdin.close()
         guard.wait()
+
+
+@contextmanager
+def _use(api: str, secret: str) -> Iterator[None]:
+    """Have Prefect's clients use a server while the block runs, those of Dask workers too."""
+    from prefect.settings import (
+        PREFECT_API_AUTH_STRING,
+        PREFECT_API_URL,
+        PREFECT_CLIENT_CSRF_SUPPORT_ENABLED,
+        temporary_settings,
+    )
+
+    os.environ.update(without_proxy())
+    settings = {PREFECT_API_URL: api, PREFECT_API_AUTH_STRING: secret, PREFECT_CLIENT_CSRF_SUPPORT_ENABLED: True}
+    with temporary_settings(settings):
+        yield
 
 
 def _flush() -> None:
@@ -69,7 +93,7 @@ def _wait_for(api: str, guard: subprocess.Popen[bytes]) -> None:
     deadline = monotonic() + STARTING
     while guard.poll() is None and monotonic() < deadline:
         try:
-            if httpx.get(f"{api}/health", timeout=2).status_code == 200:
+            if httpx.get(f"{api}/health", trust_env=False, timeout=2).status_code == 200:
                 return
         except httpx.HTTPError:
             pass

@@ -68,8 +68,13 @@ def table_bytes(table: pa.Table) -> bytes:
 
 
 def table_of(data: bytes, columns: list[str] | None = None) -> pa.Table:
-    """A table from Parquet bytes; all its columns unless some are named."""
-    return pq.read_table(io.BytesIO(data), columns=columns)
+    """The table of Parquet bytes; all its columns unless some are named.
+
+    In the calling thread: a thread of Arrow that lets go of a Python object while the interpreter ends takes the
+    process down ("terminate called without an active exception", apache/arrow#34314).
+    """
+    table = pq.ParquetFile(pa.BufferReader(data)).read(columns, use_threads=False)
+    return table if columns is None else table.select(columns)
 
 
 class RunFolder(Files):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 # Before anything imports Prefect: its own home, no server of the user's, no telemetry.
 os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="pnp-prefect-")
@@ -82,3 +84,17 @@ def evaluated(prefect_server: str, tmp_path_factory: pytest.TempPathFactory) -> 
     values = {"limit": 8, "shards": 2, "salience": {"dropout": {"iterations": 2}}, "masks": {"confidence": True}}
     evaluate_dataset(EvalConfig.model_validate({"out": str(out), **values}))
     return out
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A real Chromium."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+    names = ("chromium", "chromium-browser", "google-chrome")
+    chromium = os.environ.get("PNP_OVSS_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+    if not chromium:
+        pytest.skip("no Chromium on this machine: `apt-get install chromium`, or name one in PNP_OVSS_CHROMIUM")
+    with playwright.sync_playwright() as driver:
+        started = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield started
+        started.close()

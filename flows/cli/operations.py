@@ -39,8 +39,8 @@ def up(
 ) -> None:
     """Start a Prefect stack on this machine: server, deployments, a worker for CPU and one for GPU work.
 
-    Run it again and it starts what is missing. Its files are in PNP_OVSS_HOME, by default in the user's folder for
-    state; what runs is ended by `down`.
+    Run it again and it starts what is missing. Pages and API ask for a secret, which it leaves in a file. Its files
+    are in PNP_OVSS_HOME, by default in the user's folder for state; what runs is ended by `down`.
     """
     with one_line_errors(debug):
         _check_webhook(notify)
@@ -49,13 +49,15 @@ def up(
 
         stack = start(default_home(), port, notify, _tell)
     print(f"runs and their results  {stack.ui}", flush=True)
+    print(f"log in there with       the line in {visible(str(stack.secret_file))}")
     print(f"PREFECT_API_URL         {stack.api}")
+    print("PREFECT_API_AUTH_STRING the same line")
     print(f"logs                    {visible(str(stack.home))}/*.log")
     print("try                     pnp-ovss run eval-scenes --watch")
     print("end                     pnp-ovss down", flush=True)
     if as_json:
-        record = {"ui": stack.ui, "api": stack.api, "home": str(stack.home), "queues": list(QUEUES)}
-        print(visible_json(record), flush=True)
+        places = {"ui": stack.ui, "api": stack.api, "home": str(stack.home), "secret_file": str(stack.secret_file)}
+        print(visible_json({**places, "queues": list(QUEUES)}), flush=True)
 
 
 def down(debug: DebugOption = False) -> None:
@@ -79,10 +81,10 @@ def deploy(notify: NotifyOption = None, debug: DebugOption = False) -> None:
         import subprocess
         import sys
 
-        from flows.runs import require_server
+        from flows.runs import require_access
         from flows.stack import NOTIFY
 
-        _tell(f"deploying to {require_server()}")
+        _tell(f"deploying to {require_access()}")
         variables = {**os.environ, **({NOTIFY: notify} if notify else {})}
         done = subprocess.run([sys.executable, "-m", "flows.deploying"], env=variables, check=False)
     raise typer.Exit(done.returncode)
@@ -117,9 +119,9 @@ def run(
         from flows.stack import use_stack
 
         use_stack()
-        from flows.runs import require_server, start_run
+        from flows.runs import require_access, start_run
 
-        require_server()
+        require_access()
         started = start_run(name, parameter or [], os.getcwd())  # noqa: PTH109
         _tell(f"flow run '{started.name}' of {started.deployment}: {started.url}")
         if started.out:

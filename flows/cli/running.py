@@ -129,6 +129,9 @@ def execute(
     """Check everything, run a flow under progress bars, print what came out and return it."""
     quiet_prefect(debug)
     with one_line_errors(debug):
+        from flows.stack import unlock_stack
+
+        unlock_stack()
         flow, config = prepare()
         from rich.console import Console
 

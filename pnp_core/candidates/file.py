@@ -159,7 +159,7 @@ def read_answers(path: str) -> Iterator[tuple[str, Answer]]:
             text = io.StringIO(data.decode("utf-8-sig"), newline="")
             yield from _from_rows(csv.DictReader(text, delimiter="\t" if ending == ".tsv" else ","), path)
         elif ending == ".parquet":
-            batches = pq.ParquetFile(io.BytesIO(data)).iter_batches(batch_size=1024)
+            batches = pq.ParquetFile(pa.BufferReader(data)).iter_batches(batch_size=1024, use_threads=False)
             yield from _from_rows((row for batch in batches for row in batch.to_pylist()), path)
         else:
             raise CandidatesFileError(f"candidates file '{path}' must end in one of {', '.join(_ENDINGS)}")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,23 +15,9 @@ from PIL import Image
 from flows.labelling import label_pictures
 from pnp_core.config import LabelConfig
 
-playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-
-NAMES = ("chromium", "chromium-browser", "google-chrome")
 EVIL_CLASS = "<script>document.title='class'</script>"
 EVIL_NAME = "<img src=x onerror=document.title='file'>.jpg"
 EVIL_COMMENT = "</script><script>document.title='comment'</script>"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    chromium = os.environ.get("PNP_OVSS_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
-    if not chromium:
-        pytest.skip("no Chromium on this machine: `apt-get install chromium`, or name one in PNP_OVSS_CHROMIUM")
-    with playwright.sync_playwright() as driver:
-        started = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield started
-        started.close()
 
 
 class Watched:

@@ -19,6 +19,8 @@ from typing import Any
 import psutil
 import pytest
 import yaml
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
 from flows.runs import parse_parameters
 from flows.stack import Stack, load_stack
@@ -159,6 +161,14 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealStack]:
         real.call("down")
     assert state.members() == []
     assert real.state.started == {}
+
+
+@pytest.fixture
+def client(stack: RealStack) -> Iterator[SyncPrefectClient]:
+    """Of the stack's server."""
+    settings = {PREFECT_API_URL: stack.state.api, PREFECT_API_AUTH_STRING: stack.state.secret}
+    with temporary_settings(settings), get_client(sync_client=True) as opened:
+        yield opened
 
 
 def artifacts(out: Path) -> dict[str, str]:

@@ -9,9 +9,8 @@ from typing import Any
 
 import psutil
 import pytest
-from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import ArtifactFilter, FlowRunFilter
-from prefect.settings import PREFECT_API_URL, temporary_settings
 from typer.testing import CliRunner
 
 from flows.cli import app
@@ -25,13 +24,6 @@ SLOW = ["limit=96", f"shards={SHARDS}", "runtime.threads=1", "masks.crf.name='of
 SLOW += ["salience.dropout={iterations: 24, strategy: fraction, amount: 0.02}"]
 SLOW += ["dispatch={mode: deployment, lost_after: 40, backoff: 1}"]
 """Salience that takes more than a second for each of its shards, so that it can be killed in between."""
-
-
-@pytest.fixture
-def client(stack: RealStack):
-    """Of the stack's server."""
-    with temporary_settings({PREFECT_API_URL: stack.state.api}), get_client(sync_client=True) as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")

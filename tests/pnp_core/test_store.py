@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -235,3 +237,28 @@ def test_fingerprint_is_stable_over_key_order_and_processes():
 def test_local_folder_is_created_on_first_write(tmp_path):
     RunFolder(str(tmp_path / "deep" / "er")).write("x", b"1")
     assert Path(tmp_path / "deep" / "er" / "x").read_bytes() == b"1"
+
+
+NATIVE_THREADS = """
+import sys
+from pathlib import Path
+import pyarrow as pa
+from pnp_core.store import RunFolder, table_bytes
+
+def threads():
+    return len([t for t in Path("/proc/self/task").iterdir() if "jemalloc" not in (t / "comm").read_text()])
+
+run = RunFolder(sys.argv[1])
+run.write("table.parquet", table_bytes(pa.table({"a": list(range(1000)), "b": ["b"] * 1000})))
+before = threads()
+assert run.read_table("table.parquet", ["b", "a"]).column_names == ["b", "a"]
+assert threads() == before, "Arrow reads in threads of its own, which may take the process down when it ends"
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="native threads are counted as Linux shows them")
+def test_reading_a_table_leaves_no_native_thread_behind(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", NATIVE_THREADS, str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
