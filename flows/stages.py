@@ -12,12 +12,12 @@ from prefect import Task, get_run_logger
 
 from flows.dask import DaskWorkers
 from flows.deployed import run_deployed
+from pnp_core.completion import StageFolder
 from pnp_core.config import DispatchConfig
 from pnp_core.errors import PnpError
 from pnp_core.plan import Plan, quarantine_reasons
 from pnp_core.records import RunSummary, ShardRef, StageResult, StageSummary, Summary
 from pnp_core.shards import set_shard_aside
-from pnp_core.store import StageFolder
 from tasks.masks import task_export_png, task_mask_shard
 from tasks.runtime import attempts, observer
 from tasks.salience import task_extract_shard

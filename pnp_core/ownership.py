@@ -17,12 +17,12 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
+from pnp_core.completion import DONE, QUARANTINE, CompletionRecord
 from pnp_core.errors import FolderInUseError, ForeignFilesError, OutputError
 from pnp_core.files import MARK, Files
 from pnp_core.ledger import Ledger
 from pnp_core.seals import json_bytes, parsed, sealed, unsealed
 from pnp_core.shards import holds_shards
-from pnp_core.store import DONE, QUARANTINE, CompletionRecord
 
 Kind = Literal["run", "corpus", "export", "tables"]
 WHAT: dict[Kind, str] = {

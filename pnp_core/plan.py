@@ -9,6 +9,7 @@ from itertools import product
 
 from pnp_core.backbones import backbone_card
 from pnp_core.cards import DatasetCard, load_card
+from pnp_core.completion import StageFolder
 from pnp_core.config import DatasetConfig, EvalConfig, LabelConfig, LabellingConfig, OwnPicturesConfig
 from pnp_core.crf import get_crf
 from pnp_core.errors import UsageError
@@ -25,7 +26,7 @@ from pnp_core.sources.links import passed_over
 from pnp_core.stages.masks import MaskJob
 from pnp_core.stages.salience import SalienceJob
 from pnp_core.stages.scores import ScoreJob
-from pnp_core.store import RunFolder, StageFolder, fingerprint
+from pnp_core.store import RunFolder, fingerprint
 
 PER_SHARD = 64
 """Pictures in a shard when nothing else is asked for."""

@@ -12,13 +12,14 @@ from typing import Any
 
 import pyarrow as pa
 
+from pnp_core.completion import StageFolder
 from pnp_core.errors import CorruptRunError, DamagedError, ForeignFilesError, SourceError
 from pnp_core.files import MARK, Files
 from pnp_core.first_bytes import only_pictures
 from pnp_core.ledger import LEDGER, Ledger, claim_folders, forget_files
 from pnp_core.records import Quarantined, Sample, ShardRef, StageResult
 from pnp_core.seals import sealed, sha256, unsealed
-from pnp_core.store import RunFolder, StageFolder, table_bytes, table_of
+from pnp_core.store import RunFolder, table_bytes, table_of
 
 INDEX = "shards/index.parquet"
 MAX_SHARD_BYTES = 256 * 2**20

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
+from pnp_core.completion import DONE, FAILED, OUTPUTS, CompletionRecord, StageFolder
 from pnp_core.corpus.manifest import LABELLED, LATEST
 from pnp_core.errors import CorruptRunError
 from pnp_core.export.folder import BULK
@@ -18,7 +19,7 @@ from pnp_core.ownership import FOLDER, WHAT, Kind, kind_of, ledger_of
 from pnp_core.records import Progress, ShardRef, silent
 from pnp_core.seals import sha256, unsealed
 from pnp_core.shards import INDEX, read_refs, shard_file
-from pnp_core.store import DONE, FAILED, OUTPUTS, CompletionRecord, RunFolder, StageFolder
+from pnp_core.store import RunFolder
 
 State = Literal["whole", "damaged", "missing", "unfinished", "unchecked", "not ours"]
 STATES: tuple[State, ...] = ("whole", "damaged", "missing", "unfinished", "unchecked", "not ours")

@@ -75,7 +75,7 @@ class Attendance:
                 _warning(f"no worker of queue '{queue}' is alive: {_start(pool, queue)}")
                 for pool, queue in sorted(gone)
             ),
-            *(f"[dim]queue '{escape(queue)}' has a worker again[/]" for _, queue in sorted(back)),
+            *(f"[dim]queue '{shown(queue)}' has a worker again[/]" for _, queue in sorted(back)),
             *self._why_it_waits(run),
         ]
 
@@ -109,7 +109,7 @@ def _start(pool: str, queue: str) -> str:
 
 
 def _warning(text: str) -> str:
-    return f"[yellow]warning[/]: {escape(text)}"
+    return f"[yellow]warning[/]: {shown(text)}"
 
 
 def _show_progress(client: SyncPrefectClient, started: StartedRun, bars: Progress, tasks: dict[str, TaskID]) -> None:

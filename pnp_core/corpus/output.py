@@ -9,6 +9,7 @@ from itertools import chain, repeat
 from pathlib import PurePosixPath
 from time import time
 
+from pnp_core.completion import StageFolder
 from pnp_core.config import CorpusConfig
 from pnp_core.corpus.changes import COLLECTED, PENDING, Reading, sort_out
 from pnp_core.corpus.manifest import (
@@ -30,7 +31,7 @@ from pnp_core.shards import read_index, write_shards
 from pnp_core.sources.folder import GrowingFolder
 from pnp_core.sources.links import LINKS, links_passed_over
 from pnp_core.stages.masks import STAGE as MASKS
-from pnp_core.store import RunFolder, StageFolder
+from pnp_core.store import RunFolder
 
 
 class Corpus:

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 from pyarrow import compute
 
+from pnp_core.completion import StageFolder
 from pnp_core.corpus.manifest import LABELLED, LATEST, read_pointer
 from pnp_core.errors import CorruptRunError
 from pnp_core.finish import RUN
@@ -21,7 +22,7 @@ from pnp_core.images import encode_label_map
 from pnp_core.records import IGNORE, Sample, ShardRef
 from pnp_core.shards import INDEX, read_refs, read_shard
 from pnp_core.stages.masks import STAGE as MASKS
-from pnp_core.store import RunFolder, StageFolder
+from pnp_core.store import RunFolder
 
 
 @dataclass(frozen=True)

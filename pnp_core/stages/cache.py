@@ -15,6 +15,7 @@ from PIL.Image import Resampling
 from safetensors.numpy import save as save_tensors
 
 from pnp_core.backbones import Backbone
+from pnp_core.completion import StageFolder, StageOutput
 from pnp_core.config import Config
 from pnp_core.errors import LayerRangeError
 from pnp_core.images import decode_image
@@ -23,7 +24,7 @@ from pnp_core.records import Progress, Quarantined, Sample, ShardRef, StageResul
 from pnp_core.salience import all_salience, check_layer_head, check_salient, useful_layers
 from pnp_core.shards import read_shard
 from pnp_core.stages.salience import PICTURE_COLUMNS, Look, SalienceJob, look_at, picture_row
-from pnp_core.store import RunFolder, StageFolder, StageOutput, fingerprint, table_bytes
+from pnp_core.store import RunFolder, fingerprint, table_bytes
 
 MAPS = "tuning-maps"
 PICTURES = "tuning-pictures"

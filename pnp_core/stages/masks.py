@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from pnp_core.completion import StageFolder, StageOutput
 from pnp_core.config import Config, MaskConfig
 from pnp_core.images import VOC_PALETTE, decode_image, encode_grey, encode_label_map, palette_of
 from pnp_core.masks import LabelMap, make_label_map
@@ -15,7 +16,7 @@ from pnp_core.records import Progress, SalienceMaps, Sample, ShardRef, StageResu
 from pnp_core.shards import read_shard
 from pnp_core.stages.salience import STAGE as SALIENCE
 from pnp_core.stages.salience import read_salience
-from pnp_core.store import RunFolder, StageFolder, StageOutput, fingerprint, table_bytes
+from pnp_core.store import RunFolder, fingerprint, table_bytes
 
 STAGE = "masks"
 PNG = "png"

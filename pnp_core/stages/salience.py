@@ -20,6 +20,7 @@ from safetensors.numpy import save as save_tensors
 from pnp_core.backbones import Backbone, Checkpoint, load_backbone, locate_checkpoint
 from pnp_core.candidates import CandidateSource, Choice, candidates_revision, choose, open_candidates
 from pnp_core.cards import DatasetCard
+from pnp_core.completion import StageFolder, StageOutput
 from pnp_core.config import Config, RuntimeConfig, SalienceConfig
 from pnp_core.dropout import salience_dropout
 from pnp_core.errors import UnreadableImage
@@ -28,7 +29,7 @@ from pnp_core.prompts import PromptBatch, Prompts, build_prompts, stack_prompts
 from pnp_core.records import Progress, Quarantined, SalienceMaps, Sample, ShardRef, StageResult, silent
 from pnp_core.salience import check_layer_head, check_salient
 from pnp_core.shards import read_shard
-from pnp_core.store import RunFolder, StageFolder, StageOutput, fingerprint, table_bytes
+from pnp_core.store import RunFolder, fingerprint, table_bytes
 
 STAGE = "salience"
 VERSION = 2

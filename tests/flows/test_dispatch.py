@@ -16,13 +16,14 @@ from flows.dask import DaskWorkers, WorkersLostError
 from flows.deployed import batches
 from flows.runs import place
 from flows.stages import Stage
+from pnp_core.completion import StageFolder, StageOutput
 from pnp_core.config import DispatchConfig, EvalConfig, LabelConfig
 from pnp_core.errors import UnknownNameError, UsageError
 from pnp_core.plan import plan_eval
 from pnp_core.records import Quarantined, ShardRef, StageResult
 from pnp_core.shards import pack, set_shard_aside, shard_file
 from pnp_core.stages.batch import SalienceBatch
-from pnp_core.store import RunFolder, StageFolder, StageOutput, sha256
+from pnp_core.store import RunFolder, sha256
 from tests.models import sample_of
 
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from pnp_core.completion import _VERIFIED, tensor_of
 from pnp_core.errors import DamagedError, LayerRangeError
 from pnp_core.images import decode_image
 from pnp_core.masks import make_label_map
@@ -27,7 +28,7 @@ from pnp_core.stages.cache import (
     relative_to_peak,
 )
 from pnp_core.stages.salience import model_pixels
-from pnp_core.store import _VERIFIED, RunFolder, tensor_of
+from pnp_core.store import RunFolder
 from pnp_core.tuning.config import TuneConfig
 from pnp_core.tuning.plan import TunePlan, plan_tune, shard_tuning
 

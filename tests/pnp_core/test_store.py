@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from pnp_core.completion import StageFolder, StageOutput
 from pnp_core.errors import CorruptRunError, DamagedError, ForeignFilesError, OutputError
 from pnp_core.files import MARK
 from pnp_core.records import Quarantined, ShardRef
 from pnp_core.seals import json_bytes, sha256
 from pnp_core.shards import discard_outputs
-from pnp_core.store import RunFolder, StageFolder, StageOutput, fingerprint
+from pnp_core.store import RunFolder, fingerprint
 
 
 @pytest.fixture(params=["local", "memory"])
