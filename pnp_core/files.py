@@ -155,10 +155,17 @@ class Files:
             _remove_empty(Path(target).parent, Path(self.root))
 
     def names(self, relative: str = "") -> list[str]:
-        """All files below a folder of this one, relative to this one, sorted; those of `MARK` too."""
+        """All files below a folder of this one, relative to this one, sorted; those of `MARK` too.
+
+        Links to folders are not followed: they may lead anywhere, round in circles too.
+        """
         root = PurePosixPath(self.root)
         place = self.path(relative) if relative else self.root
-        return sorted(str(PurePosixPath(file).relative_to(root)) for file in self.fs.find(place))
+        if self.local:
+            found = (Path(folder) / name for folder, _, names in os.walk(place) for name in names)
+        else:
+            found = map(PurePosixPath, self.fs.find(place))
+        return sorted(str(file.relative_to(root)) for file in found)
 
     def glob(self, pattern: str) -> list[str]:
         """Files that match a pattern, relative to this folder, sorted."""

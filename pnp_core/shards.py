@@ -6,6 +6,7 @@ import io
 import json
 import tarfile
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from pnp_core.completion import StageFolder
-from pnp_core.errors import CorruptRunError, DamagedError, ForeignFilesError, SourceError
+from pnp_core.errors import CorruptRunError, DamagedError, ForeignFilesError, OutputError, SourceError
 from pnp_core.files import MARK, Files
 from pnp_core.first_bytes import only_pictures
 from pnp_core.ledger import LEDGER, Ledger, claim_folders, forget_files
@@ -95,7 +96,8 @@ def read_shard(run: RunFolder, shard: ShardRef) -> Iterator[Sample]:
     file = shard_file(shard.name)
     data = run.get(file)
     if sha256(data) != shard.sha256:
-        run.put(_damage_note(shard.name), b"")
+        with suppress(OutputError):  # who reads may not be allowed to write
+            run.put(_damage_note(shard.name), b"")
         raise DamagedError.at(run.path(file), f"it is not the tar that was written as shard {shard.name}")
     return unpack(data)
 
