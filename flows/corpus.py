@@ -8,6 +8,7 @@ from flows.reporting import progress_artifacts
 from flows.stages import run_stages
 from pnp_core.config import CorpusConfig
 from pnp_core.corpus import Corpus, CorpusSummary, only_writer
+from pnp_core.errors import StageFailedError
 from pnp_core.finish import finish_run
 from pnp_core.plan import plan_label
 from pnp_core.records import RunSummary, ShardRef
@@ -22,6 +23,9 @@ def label_corpus(config: CorpusConfig) -> CorpusSummary:
 
     Run again after it was killed it goes on with the batch it was at. A second run at the same time is refused,
     where both are on one machine.
+
+    Raises:
+        StageFailedError: there was something to label, and every shard failed; that is published.
     """
     with only_writer(RunFolder(config.out)):
         return _label_all(config)
@@ -47,6 +51,8 @@ def _label_all(config: CorpusConfig) -> CorpusSummary:
         collected = task_collect(config, retry=False)
     summary.compare(before, Corpus(config, plan_label(config)).newest)
     task_report_corpus(summary.markdown())
+    if summary.all_failed:  # published all the same: what always fails must not hold up what comes later
+        raise StageFailedError(f"all shards failed, the next run tries them again: {next(iter(summary.reasons))}")
     return summary
 
 
@@ -54,4 +60,4 @@ def _label(config: CorpusConfig, collected: Collected, batch: RunSummary) -> lis
     """Label one batch; returns the shards that have masks."""
     batch.images = sum(shard.samples for shard in collected.shards)
     with progress_artifacts():
-        return run_stages(collected.plan, collected.shards, batch, config.dispatch)
+        return run_stages(collected.plan, collected.shards, batch, config.dispatch, extent="batch")

@@ -69,5 +69,13 @@ class CorruptRunError(PnpError):
     """A file of the run folder is not what its record says."""
 
 
+class ShardError(PnpError):
+    """A shard cannot be done, and another attempt would end the same; it is set aside with this as the reason."""
+
+
+class StageFailedError(PnpError):
+    """A stage failed with every shard it was tried on."""
+
+
 class UnreadableImage(PnpError):
     """One picture cannot be decoded; the pipeline quarantines it and goes on."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass, fields
 from itertools import product
+from math import isfinite
 
 import numpy as np
 import pyarrow as pa
@@ -113,10 +114,13 @@ class TrialLog:
 
     def _read(self) -> list[Trial]:
         names = [field.name for field in fields(Setting)]
-        return [
+        trials = [
             Trial(row["group"], row["number"], Setting(*(row[name] for name in names)), row["reward"])
             for row in self._run.read_table(self._file).to_pylist()
         ]
+        if not all(isfinite(trial.reward) for trial in trials):  # one could not be compared with the others
+            raise CorruptRunError(f"'{self._run.path(self._file)}' holds a reward that is no number; delete it")
+        return trials
 
     def replay(self, number: int, setting: Setting) -> Trial | None:
         """The trial of that number, None when it was not made yet.
