@@ -8,7 +8,7 @@ from flows.reporting import progress_artifacts
 from flows.stages import run_stages
 from pnp_core.config import CorpusConfig
 from pnp_core.corpus import Corpus, CorpusSummary
-from pnp_core.errors import CorruptRunError
+from pnp_core.errors import CorruptRunError, StageFailedError
 from pnp_core.finish import finish_run
 from pnp_core.ownership import writing
 from pnp_core.plan import plan_label
@@ -23,6 +23,9 @@ def label_corpus(config: CorpusConfig) -> CorpusSummary:
 
     Run again after it was killed it goes on with the batch it was at. A second run at the same time is refused,
     where both are on one machine.
+
+    Raises:
+        StageFailedError: there was something to label, and every shard failed; that is published.
     """
     with writing(config.out, "corpus"):
         return _label_all(config)
@@ -50,6 +53,8 @@ def _label_all(config: CorpusConfig) -> CorpusSummary:
         collected = task_collect(config, retry=False)
     summary.compare(before, Corpus(config, plan_label(config)).newest)
     task_report_corpus(summary.markdown())
+    if summary.all_failed:  # published all the same: what always fails must not hold up what comes later
+        raise StageFailedError(f"all shards failed, the next run tries them again: {next(iter(summary.reasons))}")
     return summary
 
 
@@ -62,7 +67,7 @@ def _mend(config: CorpusConfig, summary: CorpusSummary) -> None:
             mended = RunSummary(batch.plan.masks.out, masks=batch.plan.masks.place)
             _label(config, batch, mended)
             summary.mended += mended.mended or [file]
-        except CorruptRunError as error:
+        except (CorruptRunError, StageFailedError) as error:
             summary.damaged.append(str(error))
 
 
@@ -70,4 +75,4 @@ def _label(config: CorpusConfig, collected: Collected, batch: RunSummary) -> lis
     """Label one batch; returns the shards that have masks."""
     batch.images = sum(shard.samples for shard in collected.shards)
     with progress_artifacts():
-        return run_stages(collected.plan, collected.shards, batch, config.dispatch)
+        return run_stages(collected.plan, collected.shards, batch, config.dispatch, extent="batch")

@@ -24,4 +24,4 @@ def extract_batch(batch: SalienceBatch) -> None:
     with progress_artifacts():
         work = [(shard, None) for shard in batch.shards]
         stage = Stage("salience", task_extract_shard, job, job.folder)
-        run_stage(stage, work, Summary(batch.out), batch.dispatch, part=True)
+        run_stage(stage, work, Summary(batch.out), batch.dispatch, extent="part")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from math import inf
 from time import monotonic
-from typing import Any
+from typing import Any, Literal
 
 from prefect import Task, get_run_logger
 
@@ -14,7 +15,7 @@ from flows.dask import DaskWorkers
 from flows.deployed import run_deployed
 from pnp_core.completion import StageFolder
 from pnp_core.config import DispatchConfig
-from pnp_core.errors import PnpError
+from pnp_core.errors import PnpError, ShardError, StageFailedError
 from pnp_core.plan import Plan, quarantine_reasons
 from pnp_core.records import RunSummary, ShardRef, StageResult, StageSummary, Summary
 from pnp_core.shards import set_shard_aside
@@ -28,7 +29,10 @@ Work = tuple[ShardRef, StageResult | None]
 Results = Generator[tuple[ShardRef, StageResult | Exception]]
 """Shards in the order in which they were done, with their result or the error of the last attempt."""
 HOPELESS = 3
-"""So many shards given up and none done: not the pictures are at fault, and the run stops."""
+"""So many shards given up, or all where there are fewer, and none done: the run stops, no picture is at fault."""
+Extent = Literal["run", "batch", "part"]
+"""What the shards are: all of a run; a batch that others follow, so that few shards tell nothing of the run; or one
+worker's, who does not see whether others succeed."""
 
 
 @dataclass(frozen=True)
@@ -48,16 +52,13 @@ class Stage:
     before: StageFolder | None = None
 
 
-class StageFailedError(PnpError):
-    """A stage failed with every shard it was tried on."""
-
-
 class _Report:
     """Counts what comes out of a stage, and tells people."""
 
-    def __init__(self, stage: Stage, work: list[Work], summary: Summary) -> None:
+    def __init__(self, stage: Stage, work: list[Work], summary: Summary, extent: Extent) -> None:
         self.counts = summary.stages.setdefault(stage.name, StageSummary())
         self._stage, self._total, self._pictures = stage.name, len(work), sum(shard.samples for shard, _ in work)
+        self._enough = {"run": min(HOPELESS, len(work)), "batch": HOPELESS, "part": inf}[extent]
         self._start, self._computed, self._seen = monotonic(), 0, 0
         self._summary = summary
         self._log = get_run_logger()
@@ -85,7 +86,7 @@ class _Report:
 
     def hopeless(self) -> bool:
         """Whether shards fail and none succeeds."""
-        return self.counts.shards_failed >= HOPELESS and self.counts.shards_failed == self.counts.shards
+        return self._enough <= self.counts.shards_failed == self.counts.shards
 
     def end(self) -> None:
         """The stage is over."""
@@ -136,31 +137,33 @@ def run_stage(
     summary: Summary,
     dispatch: DispatchConfig,
     results: Results | None = None,
-    part: bool = False,
+    extent: Extent = "run",
 ) -> list[Work]:
     """One stage over all shards; those that fail are set aside.
 
     Args:
         results: of another way than `inline` to do the work.
-        part: these are some shards of a run: whether there is hope is judged where all are seen.
+        extent: what the shards are.
 
     Returns:
         The shards that came through, in the order given, with their results.
 
     Raises:
-        PnpError: the run itself is at fault, or every shard that was tried failed.
+        StageFailedError: every shard that was tried failed.
+        PnpError: the run itself is at fault.
     """
     if stage.folder:  # before others put files into it
         stage.folder.claim()
-    report = _Report(stage, work, summary)
+    report = _Report(stage, work, summary, extent)
     done: dict[str, StageResult] = {}
     with closing(results or inline(stage, work, dispatch)) as outcomes:  # when this stops, so must the workers
         for shard, outcome in outcomes:
             if isinstance(outcome, Exception):
                 outcome = _give_up(stage, shard, outcome, dispatch)
             report.add(shard, outcome)
-            if outcome.failed and not part and report.hopeless():
-                raise StageFailedError(f"{stage.name}: the first {HOPELESS} shards failed: {_reasons(stage, shard)}")
+            if outcome.failed and report.hopeless():
+                which = f"the first {HOPELESS} shards" if len(work) > HOPELESS else "all shards"
+                raise StageFailedError(f"{stage.name}: {which} failed: {_reasons(stage, shard)}")
             done[shard.name] = outcome
     report.end()
     return [(shard, done[shard.name]) for shard, _ in work if not done[shard.name].failed]
@@ -168,9 +171,11 @@ def run_stage(
 
 def _give_up(stage: Stage, shard: ShardRef, error: Exception, dispatch: DispatchConfig) -> StageResult:
     """Set a shard aside, unless the run is at fault and not the shard."""
-    if isinstance(error, PnpError) or stage.folder is None:
+    if stage.folder is None or (isinstance(error, PnpError) and not isinstance(error, ShardError)):
         raise error
-    reason = f"the shard failed {dispatch.attempts} times: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    reason = " ".join(str(error).split())[:300]
+    if not isinstance(error, ShardError):
+        reason = f"the shard failed {dispatch.attempts} times: {type(error).__name__}: {reason}"
     return set_shard_aside(stage.folder, shard, reason, stage.before)
 
 
@@ -180,11 +185,20 @@ def _reasons(stage: Stage, shard: ShardRef) -> str:
     return stage.folder.quarantined(shard.name)[0].reason
 
 
-def run_stages(plan: Plan, shards: list[ShardRef], summary: RunSummary, dispatch: DispatchConfig) -> list[ShardRef]:
+def run_stages(
+    plan: Plan, shards: list[ShardRef], summary: RunSummary, dispatch: DispatchConfig, extent: Extent = "run"
+) -> list[ShardRef]:
     """Salience, masks, PNG when asked, scores when there is ground truth.
+
+    Args:
+        extent: what the shards are.
 
     Returns:
         The shards that have masks.
+
+    Raises:
+        StageFailedError: every shard that was tried failed.
+        PnpError: the run itself is at fault.
     """
     salience = Stage("salience", task_extract_shard, plan.salience, plan.salience.folder)
     masks = Stage("masks", task_mask_shard, plan.masks, plan.masks.folder, plan.salience.folder)
@@ -192,10 +206,11 @@ def run_stages(plan: Plan, shards: list[ShardRef], summary: RunSummary, dispatch
     with ExitStack() as stack:
         workers = stack.enter_context(DaskWorkers(dispatch)) if dispatch.mode == "dask" else None
         if dispatch.mode == "deployment":
-            work = run_stage(salience, work, summary, dispatch, run_deployed(plan.salience, shards, dispatch))
+            results = run_deployed(plan.salience, shards, dispatch)
         else:
-            work = run_stage(salience, work, summary, dispatch, workers and workers.run(salience, work, gpu=True))
-        work = run_stage(masks, work, summary, dispatch, workers and workers.run(masks, work, gpu=False))
+            results = workers and workers.run(salience, work, gpu=True)
+        work = run_stage(salience, work, summary, dispatch, results, extent)
+        work = run_stage(masks, work, summary, dispatch, workers and workers.run(masks, work, gpu=False), extent)
     if plan.png:
         run_stage(Stage("png", task_export_png, plan.masks), work, summary, dispatch)
     summary.labelled = summary.stages["masks"].images

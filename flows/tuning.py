@@ -11,6 +11,7 @@ from prefect import flow
 from flows.reporting import progress_artifacts
 from flows.stages import Stage, run_shard_stage, run_stage
 from pnp_core.ownership import writing
+from pnp_core.plan import quarantine_reasons
 from pnp_core.records import ShardRef, StageSummary
 from pnp_core.report.tuning_text import tuning_markdown
 from pnp_core.search import Trial
@@ -46,10 +47,14 @@ def _tune(config: TuneConfig) -> TuneSummary:
     summary = TuneSummary(config.out)
     shards = run_shard_stage(lambda: task_shard_tuning(config), summary)
     with progress_artifacts():
-        maps = run_stage(Stage("maps", task_cache_maps, plan), [(s, None) for s in shards], summary, config.dispatch)
-        run_stage(Stage("pictures", task_cache_pictures, plan), maps, summary, config.dispatch)
+        maps = Stage("maps", task_cache_maps, plan, plan.maps.folder)
+        work = run_stage(maps, [(shard, None) for shard in shards], summary, config.dispatch)
+        run_stage(Stage("pictures", task_cache_pictures, plan), work, summary, config.dispatch)
     summary.quarantined = summary.stages["maps"].quarantined
-    require_pictures(plan, shards)
+    if summary.quarantined:
+        summary.reasons = quarantine_reasons([plan.maps.folder], shards)
+    shards = [shard for shard, _ in work]
+    require_pictures(plan, shards, summary)
     discard_other_results(plan, shards)
     trials = _search(plan, shards, summary)
     write_best(plan, shards, trials, summary)

@@ -16,6 +16,7 @@ from PIL import Image
 
 from pnp_core.config import ClipConfig
 from pnp_core.errors import CheckpointError, UnknownNameError
+from pnp_core.finite import check_weights
 from pnp_core.presets import TINY
 
 _LOCAL = "local-dir:"
@@ -149,11 +150,11 @@ def load_clip(config: ClipConfig, device: str) -> ClipModel:
     Weights are never unpickled as code.
 
     Raises:
-        CheckpointError: the weights are not at hand or do not fit.
+        CheckpointError: the weights are not at hand, not finite or do not fit.
     """
+    name = _name(config)
+    pretrained = None if name.startswith(_LOCAL) else config.pretrained  # such folders hold their weights
     try:
-        name = _name(config)
-        pretrained = None if name.startswith(_LOCAL) else config.pretrained  # such folders hold their weights
         loaded: Any = open_clip.create_model_from_pretrained(
             name, pretrained=pretrained, weights_only=True, force_quick_gelu=_quick_gelu(name, pretrained)
         )
@@ -165,4 +166,5 @@ def load_clip(config: ClipConfig, device: str) -> ClipModel:
             f"cannot load CLIP {config.model} ({config.pretrained}): {message}; without a network give a "
             f"weights file in place of {config.pretrained}, or local-dir:FOLDER in place of {config.model}"
         ) from error
+    check_weights(model, f"CLIP {config.model}" + (f" ({pretrained})" if pretrained else ""))
     return ClipModel(model, preprocess, tokenizer, torch.device(device))

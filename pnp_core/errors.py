@@ -103,5 +103,13 @@ class DamagedError(CorruptRunError):
         return cls(f"'{path}' is damaged: {what}; the command that made it makes it again")
 
 
+class ShardError(PnpError):
+    """A shard cannot be done, and another attempt would end the same; it is set aside with this as the reason."""
+
+
+class StageFailedError(PnpError):
+    """A stage failed with every shard it was tried on."""
+
+
 class UnreadableImage(PnpError):
     """One picture cannot be decoded; the pipeline quarantines it and goes on."""

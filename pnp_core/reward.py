@@ -30,15 +30,15 @@ def regions(
 ) -> Bool[np.ndarray, "R size size"]:
     """Class maps to regions of CLIP's input: binarise, resize, blur, binarise again at the same threshold.
 
-    A constant map gives an empty region, and so does one with a value that is no number.
+    A constant map gives an empty region.
 
     Args:
+        maps: of finite numbers.
         threshold: on the min-max of each map, in [0, 1).
         blur: Gaussian sigma as a share of the side.
         size: side of CLIP's input in pixels.
     """
-    sound = np.isfinite(maps).all(axis=(1, 2), keepdims=True)
-    salient = (min_max(np.where(sound, maps, 0).astype(np.float32)) > threshold).astype(np.float32)
+    salient = (min_max(maps.astype(np.float32)) > threshold).astype(np.float32)
     rows, columns = resize_matrix(size, maps.shape[1]), resize_matrix(size, maps.shape[2])
     if blur > 0:
         smooth = blur_matrix(size, blur * size)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass, fields
 from itertools import product
+from math import isfinite
 
 import numpy as np
 import pyarrow as pa
@@ -111,10 +112,12 @@ class TrialLog:
         self._file = file
         table = run.find_table(file)
         names = [field.name for field in fields(Setting)]
-        self.trials = [
+        trials = [
             Trial(row["group"], row["number"], Setting(*(row[name] for name in names)), row["reward"])
             for row in (table.to_pylist() if table else ())
         ]
+        # A reward that is no number could not be compared with the others: such a log is damaged.
+        self.trials = trials if all(isfinite(trial.reward) for trial in trials) else []
 
     def replay(self, number: int, setting: Setting) -> Trial | None:
         """The trial of that number, None when it was not made yet.

@@ -12,6 +12,7 @@ from transformers.utils import logging
 from pnp_core.backbones.checkpoint import SAFETENSORS
 from pnp_core.config import BackboneConfig
 from pnp_core.errors import CheckpointError
+from pnp_core.finite import check_weights
 from pnp_core.prompts import EncodedText
 
 
@@ -19,7 +20,7 @@ def load_pretrained(kind: type[PreTrainedModel], folder: Path) -> tuple[Any, Any
     """The model, frozen, in float32, and its tokenizer.
 
     Raises:
-        CheckpointError: weights missing or of another shape than config.json says; no tokenizer.
+        CheckpointError: weights missing, not finite or of another shape than config.json says; no tokenizer.
     """
     logging.disable_progress_bar()  # the pipeline shows its own progress
     safe = (folder / SAFETENSORS).is_file()
@@ -42,6 +43,7 @@ def load_pretrained(kind: type[PreTrainedModel], folder: Path) -> tuple[Any, Any
     lost = sorted(name for name in report["missing_keys"] if "position_ids" not in name)
     if lost:
         raise CheckpointError(f"checkpoint '{folder}' lacks weights: {', '.join(lost[:3])} ...")
+    check_weights(model, f"checkpoint '{folder}'")
     return model.requires_grad_(False).eval(), tokenizer
 
 

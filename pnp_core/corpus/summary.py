@@ -38,6 +38,12 @@ class CorpusSummary(Summary):
         for name, stage in batch.stages.items():
             self.stages[name] = self.stages[name] + stage if name in self.stages else stage
 
+    @property
+    def all_failed(self) -> bool:
+        """Whether there were shards, and every one was given up."""
+        failed = sum(stage.shards_failed for stage in self.stages.values())
+        return 0 < failed == self.stages["salience"].shards
+
     def compare(self, before: Manifest, now: Manifest) -> None:
         """Count what changed between the manifest the run found and the one it leaves."""
         gone = {picture.source for picture in before.pictures} - {picture.source for picture in now.pictures}

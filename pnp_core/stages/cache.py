@@ -104,10 +104,8 @@ def relative_to_peak(maps: np.ndarray) -> np.ndarray:
     """Maps (..., gh, gw) as half precision, each divided by its maximum.
 
     Raw salience spans more orders of magnitude than half precision has. Up to the label map every
-    step on the maps of one pass is the same at any scale, so that nothing is lost. A map with a
-    value that is no number counts as no salience at all.
+    step on the maps of one pass is the same at any scale, so that nothing is lost.
     """
-    maps = np.where(np.isfinite(maps).all(axis=(-2, -1), keepdims=True), maps, 0)
     peak = maps.max(axis=(-2, -1), keepdims=True)
     return np.divide(maps, peak, out=np.zeros_like(maps), where=peak > 0).astype(np.float16)
 
@@ -116,7 +114,8 @@ def cache_maps(job: MapsJob, shard: ShardRef, progress: Progress = silent) -> St
     """Keep the maps of one shard, unless that is complete; pictures without classes are left out.
 
     Raises:
-        PnpError: the model, the captions or the run folder are at fault; pictures never are.
+        ShardError: salience, match probability or candidate score of a picture is not finite.
+        PnpError: the model, the captions or the run folder are at fault.
     """
     run = RunFolder(job.salience.out)
     heads = job.salience.checkpoint.heads

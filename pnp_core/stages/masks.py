@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from pnp_core.completion import StageFolder, StageOutput
 from pnp_core.config import Config, MaskConfig
+from pnp_core.finite import require_finite
 from pnp_core.images import VOC_PALETTE, decode_image, encode_grey, encode_label_map, palette_of
 from pnp_core.masks import LabelMap, make_label_map
 from pnp_core.records import Progress, SalienceMaps, Sample, ShardRef, StageResult, silent
@@ -149,11 +150,30 @@ def _row(sample: Sample, maps: SalienceMaps, label_map: LabelMap, job: MaskJob) 
     }
 
 
+def _sound_label_map(maps: SalienceMaps, picture: np.ndarray, key: str, job: MaskJob) -> LabelMap:
+    """The label map, of finite numbers alone: where two are compared NaN looks like background.
+
+    Raises:
+        ShardError: they are not.
+    """
+    names = [job.class_names[label - 1] for label in maps.classes]
+    require_finite(maps.maps.swapaxes(0, 1), "the stored salience", key, names, "it was made by an earlier version")
+    with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is looked at
+        made = make_label_map(maps, picture, job.config)
+    require_finite(made.salience, "the salience summed over drop iterations", key, names, "it overflows")
+    won = ["background", *job.class_names][made.labels[np.unravel_index(made.confidence.argmax(), made.labels.shape)]]
+    require_finite(made.confidence[None], "the label probability", key, [won], f"of CRF {job.config.crf.name}")
+    return made
+
+
 def mask_shard(job: MaskJob, shard: ShardRef, salience: StageResult, progress: Progress = silent) -> StageResult:
     """Make the label maps of one shard, unless they are complete.
 
     Args:
         salience: the salience stage's result for the same shard.
+
+    Raises:
+        ShardError: salience or label probabilities of a picture are not finite.
     """
     run = RunFolder(job.out)
 
@@ -164,7 +184,7 @@ def mask_shard(job: MaskJob, shard: ShardRef, salience: StageResult, progress: P
             # Pictures without salience were quarantined by the salience stage.
             if maps := stored.get(sample.key):
                 picture = decode_image(sample.image, job.max_pixels).pixels
-                rows.append(_row(sample, maps, make_label_map(maps, picture, job.config), job))
+                rows.append(_row(sample, maps, _sound_label_map(maps, picture, sample.key, job), job))
             progress(1)
         return StageOutput({"parquet": table_bytes(pa.Table.from_pylist(rows, schema=MASK_SCHEMA))}, len(rows))
 

@@ -24,6 +24,7 @@ from pnp_core.completion import StageFolder, StageOutput
 from pnp_core.config import Config, RuntimeConfig, SalienceConfig
 from pnp_core.dropout import salience_dropout
 from pnp_core.errors import UnreadableImage
+from pnp_core.finite import require_finite
 from pnp_core.images import decode_image
 from pnp_core.prompts import PromptBatch, Prompts, build_prompts, stack_prompts
 from pnp_core.records import Progress, Quarantined, SalienceMaps, Sample, ShardRef, StageResult, silent
@@ -198,6 +199,9 @@ class _Extractor:
         pixels = torch.stack([item.pixels for item in batch]).to(self.backbone.device)
         tokens = self.backbone.encode_image(pixels)
         proposals = self.source.propose([i.sample for i in batch], [i.for_candidates for i in batch], tokens)
+        for item, proposal in zip(batch, proposals, strict=True):  # before one that is not finite is no match
+            if proposal.scores:
+                self._require_finite(np.array(proposal.scores), "the candidate score", item, proposal.classes)
         config, least = self.job.config.candidates, self.source.default_min_score
         choices = [choose(proposal, config, least, self.job.vocabulary) for proposal in proposals]
         ready = [i for i, choice in enumerate(choices) if choice.classes]
@@ -209,6 +213,12 @@ class _Extractor:
                 yield self._nothing(item, choice)
             else:
                 yield Quarantined(item.sample.key, item.sample.source, STAGE, choice.how)
+
+    def _require_finite(self, values: np.ndarray, what: str, item: _Input, classes: tuple[int, ...]) -> None:
+        """Refuse what a model made of a picture, a part for each class, where it is NaN or infinity."""
+        names = [self.job.card.names[label - 1] for label in classes]
+        how = f"the model's numbers overflow (its image encoder runs in {self.job.config.backbone.dtype})"
+        require_finite(values, what, item.sample.key, names, how)
 
     def _nothing(self, item: _Input, choice: Choice) -> SalienceMaps:
         """Salience of a picture that holds none of the classes."""
@@ -226,11 +236,13 @@ class _Extractor:
         maps = found.unflatten(-1, self.backbone.grid).cpu().numpy()
         itm = matches.cpu().numpy()
         for i, (item, choice) in enumerate(zip(batch, choices, strict=True)):
-            number = len(choice.classes)
+            own, matched = maps[i, :, : len(choice.classes)], itm[i, : len(choice.classes)]
+            self._require_finite(own.swapaxes(0, 1), "the salience", item, choice.classes)
+            self._require_finite(matched, "the match probability", item, choice.classes)
             yield SalienceMaps(
-                maps=maps[i, :, :number],
+                maps=own,
                 classes=choice.classes,
-                itm=itm[i, :number],
+                itm=matched,
                 height=item.height,
                 width=item.width,
                 scores=choice.scores,
@@ -242,7 +254,11 @@ class _Extractor:
 def look_at(
     samples: Iterable[Sample], job: SalienceJob, look: Look, progress: Progress
 ) -> Iterator[tuple[Sample, SalienceMaps] | Quarantined]:
-    """Process samples batch by batch; decoding runs on threads, in order."""
+    """Process samples batch by batch; decoding runs on threads, in order.
+
+    Raises:
+        ShardError: salience, match probability or candidate score of a picture is not finite.
+    """
     if job.runtime.threads:  # holds for the calling thread, hence here
         torch.set_num_threads(job.runtime.threads)
     extractor = _Extractor.create(job, look)
@@ -265,7 +281,8 @@ def extract_shard(job: SalienceJob, shard: ShardRef, progress: Progress = silent
     """Run the salience stage for one shard, unless it is complete.
 
     Raises:
-        PnpError: the model, the captions or the run folder are at fault; pictures never are.
+        ShardError: salience, match probability or candidate score of a picture is not finite.
+        PnpError: the model, the captions or the run folder are at fault.
     """
     run = RunFolder(job.out)
 

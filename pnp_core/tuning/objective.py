@@ -15,9 +15,9 @@ from pnp_core.backbones import resolve_device
 from pnp_core.clip_model import load_clip
 from pnp_core.config import RuntimeConfig
 from pnp_core.errors import PnpError
+from pnp_core.finite import require_finite
 from pnp_core.masks import sum_iterations
-from pnp_core.plan import quarantine_reasons
-from pnp_core.records import ShardRef
+from pnp_core.records import ShardRef, Summary
 from pnp_core.reward import REWARDS, Judge, Sight, regions
 from pnp_core.search import Setting
 from pnp_core.stages.cache import CachedPicture, read_maps, read_pictures, read_pixels
@@ -32,19 +32,22 @@ class NothingToTuneError(PnpError):
     """No picture has a class."""
 
 
-def require_pictures(plan: TunePlan, shards: list[ShardRef]) -> None:
+def require_pictures(plan: TunePlan, shards: list[ShardRef], summary: Summary) -> None:
     """Make sure that there is something to reward.
+
+    Args:
+        shards: that have maps.
+        summary: of the run so far.
 
     Raises:
         NothingToTuneError: no picture of the maps cache has a class; with the most frequent reasons.
     """
     if any(read_pictures(plan.maps, shard.name) for shard in shards):
         return
-    reasons = quarantine_reasons([plan.maps.folder], shards)
-    told = "; ".join(f"{number} x {reason}" for reason, number in list(reasons.items())[:3]) or "see --candidates"
-    pictures = sum(shard.samples for shard in shards)
+    frequent = list(summary.reasons.items())[:3]
+    told = "; ".join(f"{number} x {reason}" for reason, number in frequent) or "see --candidates"
     advice = "; --image-labels masks or --candidates itm may help" if _by_labels(plan) else ""
-    raise NothingToTuneError(f"nothing to tune on: none of {pictures} pictures has a class ({told}){advice}")
+    raise NothingToTuneError(f"nothing to tune on: none of {summary.images} pictures has a class ({told}){advice}")
 
 
 def _by_labels(plan: TunePlan) -> bool:
@@ -67,6 +70,9 @@ def setting_maps(
 
     One iteration comes from the cache. More are computed once by the salience stage, which keeps them
     as it always does.
+
+    Raises:
+        ShardError: maps of a picture are not finite.
     """
     if setting.iterations == 1:
         return read_maps(plan.maps, shard.name, setting.layer, setting.head).astype(np.float32)
@@ -75,6 +81,9 @@ def setting_maps(
     stored = read_salience(job.folder, shard.name)
     rule = plan.config.masks.sum
     summed = [sum_iterations(stored[picture.key].maps, rule) for picture in pictures]
+    for picture, maps in zip(pictures, summed, strict=True):  # the sum may overflow
+        names = [plan.card.names[label - 1] for label in picture.classes]
+        require_finite(maps, "the salience summed over drop iterations", picture.key, names, "it overflows")
     return np.concatenate(summed) if summed else np.zeros((0, 1, 1), np.float32)
 
 

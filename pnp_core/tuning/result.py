@@ -7,7 +7,6 @@ from typing import Any
 
 import yaml
 
-from pnp_core.plan import quarantine_reasons
 from pnp_core.provenance import versions
 from pnp_core.records import ShardRef, Summary
 from pnp_core.search import Trial, best_trial, trials_table
@@ -111,8 +110,6 @@ def write_best(plan: TunePlan, shards: list[ShardRef], trials: list[Trial], summ
     summary.pairs = sum(len(picture.classes) for picture in pictures)
     summary.without_classes = summary.images - summary.quarantined - len(pictures)
     summary.cache_bytes_per_image = sum(held) / max(1, len(pictures))
-    if summary.quarantined:
-        summary.reasons = quarantine_reasons([plan.maps.folder], shards)
     plan.run.write(f"{plan.search_folder(shards)}/{TRIALS}", table_bytes(trials_table(trials)))
     plan.run.write(BEST, _best_yaml(plan, shards, best, len(trials), len(pictures)).encode())
 

@@ -18,8 +18,8 @@ import pytest
 from PIL import Image
 
 from flows.labelling import label_pictures
-from flows.stages import StageFailedError
 from pnp_core.config import LabelConfig
+from pnp_core.errors import StageFailedError
 from pnp_core.plan import plan_label
 
 CLASSES = ("heart", "star")
