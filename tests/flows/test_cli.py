@@ -147,7 +147,7 @@ def test_file_that_is_no_image(tmp_path):
 
 def test_output_that_cannot_be_written(pictures, tmp_path):
     (tmp_path / "out").write_text("a file is in the way")
-    refused(label(pictures, tmp_path), 1, "cannot write")
+    refused(label(pictures, tmp_path), 2, "is a file, not a folder")
 
 
 @pytest.mark.parametrize(

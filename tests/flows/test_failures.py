@@ -143,7 +143,7 @@ def test_stopped_command_leaves_no_process_and_no_half_file(tmp_path, sign, to_g
     assert process.returncode == code, f"{said}\n{printed}"
     if sign != signal.SIGKILL:
         assert said.strip().endswith("stopped: what is done is kept, the same command continues")
-        assert not list(out.rglob("*.tmp"))
+        assert not list(out.glob(".pnp-ovss/half-written/*"))
     deadline = time.monotonic() + 60
     while left := [p for p in psutil.process_iter() if marked(p, mark)]:
         assert time.monotonic() < deadline, f"left behind: {[p.cmdline() for p in left]}"

@@ -1,6 +1,5 @@
 """The flows on real shards, with a real Prefect server."""
 
-import hashlib
 import io
 import os
 import shutil
@@ -19,18 +18,13 @@ from pnp_core.images import decode_label_map
 from pnp_core.records import RunSummary
 from pnp_core.shards import INDEX
 from pnp_core.store import RunFolder
+from tests.artifacts import artifacts
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
 
 def eval_config(out, **changes) -> EvalConfig:
     return EvalConfig.model_validate({"out": str(out), "limit": 12, "shards": 3, **changes})
-
-
-def artifacts(out: Path) -> dict[str, str]:
-    """Digests of everything a run leaves but run.json and the report, which hold timings."""
-    files = [f for f in out.rglob("*") if f.is_file() and f.name not in ("run.json", "index.html")]
-    return {str(f.relative_to(out)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """kill -9 of the real command in the middle of a stage, then the same command again."""
 
-import hashlib
 import json
 import os
 import signal
@@ -10,6 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
+
+from tests.artifacts import artifacts
 
 COMMAND = [sys.executable, "-m", "flows.cli", "eval", "scenes", "--limit", "60", "--shards", "6", "--json"]
 
@@ -49,16 +50,6 @@ def kill_in(stage: str, out: Path, environment: dict[str, str]) -> dict[str, tup
     left = records(out, stage)
     assert 0 < len(left) < 6, f"not killed in the middle: {len(left)} of 6 shards complete"
     return left
-
-
-def artifacts(out: Path) -> dict[str, str]:
-    """Digests of all a run leaves, but timings (run.json, the report) and temporary files of a killed writer."""
-    files = [
-        f
-        for f in out.rglob("*")
-        if f.is_file() and f.name not in ("run.json", "index.html") and not f.name.endswith(".tmp")
-    ]
-    return {str(f.relative_to(out)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
 
 
 @pytest.mark.first

@@ -24,6 +24,7 @@ from flows.tables import ablate, make_tables
 from flows.viewing import report_server
 from pnp_core.config import AblateConfig, TablesConfig
 from pnp_core.errors import CorruptRunError, OutputError, UsageError
+from pnp_core.store import RunFolder
 from pnp_core.tables.missing import missing_settings
 
 runner = CliRunner()
@@ -104,7 +105,7 @@ def test_run_that_computes_nothing_keeps_what_made_its_scores(copied):
     (record,) = copied.glob("evaluations/*/run.json")
     before = json.loads(record.read_text())
     before |= {"commit": "earlier", "device": "a GPU", "rates": {**before["rates"], "salience": 123.0}}
-    record.write_text(json.dumps(before))
+    RunFolder(str(copied)).write_json(str(record.relative_to(copied)), before)
     evaluate_dataset(ablate_config(copied).base)
     after = json.loads(record.read_text())
     assert (after["commit"], after["device"], after["rates"]["salience"]) == ("earlier", "a GPU", 123.0)
@@ -113,8 +114,8 @@ def test_run_that_computes_nothing_keeps_what_made_its_scores(copied):
 def test_class_subsets_have_folders_of_their_own(copied, tmp_path):
     ablate(ablate_config(copied, "subsets"))
     assert sorted(folder.name for folder in (copied / "subsets").iterdir()) == ["plants", "vehicles"]
-    make_tables(TablesConfig(runs=(str(copied),), out=str(tmp_path)))
-    rows = {row["row"]: row for row in csv.DictReader((tmp_path / "subsets.csv").open(encoding="utf-8"))}
+    make_tables(TablesConfig(runs=(str(copied),), out=str(tmp_path / "tables")))
+    rows = {row["row"]: row for row in csv.DictReader((tmp_path / "tables/subsets.csv").open(encoding="utf-8"))}
     assert set(rows) == {"plants", "vehicles"}
     assert 0 < int(rows["plants"]["images"]) <= 8
 

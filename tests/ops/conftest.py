@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import socket
@@ -169,16 +168,6 @@ def client(stack: RealStack) -> Iterator[SyncPrefectClient]:
     settings = {PREFECT_API_URL: stack.state.api, PREFECT_API_AUTH_STRING: stack.state.secret}
     with temporary_settings(settings), get_client(sync_client=True) as opened:
         yield opened
-
-
-def artifacts(out: Path) -> dict[str, str]:
-    """Digests of all a run leaves, but timings (run.json, the report) and temporary files of a killed writer."""
-    files = [
-        f
-        for f in out.rglob("*")
-        if f.is_file() and f.name not in ("run.json", "index.html") and not f.name.endswith(".tmp")
-    ]
-    return {str(f.relative_to(out)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
 
 
 def records(out: Path, stage: str) -> dict[str, tuple[int, int]]:

@@ -14,7 +14,8 @@ from prefect.client.schemas.filters import ArtifactFilter, FlowRunFilter
 from typer.testing import CliRunner
 
 from flows.cli import app
-from tests.ops.conftest import RealStack, artifacts, last_json, records, wait_for
+from tests.artifacts import artifacts
+from tests.ops.conftest import RealStack, last_json, records, wait_for
 
 pytestmark = pytest.mark.ops
 
