@@ -17,6 +17,7 @@ import pytest
 from flows.access import make_secret, read_secret
 from flows.stack import MARK, Stack, StackError, Started, up, use_stack
 from pnp_core.errors import PnpError
+from tests.processes import wait_for
 
 NAMES = ("PREFECT_API_URL", "PREFECT_API_AUTH_STRING", "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED", "no_proxy", "NO_PROXY")
 
@@ -61,6 +62,7 @@ def stack(tmp_path, monkeypatch) -> Iterator[Stack]:
     mark = uuid4().hex
     process = subprocess.Popen(["sleep", "600"], env={**os.environ, MARK: mark})
     running = Stack(tmp_path, 4299, mark, {"server": Started.of(process.pid)})
+    wait_for(lambda: running.process("server"), "the process has its environment")  # which exec gives it
     running.save()
     make_secret(running.secret_file)
     yield running

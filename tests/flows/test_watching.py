@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 from prefect import flow, task
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.objects import FlowRun, WorkQueueStatus
+from prefect.exceptions import ObjectAlreadyExists
 from prefect.states import Pending, Running
 
 from flows.cli import watching
@@ -26,7 +28,8 @@ def nothing() -> None:
 @pytest.fixture(scope="module")
 def client(prefect_server) -> Iterator[SyncPrefectClient]:
     with get_client(sync_client=True) as opened:
-        opened.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
+        with suppress(ObjectAlreadyExists):  # of another round of this fixture
+            opened.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
         yield opened
 
 

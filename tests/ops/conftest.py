@@ -27,16 +27,6 @@ from flows.stack import Stack, load_stack
 COMMAND = [sys.executable, "-m", "flows.cli"]
 
 
-def wait_for(condition: Callable[[], Any], what: str, seconds: float = 300) -> Any:
-    """Poll until something is true, and return it."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"waited {seconds:.0f} s for {what}")
-        time.sleep(0.05)
-    return found
-
-
 class Webhook:
     """An address of this machine that keeps what it is sent."""
 

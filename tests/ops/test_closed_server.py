@@ -18,7 +18,8 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import DeploymentFilter
 
 from flows.access import client_settings
-from tests.ops.conftest import RealStack, last_json, wait_for
+from tests.ops.conftest import RealStack, last_json
+from tests.processes import wait_for
 
 pytestmark = pytest.mark.ops
 

@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from tests.artifacts import artifacts
-from tests.ops.conftest import RealStack, last_json, records, wait_for
+from tests.ops.conftest import RealStack, last_json, records
+from tests.processes import wait_for
 
 pytestmark = pytest.mark.ops
 
