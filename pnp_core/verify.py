@@ -139,8 +139,9 @@ Found = tuple[str, str, State]
 
 def _ours(place: RunFolder) -> Iterator[Found]:
     """The files of one folder, without those of folders in it."""
-    if (mark := place.find(FOLDER)) is not None:
-        yield "results", FOLDER, "whole" if unsealed(mark) else "damaged"
+    mark = place.find(FOLDER)
+    if mark is not None or place.exists(LEDGER):
+        yield "results", FOLDER, "missing" if mark is None else "whole" if unsealed(mark) else "damaged"
     for name in (*place.glob(BULK), LEDGER):
         ledger = Ledger.known(place, name)
         if mark is not None or place.exists(name):
