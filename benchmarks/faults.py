@@ -24,6 +24,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, sleep
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -195,7 +196,7 @@ def outcome_of(subject: Subject, file: Path) -> str:
         code, said = run_here(subject)
         whole = verify(str(subject.out)).whole
         if code == 0 and whole and subject.left() == kept.left():
-            return attempt if seen else f"{attempt} (without effect)"
+            return attempt if seen else "NOT NOTICED by verify"
         if code == 0:
             return _left_as_it_is(subject, kept, file)
         if file.name not in said and file.stem.split(".")[0] not in said:
@@ -250,8 +251,9 @@ def share_server() -> None:
     from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL
 
     os.environ["PREFECT_API_URL"] = PREFECT_API_URL.value() or ""
-    if secret := PREFECT_API_AUTH_STRING.value():
-        os.environ["PREFECT_API_AUTH_STRING"] = secret.get_secret_value()
+    secret: Any = PREFECT_API_AUTH_STRING.value()
+    if secret:
+        os.environ["PREFECT_API_AUTH_STRING"] = getattr(secret, "get_secret_value", lambda: secret)()
 
 
 if __name__ == "__main__":

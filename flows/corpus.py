@@ -66,9 +66,17 @@ def _mend(config: CorpusConfig, summary: CorpusSummary) -> None:
             batch = task_take_up(config, number)
             mended = RunSummary(batch.plan.masks.out, masks=batch.plan.masks.place)
             _label(config, batch, mended)
-            summary.mended += mended.mended or [file]
+            if mended.failed:
+                summary.damaged.append(f"'{file}' is damaged, and could not be made again: {_first_reason(mended)}")
+            else:
+                summary.mended += [f"batches/{number:06d}/{path}" for path in mended.mended] or [file]
         except (CorruptRunError, StageFailedError) as error:
             summary.damaged.append(str(error))
+
+
+def _first_reason(summary: RunSummary) -> str:
+    """The most frequent reason for quarantine."""
+    return next(iter(summary.reasons), "")
 
 
 def _label(config: CorpusConfig, collected: Collected, batch: RunSummary) -> list[ShardRef]:

@@ -63,17 +63,20 @@ def run_deployed(
         UsageError: there is no such deployment.
         PnpError: a batch failed for a reason that lies in the run, or was cancelled by somebody.
     """
-    waiting = []
+    waiting, damaged = [], {}
     for shard in shards:
         if found := job.folder.find(shard.name, shard.sha256):
             observer().advance("salience", shard.samples)
             yield shard, found
         else:
+            damaged[shard.name] = job.folder.damage(shard.name, shard.sha256)
             job.folder.try_again(shard.name)
             waiting.append(shard)
     if waiting:
         with get_client(sync_client=True) as client:
-            yield from _Dispatcher(client, job, dispatch).results(waiting)
+            for shard, outcome in _Dispatcher(client, job, dispatch).results(waiting):
+                made = isinstance(outcome, StageResult) and not outcome.failed
+                yield shard, replace(outcome, mended=damaged[shard.name]) if made else outcome
 
 
 def batches(shards: list[ShardRef], workers: int, most: int) -> Iterator[list[ShardRef]]:

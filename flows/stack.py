@@ -188,6 +188,7 @@ def load_stack(home: Path) -> Stack | None:
 def _alone(home: Path) -> Iterator[None]:
     """One `up` or `down` at a time."""
     home.mkdir(0o700, parents=True, exist_ok=True)  # its database holds what runs were given
+    home.chmod(0o700)  # a version before left it open
     try:
         with FileLock(home / "stack.lock", timeout=5):
             yield

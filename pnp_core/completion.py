@@ -16,9 +16,10 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 
-from pnp_core.errors import DamagedError
+from pnp_core.errors import DamagedError, ForeignFilesError
 from pnp_core.files import Files
-from pnp_core.ledger import claim_folders
+from pnp_core.images import is_whole_picture
+from pnp_core.ledger import claim_folders, stays_inside
 from pnp_core.records import Quarantined, StageResult
 from pnp_core.seals import SEAL, parsed, sealed, sha256, unsealed
 from pnp_core.store import RunFolder, table_bytes, table_of
@@ -78,8 +79,10 @@ class CompletionRecord(BaseModel):
             record = None if value is None else cls.model_validate(value)
         except ValidationError:
             return None
-        known = record and (record.digests.keys() == record.outputs.keys() if record.digests else record.sha256)
-        return record if record and (known or not record.outputs) else None
+        if record is None or not all(map(stays_inside, record.outputs)):
+            return None
+        known = record.digests.keys() == record.outputs.keys() if record.digests else record.sha256
+        return record if known or not record.outputs else None
 
     def as_bytes(self) -> bytes:
         """The record as it is stored."""
@@ -161,6 +164,7 @@ class StageFolder:
         files |= output.extra
         if output.quarantined:
             files[self.quarantine_file(shard)] = _quarantine_bytes(output.quarantined)
+        self._check_extra(shard, output.extra)
         self._remove_other_outputs(shard, files.keys())
         for relative, data in files.items():
             self.run.put(relative, data)
@@ -178,6 +182,21 @@ class StageFolder:
         # Another process may have given the shard up meanwhile.
         self.run.delete(self.file(shard, FAILED))
         return self._result(shard, record, data, start, mended=damage)
+
+    def _check_extra(self, shard: str, extra: dict[str, bytes]) -> None:
+        """Files whose names come from data may be in the way of somebody's, or have been mended by hand.
+
+        Raises:
+            ForeignFilesError: one is there that is neither what is to be written, nor what was, nor a damaged picture.
+        """
+        record = self.record(shard)
+        digests = record.digests if record else {}
+        for path, data in extra.items():
+            there = self.run.find(path)
+            if there in (None, data) or sha256(there) == digests.get(path):
+                continue
+            if path not in digests or is_whole_picture(there):
+                raise ForeignFilesError.at(self.run.path(path))
 
     def _remove_other_outputs(self, shard: str, files: Any) -> None:
         """Delete what was made of this shard before and is not made now."""
@@ -244,7 +263,8 @@ class StageFolder:
         if record is None or path not in record.outputs:
             raise DamagedError.at(self.run.path(path), f"shard {shard} has no completion record that lists it")
         digest = record.digests.get(path)
-        if len(data) != record.outputs[path] or (digest and sha256(data) != digest):
+        damaged = sha256(data) != digest if digest else bool(record.damaged(self.run))
+        if len(data) != record.outputs[path] or damaged:
             raise DamagedError.at(self.run.path(path), f"shard {shard} was written with other content")
         return data
 
@@ -306,9 +326,10 @@ class StageFolder:
     def find_failed(self, shard: str) -> StageResult | None:
         """What is known of a shard that was given up; None when it was not."""
         data = self.run.find(self.file(shard, FAILED))
-        record = parsed(data) if data else None
-        number = record.get("quarantined") if record else None
-        return self._failed(shard, number) if isinstance(number, int) else None
+        if data is None:
+            return None
+        number = (parsed(data) or {}).get("quarantined")
+        return self._failed(shard, number if isinstance(number, int) else 0)
 
     def try_again(self, shard: str) -> None:
         """Forget that a shard was given up."""

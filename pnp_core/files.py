@@ -9,7 +9,7 @@ import socket
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from time import time
 from typing import BinaryIO, cast
@@ -176,8 +176,9 @@ class Files:
         """Delete what writers that were killed have left; those that still write keep theirs."""
         folder = Path(self.path(HALF_WRITTEN))
         for file in folder.iterdir() if self.local and folder.is_dir() else ():
-            if _left_over(file):
-                file.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):  # its writer has just moved it
+                if _left_over(file):
+                    file.unlink()
 
 
 def _left_over(file: Path) -> bool:

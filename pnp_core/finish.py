@@ -6,17 +6,15 @@ from typing import Any
 
 from pnp_core.cards import load_card
 from pnp_core.config import EvalConfig, LabellingConfig
+from pnp_core.errors import CorruptRunError
 from pnp_core.plan import Plan
 from pnp_core.provenance import commit, peak_memory, versions
 from pnp_core.records import RunSummary
+from pnp_core.run_record import EVALUATIONS, RUN, SCORES, CardFacts, RunRecord, SettingFacts, read_record
 from pnp_core.stages.masks import VERSION as MASKS
 from pnp_core.stages.salience import VERSION as SALIENCE
 from pnp_core.stages.scores import VERSION as SCORES_VERSION
 from pnp_core.store import RunFolder, fingerprint
-
-RUN, SCORES = "run.json", "scores.json"
-EVALUATIONS = "evaluations"
-"""Folder with record and scores of every setting that was scored on the pictures of a run folder."""
 
 
 def evaluation_folder(plan: Plan) -> str:
@@ -36,7 +34,7 @@ def finish_run(config: LabellingConfig, plan: Plan, summary: RunSummary, main: b
     record, places = _record(config, plan, summary), []
     if plan.score:
         places.append(f"{evaluation_folder(plan)}/")
-        _keep_measured(record, run.read_json(f"{places[0]}{RUN}"))
+        record = _keep_measured(record, _before(run, f"{places[0]}{RUN}"))
     if main:
         places.append("")
     for place in places:
@@ -44,24 +42,26 @@ def finish_run(config: LabellingConfig, plan: Plan, summary: RunSummary, main: b
             run.write_json(f"{place}{SCORES}", summary.scores)
         else:
             run.remove(f"{place}{SCORES}")
-        run.write_json(f"{place}{RUN}", record)
+        run.write_json(f"{place}{RUN}", record.as_json())
 
 
-def setting_facts(config: LabellingConfig, plan: Plan) -> dict[str, Any]:
+def setting_facts(config: LabellingConfig, plan: Plan) -> SettingFacts:
     """What a score depends on besides the configuration, and what the settings around it can be made from."""
-    return {
-        "weights_revision": plan.salience.checkpoint.revision,
-        "model": {"layers": plan.salience.checkpoint.layers, "heads": plan.salience.checkpoint.heads},
-        "card": _card_facts(config) if isinstance(config, EvalConfig) else None,
-        "stages": {"salience": SALIENCE, "masks": MASKS, "scores": SCORES_VERSION},
-    }
+    return SettingFacts.model_validate(
+        {
+            "weights_revision": plan.salience.checkpoint.revision,
+            "model": {"layers": plan.salience.checkpoint.layers, "heads": plan.salience.checkpoint.heads},
+            "card": _card_facts(config) if isinstance(config, EvalConfig) else None,
+            "stages": {"salience": SALIENCE, "masks": MASKS, "scores": SCORES_VERSION},
+        }
+    )
 
 
-def _record(config: LabellingConfig, plan: Plan, summary: RunSummary) -> dict[str, Any]:
+def _record(config: LabellingConfig, plan: Plan, summary: RunSummary) -> RunRecord:
     # Elsewhere other processes did the work, and a resumed run did none: of neither is anything known here.
     here = config.dispatch.mode == "inline" and bool(summary.stages["salience"].images_per_second)
-    return {
-        **setting_facts(config, plan),
+    facts = {
+        **dict(setting_facts(config, plan)),
         "config": config.model_dump(mode="json"),
         "versions": versions(),
         "commit": commit(),
@@ -78,15 +78,21 @@ def _record(config: LabellingConfig, plan: Plan, summary: RunSummary) -> dict[st
         "rates": {name: stage.images_per_second for name, stage in summary.stages.items()},
         "summary": summary.as_json(),
     }
+    return RunRecord.model_validate(facts)
 
 
-def _card_facts(config: EvalConfig) -> dict[str, Any]:
-    """What tables need of the dataset card, so that they need no card."""
+def _card_facts(config: EvalConfig) -> CardFacts:
     card = load_card(config.dataset)
     split = config.split or card.default_split
     images = card.splits[split].images if split in card.splits else None
-    facts = {"name": card.name, "version": card.version, "split": split, "images": images}
-    return {**facts, "default_split": card.default_split, "subsets": {k: list(v) for k, v in card.subsets.items()}}
+    return CardFacts(
+        name=card.name,
+        version=card.version,
+        split=split,
+        images=images,
+        default_split=card.default_split,
+        subsets=card.subsets,
+    )
 
 
 def _device(plan: Plan) -> str:
@@ -99,14 +105,22 @@ def _device(plan: Plan) -> str:
     return "cpu" if chosen == "auto" else chosen
 
 
-def _keep_measured(record: dict[str, Any], before: dict[str, Any] | None) -> None:
+def _before(run: RunFolder, file: str) -> RunRecord | None:
+    """The record that is written anew, None where there is none, or none that can be read."""
+    try:
+        return read_record(run, file)
+    except CorruptRunError:
+        return None
+
+
+def _keep_measured(record: RunRecord, before: RunRecord | None) -> RunRecord:
     """A run that computes nothing anew measures nothing: what was measured, and what made it, stays."""
     if before is None:
-        return
-    resumed = [name for name, rate in record["rates"].items() if rate is None]
-    for name in resumed:
-        record["rates"][name] = before["rates"].get(name)
+        return record
+    resumed = {name for name, rate in record.rates.items() if rate is None}
+    kept: dict[str, Any] = {"rates": {**record.rates, **{name: before.rates.get(name) for name in resumed}}}
     if "salience" in resumed:
-        record.update({key: before[key] for key in ("memory", "device")})
-    if {"salience", "masks", "scores"} <= set(resumed):
-        record.update({key: before[key] for key in ("commit", "versions")})
+        kept |= {"memory": before.memory, "device": before.device}
+    if {"salience", "masks", "scores"} <= resumed:
+        kept |= {"commit": before.commit, "versions": before.versions}
+    return record.model_copy(update=kept)

@@ -96,6 +96,16 @@ def decode_label_map(data: bytes) -> np.ndarray:
         return np.array(image, dtype=np.uint8)
 
 
+def is_whole_picture(data: bytes) -> bool:
+    """Whether bytes are a picture none of whose parts is damaged, as far as its format tells (PNG does)."""
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            image.verify()
+    except Exception:  # Pillow's plugins raise nearly anything
+        return False
+    return True
+
+
 def encode_grey(values: np.ndarray) -> bytes:
     """An (H, W) uint8 array as grey PNG bytes."""
     buffer = io.BytesIO()

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from threading import RLock
 from typing import Any
 
 from pnp_core.errors import ForeignFilesError
 from pnp_core.files import MARK, Files
-from pnp_core.seals import sealed, unsealed
+from pnp_core.seals import sealed, sha256, unsealed
 
 LEDGER = f"{MARK}/files.json"
 # One command writes to a folder at a time (see `pnp_core.ownership`), but it may have threads.
@@ -47,12 +48,24 @@ class Ledger:
         if value is None:
             return None
         files = {path: tuple(digests) for path, digests in value["files"].items()}
+        if not all(map(stays_inside, (*files, *value["folders"]))):  # a folder may have come from anybody
+            return None
         return cls(place, name, files, set(value["folders"]))
 
     def save(self) -> None:
         """Write it."""
         value: dict[str, Any] = {"files": {path: list(digests) for path, digests in self.files.items()}}
         self.place.put(self.name, sealed({**value, "folders": sorted(self.folders)}))
+
+
+def stays_inside(path: str) -> bool:
+    """Whether a relative path leads to nothing outside of its folder.
+
+    >>> stays_inside("masks/a.png"), stays_inside("../a.png"), stays_inside("/etc/passwd")
+    (True, False, False)
+    """
+    parts = PurePosixPath(path).parts
+    return bool(parts) and parts[0] != "/" and ".." not in parts
 
 
 def claim_files(place: Files, digests: Mapping[str, str | None], name: str = LEDGER) -> None:
@@ -99,13 +112,29 @@ def claim_folders(place: Files, folders: Iterable[str]) -> None:
             ledger.save()
 
 
-def forget_files(place: Files, paths: Iterable[str], name: str = LEDGER) -> None:
-    """Delete files that are ours; others of these names stay."""
+def forget_files(place: Files, paths: Iterable[str], damaged_too: bool = False) -> None:
+    """Delete files that are ours; others of these names stay, and so do files that somebody has changed.
+
+    Args:
+        damaged_too: also those whose content is not what was written, or was never known.
+    """
     with _WRITING:
-        ledger = Ledger.read(place, name)
+        ledger = Ledger.read(place)
         ours = [path for path in paths if path in ledger.files]
         for path in ours:
-            place.delete(path)
-            del ledger.files[path]
+            data = place.find(path)
+            if data is None or damaged_too or sha256(data) in ledger.files[path]:
+                place.delete(path)
+                del ledger.files[path]
         if ours:
+            ledger.save()
+
+
+def drop_missing(place: Files) -> None:
+    """Forget names that nothing was written to in the end, by commands that were killed."""
+    with _WRITING:
+        ledger = Ledger.known(place)
+        missing = [path for path in ledger.files if not place.exists(path)] if ledger else []
+        if ledger and missing:
+            ledger.files = {path: digests for path, digests in ledger.files.items() if path not in missing}
             ledger.save()

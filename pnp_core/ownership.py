@@ -13,6 +13,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from pathlib import PurePosixPath
 from typing import Any, Literal
 
 from filelock import FileLock, Timeout
@@ -20,7 +21,7 @@ from filelock import FileLock, Timeout
 from pnp_core.completion import DONE, QUARANTINE, CompletionRecord
 from pnp_core.errors import FolderInUseError, ForeignFilesError, OutputError
 from pnp_core.files import MARK, Files
-from pnp_core.ledger import Ledger
+from pnp_core.ledger import LEDGER, Ledger, drop_missing
 from pnp_core.seals import json_bytes, parsed, sealed, unsealed
 from pnp_core.shards import holds_shards
 
@@ -37,12 +38,14 @@ _NO_FILES = frozenset((".DS_Store", "Thumbs.db", "desktop.ini", "lost+found", MA
 """What systems put into folders by themselves."""
 _STAGES = ("salience", "masks", "png", "scores", "tuning-maps", "tuning-pictures")
 _STAGE_FOLDER = re.compile(rf"((?:{'|'.join(_STAGES)})/[0-9a-f]{{16}})/")
-_SEARCHES = re.compile(r"tuning/[0-9a-f]{16}/[0-9a-f]{16}/(group-\d+|trials|compare-[0-9a-f]{16})\.parquet")
-_RESULTS = re.compile(
-    r"(run|scores|tune|latest|progress)\.json|contact_sheet\.png|report/index\.html|best\.yaml|tuning\.png"
-    r"|evaluations/[0-9a-f]{16}/(run|scores)\.json|collected\.parquet|(manifests|contents)/\d{6}\.parquet|\.lock"
-)
-"""What runs and corpora write besides shards and what is made of them."""
+_NAMES: dict[Kind, str] = {
+    "run": r"(run|tune)\.json|tuning\.png|evaluations/[0-9a-f]{16}/(run|scores)\.json"
+    r"|tuning/[0-9a-f]{16}/[0-9a-f]{16}/(group-\d+|trials|compare-[0-9a-f]{16})\.parquet|collected\.parquet",
+    "corpus": r"(latest|progress)\.json|collected\.parquet|(manifests|contents)/\d{6}\.parquet|\.lock",
+    "export": r"export\.(json|begun)|index\.csv|classes\.csv|annotations\.json",
+    "tables": r"tables\.json",
+}
+"""What is written besides shards and what is made of them, by names that only we give."""
 
 
 def kind_of(place: Files) -> Kind | None:
@@ -79,17 +82,20 @@ def claim(url: str, kind: Kind) -> None:
     """
     place = Files(url)
     check_ours(place, kind)
-    marked = unsealed(place.find(FOLDER) or b"") is not None
-    if marked and Ledger.known(place):
-        return
-    if not marked:
+    # The mark comes last: what has one has a ledger.
+    if Ledger.known(place) is None:
+        _take_over(place, kind).save()
+    if unsealed(place.find(FOLDER) or b"") is None:
         place.put(FOLDER, sealed({"made_by": "pnp-ovss", "kind": kind, "format": 1}))
-    _take_over(place, marked).save()
+    for subset in place.glob("subsets/*") if kind == "run" else ():
+        url = place.below(str(PurePosixPath(subset)))
+        if kind_of(Files(url)) == "run" and Ledger.known(Files(url)) is None:
+            claim(url, "run")
 
 
 def ledger_of(place: Files) -> Ledger:
     """What is ours in a folder, also when it has no ledger or that is damaged."""
-    return Ledger.known(place) or _take_over(place, place.exists(FOLDER))
+    return Ledger.known(place) or _take_over(place, kind_of(place) or "run")
 
 
 def check_ours(place: Files, kind: Kind) -> None:
@@ -106,10 +112,10 @@ def check_ours(place: Files, kind: Kind) -> None:
         )
     if found not in (None, kind):
         raise ForeignFilesError(f"'{place.url}' holds {WHAT[found]}, not {WHAT[kind]}: choose another --out")
-    if found == "export" and unsealed(place.find(FOLDER) or b"") is None:
+    if found == "export" and not place.exists(FOLDER) and not place.exists(LEDGER):
         raise ForeignFilesError(
-            f"'{place.url}' was exported by a version that kept no list of its files: delete it, or choose another "
-            f"--out"
+            f"'{place.url}' was exported by a version that kept no list of its files, so that none can be written "
+            f"over: choose another --out"
         )
 
 
@@ -133,25 +139,36 @@ def _first_file(place: Files) -> str | None:
     return next((name for name in names if name not in _NO_FILES), None)
 
 
-def _take_over(place: Files, marked: bool) -> Ledger:
-    """The ledger of a folder that has none, or whose ledger is damaged: by the names that we give.
-
-    Args:
-        marked: the folder says itself that it is ours.
-    """
+def _take_over(place: Files, kind: Kind) -> Ledger:
+    """The ledger of a folder that has none, or whose ledger is damaged: by the names that we give, and by content."""
     names = [name for name in place.names() if not name.startswith(f"{MARK}/")] if place.exists("") else []
     ledger = Ledger(place)
-    for name in names:
-        if match := _STAGE_FOLDER.match(name.removeprefix(f"{QUARANTINE}/")):
-            ledger.folders |= {match[1], f"{QUARANTINE}/{match[1]}"}
-    if any(name.startswith("shards/") for name in names):
-        ledger.folders.add("shards")
-    finished = "fingerprints" in _object(place, "run.json") or "search" in _object(place, "tune.json")
-    known = finished or marked or kind_of(place) == "corpus"
-    tables = _object(place, "tables.json").get("files") or []
-    ours = (name for name in names if _SEARCHES.fullmatch(name) or (known and _RESULTS.fullmatch(name)))
-    ledger.files = dict.fromkeys([*ours, *(name for name in names if name in tables)], ())
+    ours = {name for name in names if re.fullmatch(_NAMES[kind], name)}
+    if kind == "run":
+        # A stage's folder may be a link to another disk, which a walk does not follow.
+        inner = (place.glob(f"{above}{stage}/*/*") for above in ("", f"{QUARANTINE}/") for stage in _STAGES)
+        for name in (name for found in inner for name in found):
+            if match := _STAGE_FOLDER.match(name.removeprefix(f"{QUARANTINE}/")):
+                ledger.folders |= {match[1], f"{QUARANTINE}/{match[1]}"}
+        if any(name.startswith("shards/") for name in names):
+            ledger.folders.add("shards")
+        ours |= _results(place)
+    if kind == "tables":
+        tables = _object(place, "tables.json").get("files") or []
+        ours |= {name for name in names if name in tables}
+    ledger.files = dict.fromkeys(sorted(ours), ())
     return ledger
+
+
+def _results(place: Files) -> set[str]:
+    """Results of a run whose names others give too: ours when they look like it."""
+    marks = {"report/index.html": b"pnp-ovss", "best.yaml": b"# Chosen by `pnp-ovss tune`"}
+    found = {name for name, mark in marks.items() if mark in (place.find(name) or b"")}
+    if found or "fingerprints" in _object(place, "run.json"):
+        found |= {name for name in ("contact_sheet.png",) if place.exists(name)}
+    if {"miou", "per_class_iou", "pixels_ignored"} <= _object(place, "scores.json").keys():
+        found.add("scores.json")
+    return found
 
 
 @contextmanager
@@ -177,6 +194,7 @@ def writing(url: str, kind: Kind) -> Iterator[None]:
         if lock.lock_counter == 1:
             _sign(place)
             place.clear_half_written()
+            drop_missing(place)
         claim(url, kind)
         yield
     finally:

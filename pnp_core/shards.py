@@ -7,9 +7,9 @@ import json
 import tarfile
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 
@@ -20,14 +20,14 @@ from pnp_core.first_bytes import only_pictures
 from pnp_core.ledger import LEDGER, Ledger, claim_folders, forget_files
 from pnp_core.records import Quarantined, Sample, ShardRef, StageResult
 from pnp_core.seals import sealed, sha256, unsealed
-from pnp_core.store import RunFolder, table_bytes, table_of
+from pnp_core.store import NO_TABLE, RunFolder, table_bytes, table_of
 
 INDEX = "shards/index.parquet"
 MAX_SHARD_BYTES = 256 * 2**20
 """A shard is closed when its pictures have more bytes, however few they are: it is held in memory whole."""
 _PREVIOUS = "shards/previous.parquet"
 _RECORD = f"{MARK}/shards.json"
-"""Written before the index: with it a damaged index is known, and rebuilt."""
+"""Written before the index, and holds the same: a damaged one is known, and written again."""
 _DAMAGE_NOTES = f"{MARK}/damaged"
 _LABEL_MAP = "seg.png"
 _META = "json"
@@ -145,7 +145,7 @@ def read_index(run: RunFolder, identity: str, digest: str) -> list[ShardRef] | N
     Raises:
         OutputError: the folder holds a run of another source.
     """
-    index = _index(run, mend=True) or _previous(run)
+    index = _mended(run) or _previous(run)
     there = index.identity if index else (_sealed_index(run) or {}).get("identity", identity)
     if there != identity:
         raise ForeignFilesError(
@@ -155,18 +155,15 @@ def read_index(run: RunFolder, identity: str, digest: str) -> list[ShardRef] | N
     return list(index.shards) if index and whole else None
 
 
-def read_refs(run: RunFolder, rebuild: bool = True) -> list[ShardRef]:
+def read_refs(run: RunFolder) -> list[ShardRef]:
     """The shards of a run, whatever they are of.
 
-    Args:
-        rebuild: the index from the tars, when it is damaged.
-
     Raises:
-        CorruptRunError: there is no index, or it is damaged and cannot be rebuilt.
+        CorruptRunError: there is no index, or it is damaged.
     """
     if not run.exists(INDEX) and _sealed_index(run) is None:
         raise CorruptRunError(f"'{run.path(INDEX)}' is missing; the command that made it makes it again")
-    if (index := _index(run, rebuild)) is None:
+    if (index := _index(run)) is None:
         raise DamagedError.at(run.path(INDEX))
     return list(index.shards)
 
@@ -192,7 +189,7 @@ class _Index:
             metadata = {name: text.decode() for name, text in (table.schema.metadata or {}).items()}
             rows = [ShardRef(r["shard"], r["samples"], r["bytes"], r["sha256"]) for r in table.to_pylist()]
             return cls(metadata[b"identity"], metadata[b"digest"], tuple(rows), complete)
-        except (pa.ArrowException, KeyError, ValueError):  # whatever flipped bits make of Parquet
+        except (*NO_TABLE, KeyError):  # whatever flipped bits make of Parquet
             return None
 
     def as_bytes(self) -> bytes:
@@ -206,43 +203,64 @@ class _Index:
         return table_bytes(pa.table(columns, schema=schema))
 
 
-def _index(run: RunFolder, rebuild: bool = True, mend: bool = False) -> _Index | None:
-    """The index; rebuilt from the tars when it is damaged; None when there is none, or that cannot be done.
-
-    Args:
-        mend: write what was rebuilt.
-    """
-    record = _sealed_index(run)
-    data = run.find(INDEX)
-    if record is None:  # of a version that wrote no such record
+def _index(run: Files) -> _Index | None:
+    """The index; when it is damaged what was written down of it; None when there is none."""
+    record, data = _sealed_index(run), run.find(INDEX)
+    if record is None:  # damaged, or of a version that wrote no such record
         return _Index.of(data) if data else None
     if data and sha256(data) == record["sha256"]:
         return _Index.of(data)
-    if not rebuild:
-        return None
-    tars = [(name, run.find(shard_file(name))) for name in map(_shard_name, range(record["shards"]))]
-    try:
-        refs = [ShardRef(name, len(list(unpack(tar))), len(tar), sha256(tar)) for name, tar in tars if tar]
-    except (ValueError, KeyError, OSError, tarfile.TarError):  # of a damaged tar
-        return None
-    rebuilt = _Index(record["identity"], record["digest"], tuple(refs))
-    data = rebuilt.as_bytes()
-    if sha256(data) != record["sha256"]:
-        return None
-    if mend:
-        run.put(INDEX, data)
-    return rebuilt
+    rows = tuple(ShardRef(*row) for row in record["shards"])
+    return _Index(record["identity"], record["digest"], rows)
 
 
 def _sealed_index(run: Files) -> dict[str, Any] | None:
-    """What was written down of the index: what it is of, number of tars, digest."""
+    """What was written down of the index: all that is in it, and its digest."""
     return unsealed(run.find(_RECORD) or b"")
 
 
+def index_states(run: Files) -> Iterator[tuple[str, str, Literal["whole", "damaged", "missing", "unchecked"]]]:
+    """For `verify`: the index and what was written down of it, as part, path and state."""
+    record, index = run.find(_RECORD), run.find(INDEX)
+    sealed_index = _sealed_index(run)
+    if record is not None or run.exists(LEDGER):
+        yield "shards", _RECORD, "missing" if record is None else "whole" if sealed_index else "damaged"
+    if index is None:
+        yield "shards", INDEX, "missing"
+    elif sealed_index:
+        yield "shards", INDEX, "whole" if sha256(index) == sealed_index["sha256"] else "damaged"
+    else:
+        yield "shards", INDEX, "unchecked" if _Index.of(index) else "damaged"
+
+
+def _put_index(run: RunFolder, index: _Index) -> None:
+    """Write an index, and before it all that is in it once more, with a digest."""
+    data = index.as_bytes()
+    rows = [astuple(shard) for shard in index.shards]
+    record = {"identity": index.identity, "digest": index.digest, "shards": rows, "sha256": sha256(data)}
+    run.put(_RECORD, sealed(record))
+    run.put(INDEX, data)
+
+
+def _mended(run: RunFolder) -> _Index | None:
+    """The index, written again when it or what was written down of it is damaged."""
+    index, record = _index(run), _sealed_index(run)
+    if index is None:
+        return None
+    if record is None and any(sha256(run.find(shard_file(s.name)) or b"") != s.sha256 for s in index.shards):
+        return None  # it agrees with nothing: who knows what it was
+    if record is None or sha256(run.find(INDEX) or b"") != record["sha256"]:
+        _put_index(run, index)
+    run.delete(_PREVIOUS)
+    return index
+
+
 def holds_shards(place: Files) -> bool:
-    """Whether there is an index of shards in a folder, or there was one when they were last written."""
+    """Whether there are shards of ours in a folder, finished or not."""
     found = (place.find(file) for file in (INDEX, _PREVIOUS))
-    return _sealed_index(place) is not None or any(data and _Index.of(data) for data in found)
+    known = _sealed_index(place) is not None or any(data and _Index.of(data) for data in found)
+    # A version before wrote nothing else until all tars were there.
+    return known or (place.exists(shard_file("000000")) and _is_ours(place, shard_file("000000")))
 
 
 def _previous(run: RunFolder) -> _Index | None:
@@ -258,8 +276,13 @@ def _tars_there(run: RunFolder, index: _Index) -> bool:
     return all(run.size(shard_file(shard.name)) == shard.bytes for shard in index.shards)
 
 
-def _shard_name(number: int) -> str:
-    return f"{number:06d}"
+def _is_ours(run: Files, file: str) -> bool:
+    """Whether a tar was written by `pack`, as those that a killed run leaves."""
+    try:
+        samples = list(unpack(run.get(file)))
+    except (ValueError, KeyError, TypeError, OSError, tarfile.TarError):  # of whatever it is
+        return False
+    return bool(samples)
 
 
 def write_shards(
@@ -285,10 +308,13 @@ def write_shards(
     for file in (INDEX, _RECORD):
         run.delete(file)
     before = _previous(run)
+    known = {shard_file(shard.name) for shard in before.shards} if before else set()
     shards: list[ShardRef] = []
     for batch in _batches(only_pictures(samples), sizes):
         data = pack(batch)
-        name = _shard_name(len(shards))
+        name = f"{len(shards):06d}"
+        if shard_file(name) not in known and run.exists(shard_file(name)) and not _is_ours(run, shard_file(name)):
+            raise ForeignFilesError.at(run.path(shard_file(name)))
         run.put(shard_file(name), data)
         shards.append(ShardRef(name, len(batch), len(data), sha256(data)))
     if not shards:
@@ -298,11 +324,7 @@ def write_shards(
         run.delete(shard_file(surplus))
     for note in run.names(_DAMAGE_NOTES) if run.exists(_DAMAGE_NOTES) else ():
         run.delete(note)
-    index = _Index(identity, digest, tuple(shards))
-    data = index.as_bytes()
-    record = {"identity": identity, "digest": digest, "shards": len(shards), "sha256": sha256(data)}
-    run.put(_RECORD, sealed(record))
-    run.put(INDEX, data)
+    _put_index(run, _Index(identity, digest, tuple(shards)))
     run.delete(_PREVIOUS)
     return shards
 
@@ -325,10 +347,14 @@ def discard_outputs(run: RunFolder, before: Iterable[ShardRef], keep: Iterable[S
         if place.count("/") == 1:
             for shard in gone:
                 StageFolder(run, *place.split("/")).discard(shard.name)
-    forget_files(run, [path for path in ledger.files if path.startswith("evaluations/")])
+    _forget_evaluations(run)
     for mark in run.glob(f"subsets/*/{LEDGER}"):
-        subset = RunFolder(run.below(mark.removesuffix(f"/{LEDGER}")))
-        forget_files(subset, [path for path in Ledger.read(subset).files if path.startswith("evaluations/")])
+        _forget_evaluations(RunFolder(run.below(mark.removesuffix(f"/{LEDGER}"))))
+
+
+def _forget_evaluations(run: RunFolder) -> None:
+    files = [path for path in Ledger.read(run).files if path.startswith("evaluations/")]
+    forget_files(run, files, damaged_too=True)
 
 
 def _batches(samples: Iterable[Sample], sizes: Iterable[int]) -> Iterator[list[Sample]]:

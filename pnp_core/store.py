@@ -52,6 +52,10 @@ def table_bytes(table: pa.Table) -> bytes:
     return buffer.getvalue()
 
 
+NO_TABLE = (pa.ArrowException, OSError, TypeError, ValueError)
+"""What Arrow raises of bytes that are no Parquet."""
+
+
 def table_of(data: bytes, columns: list[str] | None = None) -> pa.Table:
     """The table of Parquet bytes; all its columns unless some are named.
 
@@ -86,7 +90,7 @@ class RunFolder(Files):
         """
         try:
             return table_of(self.read(relative), columns)
-        except pa.ArrowException as error:
+        except NO_TABLE as error:
             raise DamagedError.at(self.path(relative), " ".join(str(error).split())[:200]) from error
 
     def find_whole(self, relative: str) -> bytes | None:

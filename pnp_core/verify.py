@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, Literal
@@ -13,12 +14,12 @@ from pnp_core.corpus.manifest import LABELLED, LATEST
 from pnp_core.errors import CorruptRunError
 from pnp_core.export.folder import BULK
 from pnp_core.files import MARK
-from pnp_core.finish import RUN
 from pnp_core.ledger import LEDGER, Ledger
 from pnp_core.ownership import FOLDER, WHAT, Kind, kind_of, ledger_of
 from pnp_core.records import Progress, ShardRef, silent
-from pnp_core.seals import sha256, unsealed
-from pnp_core.shards import INDEX, read_refs, shard_file
+from pnp_core.run_record import EVALUATIONS, RUN
+from pnp_core.seals import parsed, sha256, unsealed
+from pnp_core.shards import index_states, read_refs, shard_file
 from pnp_core.store import RunFolder
 
 State = Literal["whole", "damaged", "missing", "unfinished", "unchecked", "not ours"]
@@ -165,20 +166,35 @@ def _state(place: RunFolder, path: str, digests: tuple[str, ...]) -> State:
 def _shards_and_stages(place: RunFolder, ledger: Ledger) -> Iterator[Found]:
     shards: list[ShardRef] = []
     if "shards" in ledger.folders:
-        try:
-            shards = read_refs(place, rebuild=False)
-            yield "shards", INDEX, "whole"
-        except CorruptRunError:
-            yield "shards", INDEX, "damaged" if place.exists(INDEX) else "missing"
+        with suppress(CorruptRunError):
+            shards = read_refs(place)
+        yield from index_states(place)
     for shard in shards:
         yield "shards", shard_file(shard.name), _state(place, shard_file(shard.name), (shard.sha256,))
-    folders = [StageFolder(place, *name.split("/")) for name in sorted(ledger.folders) if name.count("/") == 1]
-    names = {shard.name for shard in shards}
-    set_aside = {name for name in names if any(folder.find_failed(name) for folder in folders)}
-    finished = (place.read_json(RUN) or {}).get("fingerprints") or {}
-    for folder in folders:
-        needed = names - set_aside if finished.get(folder.stage) == folder.fingerprint else set()
-        yield from _stage(folder, names, needed)
+    finished = _finished_stages(place)
+    for name in sorted(ledger.folders):
+        if name.count("/") == 1:
+            folder = StageFolder(place, *name.split("/"))
+            needed = {shard.name for shard in shards} if name in finished else set()
+            gone = {shard for shard in needed for before in finished.get(name, ()) if before.find_failed(shard)}
+            yield from _stage(folder, {shard.name for shard in shards}, needed - gone)
+
+
+def _finished_stages(place: RunFolder) -> dict[str, list[StageFolder]]:
+    """Folders of stages that finished runs have gone through: path -> folders of itself and the stages before."""
+    found: dict[str, list[StageFolder]] = {}
+    for file in (RUN, *place.glob(f"{EVALUATIONS}/*/{RUN}")):
+        record = parsed(place.find_whole(file) or b"") or {}
+        fingerprints, config = record.get("fingerprints"), record.get("config")
+        if not isinstance(fingerprints, dict) or not isinstance(config, dict):
+            continue
+        stages = {stage: str(fingerprints.get(stage) or "") for stage in ("salience", "masks", "scores")}
+        chain: list[StageFolder] = []
+        for stage, fingerprint in (*stages.items(), ("png", stages["masks"] if config.get("png") else "")):
+            if fingerprint:
+                chain.append(StageFolder(place, stage, fingerprint))
+                found[chain[-1].place] = list(chain)
+    return found
 
 
 def _stage(folder: StageFolder, shards: set[str], needed: set[str]) -> Iterator[Found]:
@@ -215,7 +231,7 @@ def _output_state(place: RunFolder, record: CompletionRecord, path: str) -> Stat
 
 def _masks_of_manifest(place: RunFolder) -> Iterator[Found]:
     """Masks that the newest manifest of a corpus names and that are not there, batch and all."""
-    pointer = place.read_json(LATEST) or {}
+    pointer = parsed(place.find_whole(LATEST) or b"") or {}
     table = place.find_table(pointer["manifest"], ["status", "masks"]) if "manifest" in pointer else None
     for row in {(row["status"], row["masks"]) for row in table.to_pylist()} if table else ():
         if row[0] == LABELLED and not place.exists(row[1]):

@@ -1,6 +1,6 @@
 """The one task decorator, and how tasks report progress.
 
-Resume is the completion records' (`pnp_core.store`), not Prefect's cache: they survive a lost
+Resume is the completion records' (`pnp_core.completion`), not Prefect's cache: they survive a lost
 database, edited code and another host. So results are neither cached nor persisted.
 """
 

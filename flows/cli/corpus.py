@@ -71,5 +71,7 @@ def label_corpus(
     summary = execute(lambda: _prepare(options.values(own)), show, as_json, debug)
     if summary.images and not summary.labelled:
         fail(PnpError("nothing was labelled: every new picture was quarantined, see the reasons above"), False)
+    if summary.damaged:
+        fail(PnpError("what was published is damaged and could not be made again, see above"), False)
     if strict and summary.quarantined:
         raise typer.Exit(1)

@@ -16,6 +16,14 @@ if TYPE_CHECKING:
     from pnp_core.verify import Verification
 
 
+WHAT_NEXT = {
+    "run": "the command that made the folder makes again what is damaged or missing",
+    "tables": "the command that made the folder makes again what is damaged or missing",
+    "corpus": "label-corpus makes masks, manifests and what they are made of again; reports of batches stay",
+    "export": "an export is not written over where a file was changed: move it away, or export to another folder",
+}
+
+
 def verify(
     run: Annotated[
         str, typer.Argument(help="Run folder, corpus, export or tables: a path or any fsspec URL.", metavar="FOLDER")
@@ -60,7 +68,9 @@ def _show(found: Verification, console: Console) -> None:
         console.print(f"[dim]not ours[/]: {shown(path)}", soft_wrap=True)
     if max(len(found.problems), len(found.strangers)) > SHOWN:
         console.print(f"the first {SHOWN} of each (--json has all)")
-    if found.whole:
+    if not found.number("whole") and found.whole:
+        console.print("[yellow]unchecked[/]: a version that kept no digests made this, nothing could be compared")
+    elif found.whole:
         console.print("[green]whole[/]: nothing of ours is damaged or missing")
     else:
-        console.print("the command that made the folder makes again what is damaged or missing", soft_wrap=True)
+        console.print(WHAT_NEXT[found.kind], soft_wrap=True)

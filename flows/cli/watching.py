@@ -16,7 +16,9 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 from flows.cli.console import errors, shown
 from flows.runs import StartedRun
 from flows.stack import POOL
+from pnp_core.corpus.manifest import LATEST, read_pointer
 from pnp_core.errors import OutputError
+from pnp_core.run_record import RecordedSummary, read_record
 from pnp_core.store import RunFolder
 
 POLL = 1.0
@@ -124,20 +126,30 @@ def _show_progress(client: SyncPrefectClient, started: StartedRun, bars: Progres
 
 
 def show_result(out: str) -> None:
-    """What a finished run says of itself, where its folder can be read from here."""
-    console = Console()
+    """What a finished run says of itself, where its folder can be read from here.
+
+    Raises:
+        CorruptRunError: its record is damaged.
+    """
     try:
         run = RunFolder(out)
-        summary = (run.read_json("run.json") or {}).get("summary") or run.read_json("latest.json") or {}
+        record, corpus = read_record(run), read_pointer(run, LATEST)
     except OutputError:
-        summary = {}
-    if "labelled" in summary:
-        pictures = summary.get("images", summary.get("pictures"))
-        counts = f"{pictures} pictures: {summary['labelled']} labelled, {summary['quarantined']} quarantined"
-        console.print(shown(counts))
-    if summary.get("miou") is not None:
-        console.print(f"mIoU           {summary['miou']:.4f}")
-    if "masks" in summary:
-        console.print(f"masks          {shown(str(summary['masks']))}", soft_wrap=True)
-    if "manifest" in summary:
-        console.print(f"manifest       {shown(out.rstrip('/'))}/{shown(str(summary['manifest']))}", soft_wrap=True)
+        return
+    if record:
+        _show_run(record.summary, Console())
+    elif corpus:
+        _show_corpus(out, corpus, Console())
+
+
+def _show_run(summary: RecordedSummary, console: Console) -> None:
+    console.print(f"{summary.images} pictures: {summary.labelled} labelled, {summary.quarantined} quarantined")
+    if summary.miou is not None:
+        console.print(f"mIoU           {summary.miou:.4f}")
+    console.print(f"masks          {shown(summary.masks)}", soft_wrap=True)
+
+
+def _show_corpus(out: str, latest: dict[str, Any], console: Console) -> None:
+    counts = (shown(str(latest.get(name))) for name in ("pictures", "labelled", "quarantined"))
+    console.print("{} pictures: {} labelled, {} quarantined".format(*counts))
+    console.print(f"manifest       {shown(out.rstrip('/'))}/{shown(str(latest['manifest']))}", soft_wrap=True)

@@ -93,7 +93,7 @@ class ExportFolder(RunFolder):
         for name in [*self.glob(BULK), LEDGER]:
             if (ledger := Ledger.known(self, name)) is None:
                 raise ForeignFilesError(
-                    f"'{self.path(name)}', the list of what was exported, is damaged: delete '{self.url}', or choose "
-                    f"another --out"
+                    f"'{self.path(name)}', the list of what was exported, is damaged, so that nothing can be written "
+                    f"over: choose another --out"
                 )
             yield ledger

@@ -17,9 +17,9 @@ from pyarrow import compute
 from pnp_core.completion import StageFolder
 from pnp_core.corpus.manifest import LABELLED, LATEST, read_pointer
 from pnp_core.errors import CorruptRunError
-from pnp_core.finish import RUN
 from pnp_core.images import encode_label_map
 from pnp_core.records import IGNORE, Sample, ShardRef
+from pnp_core.run_record import RUN, RunRecord, read_record
 from pnp_core.shards import INDEX, read_refs, read_shard
 from pnp_core.stages.masks import STAGE as MASKS
 from pnp_core.store import RunFolder
@@ -102,17 +102,18 @@ def open_finished(url: str) -> Finished:
     """A finished run, or what a corpus has published last.
 
     Raises:
-        CorruptRunError: neither is there; or another run has begun in the folder and is not finished.
+        CorruptRunError: neither is there, or its record is damaged; or another run has begun in the folder and is not
+            finished.
     """
     folder = RunFolder(url)
     if folder.exists(LATEST):
         return _of_corpus(url, folder)
-    record = folder.read_json(RUN)
+    record = read_record(folder)
     if not record or not folder.exists(INDEX):
         raise CorruptRunError(f"'{url}' holds no finished run of eval or label, and no corpus")
     shards = read_refs(folder)
-    images, labelled = (record["summary"][name] for name in ("images", "labelled"))
-    masks = StageFolder(folder, MASKS, record["fingerprints"]["masks"])
+    images, labelled = record.summary.images, record.summary.labelled
+    masks = StageFolder(folder, MASKS, record.fingerprints.masks)
     made = {shard: done.done for shard in shards if (done := masks.record(shard.name))}
     if (sum(shard.samples for shard in shards), sum(made.values())) != (images, labelled):
         raise CorruptRunError(f"the run in '{url}' is not finished, or damaged; run its command again")
@@ -139,18 +140,17 @@ def _of_corpus(url: str, folder: RunFolder) -> Finished:
         parts.append(Part(shards[path.stem], StageFolder(run, *path.parts[2:4]), sources[file]))
     if not parts:
         raise CorruptRunError(f"the corpus in '{url}' has no labelled picture")
-    record = parts[-1].masks.run.read_json(RUN)
+    record = read_record(parts[-1].masks.run)
     if record is None:
         raise CorruptRunError(f"'{parts[-1].masks.run.path(RUN)}' is missing; restore it, or label the corpus anew")
     return _finished(url, parts, record, len(table) - len(labelled))
 
 
-def _finished(url: str, parts: list[Part], record: dict[str, Any], missing: int) -> Finished:
-    backbone = record["config"]["salience"]["backbone"]
-    model = f"{backbone['name']}:{backbone['checkpoint']}@{record['weights_revision']}"
-    confidence = bool(record["config"]["masks"]["confidence"])
-    classes, palette = tuple(record["classes"]), tuple(record["palette"])
-    return Finished(url, tuple(parts), classes, confidence, model, palette, missing)
+def _finished(url: str, parts: list[Part], record: RunRecord, missing: int) -> Finished:
+    config = record.config
+    backbone = config.salience.backbone
+    model = f"{backbone.name}:{backbone.checkpoint}@{record.weights_revision}"
+    return Finished(url, tuple(parts), record.classes, config.masks.confidence, model, record.palette, missing)
 
 
 def labelled_pictures(finished: Finished, floor: float | None = None) -> Iterator[Labelled]:

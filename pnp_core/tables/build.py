@@ -13,6 +13,7 @@ import yaml
 
 from pnp_core.cards import available_cards
 from pnp_core.config import Config
+from pnp_core.run_record import RunRecord
 from pnp_core.store import sha256
 from pnp_core.tables.evaluations import Evaluation, setting_key
 from pnp_core.tables.studies import STUDIES, Study, Variant, passes_of, size_name, strategy_name
@@ -113,10 +114,10 @@ def source_name(evaluation: Evaluation) -> str:
 
 def _source(evaluation: Evaluation) -> Source:
     record, config = evaluation.record, evaluation.config
-    commit, revision = record.get("commit"), record["weights_revision"]
+    commit, revision = record.commit, record.weights_revision
     facts = {
         "run": evaluation.run,
-        "evaluation": record["evaluation"],
+        "evaluation": record.evaluation,
         "commit": commit,
         "weights": f"{config.salience.backbone.checkpoint}@{revision}",
         "images": evaluation.images,
@@ -180,9 +181,9 @@ def model_name(evaluation: Evaluation) -> str:
 
 
 def _dataset_name(evaluation: Evaluation) -> str:
-    card, only = evaluation.record["card"], evaluation.config.only_classes
-    split = "" if card["split"] == card["default_split"] else f" {card['split']}"
-    return f"{card['name']}{split}" + (f", {len(only)} classes" if only else "")
+    card, only = evaluation.record.card, evaluation.config.only_classes
+    split = "" if card.split == card.default_split else f" {card.split}"
+    return f"{card.name}{split}" + (f", {len(only)} classes" if only else "")
 
 
 def _main_table(mains: Sequence[Evaluation]) -> Table:
@@ -255,23 +256,23 @@ def _grid(study: Study, main: Evaluation, cells: dict[tuple[str, str], tuple[Eva
     return Table(name, study.title, f"{study.rows} \\ {study.columns}", columns, tuple(table), study.heat, caption)
 
 
-_SPEEDS: dict[str, Callable[[dict[str, Any]], float | None]] = {
-    "salience, pictures/s": lambda record: record["rates"].get("salience"),
-    "masks, pictures/s": lambda record: record["rates"].get("masks"),
+_SPEEDS: dict[str, Callable[[RunRecord], float | None]] = {
+    "salience, pictures/s": lambda record: record.rates.get("salience"),
+    "masks, pictures/s": lambda record: record.rates.get("masks"),
     "memory, GB": lambda record: _gigabytes(record, "host"),
     "GPU memory, GB": lambda record: _gigabytes(record, "device"),
 }
 
 
-def _gigabytes(record: dict[str, Any], where: str) -> float | None:
-    bytes_ = (record.get("memory") or {}).get(where)
+def _gigabytes(record: RunRecord, where: str) -> float | None:
+    bytes_ = (record.memory or {}).get(where)
     return None if bytes_ is None else bytes_ / 1e9
 
 
 def _speed_table(mains: Sequence[Evaluation]) -> Table:
     rows = []
     for main in mains:
-        cells = [(Entry(main.record["device"] or NOTHING, None, source_name(main)),)]
+        cells = [(Entry(main.record.device or NOTHING, None, source_name(main)),)]
         for measure in _SPEEDS.values():
             value = measure(main.record)
             cells.append((Entry(NOTHING if value is None else f"{value:.3g}", value, source_name(main)),))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
@@ -13,7 +14,17 @@ from pydantic import ValidationError
 
 from pnp_core.config import EvalConfig
 from pnp_core.errors import CorruptRunError, UsageError
-from pnp_core.finish import EVALUATIONS, RUN, SCORES
+from pnp_core.ledger import Ledger
+from pnp_core.run_record import (
+    EVALUATIONS,
+    RUN,
+    EvaluationRecord,
+    RecordedScores,
+    SettingFacts,
+    read_evaluation,
+    read_record,
+    unfit,
+)
 from pnp_core.store import RunFolder
 
 SUBSETS = "subsets"
@@ -34,17 +45,16 @@ class Evaluation:
         run: name of the run folder, for people.
         folder: the run folder.
         url: of the evaluation in it.
-        scores: as in scores.json; None when they are missing.
+        scores: None when they are missing.
         main: it is what the run folder stands for.
-        record: as in run.json.
     """
 
     run: str
     folder: str
     url: str
     config: EvalConfig
-    scores: dict[str, Any] | None
-    record: dict[str, Any] = field(repr=False)
+    scores: RecordedScores | None
+    record: EvaluationRecord = field(repr=False)
     main: bool = False
 
     @property
@@ -60,25 +70,25 @@ class Evaluation:
     @property
     def miou(self) -> float | None:
         """Share in [0, 1]."""
-        return self.scores["miou"] if self.scores else None
+        return self.scores.miou if self.scores else None
 
     @property
     def partial(self) -> str:
         """Why this is not the score of the whole split; empty when it is."""
-        reasons, summary, limit = [], self.record["summary"], self.config.limit
-        whole = self.record["card"]["images"]
+        reasons, summary, limit = [], self.record.summary, self.config.limit
+        whole = self.record.card.images
         if limit is not None and (whole is None or limit < whole):
             reasons.append(f"the first {limit} pictures only" if whole else f"limited to {limit} pictures")
-        if quarantined := summary["quarantined"]:
-            reasons.append(f"{quarantined} of {summary['images']} pictures quarantined")
-        if self.scores and self.scores["images_scored"] < summary["images"] - quarantined:
-            reasons.append(f"{self.scores['images_scored']} of {summary['images']} pictures have ground truth")
+        if summary.quarantined:
+            reasons.append(f"{summary.quarantined} of {summary.images} pictures quarantined")
+        if self.scores and self.scores.images_scored < summary.images - summary.quarantined:
+            reasons.append(f"{self.scores.images_scored} of {summary.images} pictures have ground truth")
         return "; ".join(reasons)
 
     @property
     def images(self) -> int:
         """Pictures that were scored."""
-        return self.scores["images_scored"] if self.scores else 0
+        return self.scores.images_scored if self.scores else 0
 
 
 @dataclass(frozen=True)
@@ -96,14 +106,13 @@ class Facts:
     identity: str
 
     @classmethod
-    def of(cls, record: dict[str, Any]) -> Facts:
-        """From a run's record, or `setting_facts`."""
-        card, model = record["card"], record["model"]
-        identity = json.dumps(
-            [record["weights_revision"], card["name"], card["version"], record["stages"]], sort_keys=True
-        )
-        subsets = {name: tuple(classes) for name, classes in card["subsets"].items()}
-        return cls(model["layers"], model["heads"], subsets, card["default_split"], identity)
+    def of(cls, facts: SettingFacts) -> Facts:
+        """From an evaluation's record, or what would be in it."""
+        card, model = facts.card, facts.model
+        if card is None:
+            raise TypeError("these are the facts of a run without ground truth")
+        identity = json.dumps([facts.weights_revision, card.name, card.version, facts.stages], sort_keys=True)
+        return cls(model.layers, model.heads, card.subsets, card.default_split, identity)
 
 
 def setting_key(config: EvalConfig, facts: Facts) -> str:
@@ -177,34 +186,50 @@ def _names(runs: Sequence[str]) -> list[str]:
 
 
 def read_folder(url: str, name: str = "") -> list[Evaluation]:
-    """The evaluations of one run folder, the one it stands for first; none when there is no such folder."""
-    return list(_read_folder(RunFolder(url), name))
+    """The evaluations of one run folder, the one it stands for first; none when there is no such folder.
+
+    Raises:
+        CorruptRunError: one of them is damaged, or of a version that kept other things.
+    """
+    return [_read(*where) for where in _places(RunFolder(url), name)]
 
 
-def _read_folder(run: RunFolder, name: str) -> Iterable[Evaluation]:
-    stands_for = (run.read_json(RUN) or {}).get("evaluation")
-    own = {PurePosixPath(file).parts[1]: file for file in run.glob(f"{EVALUATIONS}/*/{RUN}")}
-    for evaluation in sorted(own, key=lambda e: (e != stands_for, e)):
-        yield _read(run, name, str(PurePosixPath(own[evaluation]).parent), main=evaluation == stands_for)
-    for file in run.glob(f"{SUBSETS}/*/{EVALUATIONS}/*/{RUN}"):
-        subset = PurePosixPath(file).parts[1]
-        yield _read(run, f"{name}/{SUBSETS}/{subset}", str(PurePosixPath(file).parent), main=False)
+def whole_evaluations(url: str) -> list[Evaluation]:
+    """The evaluations of one run folder that can be read; the others have to be made again."""
+    found = []
+    for where in _places(RunFolder(url), ""):
+        with suppress(CorruptRunError):
+            found.append(_read(*where))
+    return found
 
 
-_NEEDED = ("card", "device", "evaluation", "memory", "model", "rates", "stages", "summary", "weights_revision")
+def _places(run: RunFolder, name: str) -> Iterator[tuple[RunFolder, str, str, bool]]:
+    """Where evaluations are: run folder, its name, folder in it, and whether the run folder stands for it."""
+    record = None
+    with suppress(CorruptRunError):
+        record = read_record(run)
+    stands_for = record and record.evaluation
+    for folder in sorted(_folders(run), key=lambda folder: (PurePosixPath(folder).name != stands_for, folder)):
+        yield run, name, folder, PurePosixPath(folder).name == stands_for
+    for subset in sorted({PurePosixPath(file).parts[1] for file in run.glob(f"{SUBSETS}/*/{EVALUATIONS}/*/{RUN}")}):
+        own = RunFolder(run.below(f"{SUBSETS}/{subset}"))
+        for folder in sorted(_folders(own)):
+            yield run, f"{name}/{SUBSETS}/{subset}", f"{SUBSETS}/{subset}/{folder}", False
+
+
+def _folders(run: RunFolder) -> list[str]:
+    """Folders of evaluations; of what else lies there under such a name, where that can be told, none."""
+    ledger, found = Ledger.known(run), run.glob(f"{EVALUATIONS}/*/{RUN}")
+    return [str(PurePosixPath(file).parent) for file in found if ledger is None or file in ledger.files]
 
 
 def _read(run: RunFolder, name: str, folder: str, main: bool) -> Evaluation:
-    record = run.read_json(f"{folder}/{RUN}")
+    # A class subset's folder has a list of its files of its own.
+    parts = PurePosixPath(folder).parts
+    own = RunFolder(run.below("/".join(parts[:-2]))) if len(parts) > 2 else run
+    record, scores = read_evaluation(own, "/".join(parts[-2:]))
     try:
-        config = EvalConfig.model_validate(record["config"])
-        evaluation = Evaluation(
-            name, run.url, f"{run.url}/{folder}", config, run.read_json(f"{folder}/{SCORES}"), record, main
-        )
-        assert evaluation.facts
-        assert all(key in record for key in _NEEDED)
-    except (AssertionError, TypeError, KeyError, ValidationError) as error:
-        raise CorruptRunError(
-            f"'{run.path(f'{folder}/{RUN}')}' was made by another version or is damaged; run its evaluation again"
-        ) from error
-    return evaluation
+        config = EvalConfig.model_validate(record.config.model_dump())
+    except ValidationError as error:
+        raise unfit(run, f"{folder}/{RUN}", error) from error
+    return Evaluation(name, run.url, f"{run.url}/{folder}", config, scores, record, main)

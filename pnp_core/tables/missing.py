@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pnp_core.config import AblateConfig, EvalConfig
-from pnp_core.errors import UsageError
-from pnp_core.finish import RUN, setting_facts
+from pnp_core.errors import CorruptRunError, UsageError
+from pnp_core.finish import setting_facts
 from pnp_core.plan import plan_eval
+from pnp_core.run_record import read_record
 from pnp_core.store import RunFolder
-from pnp_core.tables.evaluations import Evaluation, Facts, read_folder, setting_key
+from pnp_core.tables.evaluations import Evaluation, Facts, setting_key, whole_evaluations
 from pnp_core.tables.studies import STUDIES
 
 
@@ -22,7 +23,7 @@ def missing_settings(config: AblateConfig) -> list[tuple[str, EvalConfig]]:
     """
     _check_same_pictures(config)
     facts = Facts.of(setting_facts(config.base, plan_eval(config.base)))
-    found = [e for e in read_folder(config.out) if _whole(e)]
+    found = [e for e in whole_evaluations(config.out) if _whole(e)]
     there = {e.key for e in found}
     wanted = []
     for name in dict.fromkeys(config.tables):
@@ -43,10 +44,13 @@ def missing_settings(config: AblateConfig) -> list[tuple[str, EvalConfig]]:
 
 def _check_same_pictures(config: AblateConfig) -> None:
     """Another number of pictures would cost what the folder holds: that must be asked for with `eval`."""
-    record = RunFolder(config.out).read_json(RUN)
+    try:
+        record = read_record(RunFolder(config.out))
+    except CorruptRunError:  # it is made again
+        return
     if record is None:
         return
-    there, wanted = record["config"], config.base.model_dump(mode="json")
+    there, wanted = record.config.model_dump(mode="json"), config.base.model_dump(mode="json")
     for name in ("dataset", "split", "limit", "only_classes", "image_labels", "ground_truth"):
         if there.get(name) != wanted[name]:
             raise UsageError(
@@ -57,4 +61,4 @@ def _check_same_pictures(config: AblateConfig) -> None:
 
 def _whole(evaluation: Evaluation) -> bool:
     """Whether it has scores, and no shard failed that another attempt could bring."""
-    return evaluation.scores is not None and not evaluation.record["summary"]["failed"]
+    return evaluation.scores is not None and not evaluation.record.summary.failed

@@ -4,6 +4,7 @@ import tarfile
 import pytest
 
 from pnp_core.errors import DamagedError, ForeignFilesError, OutputError, SourceError
+from pnp_core.files import MARK
 from pnp_core.records import Sample
 from pnp_core.shards import even_sizes, pack, read_index, read_refs, read_shard, unpack, write_shards
 from pnp_core.store import RunFolder
@@ -83,8 +84,47 @@ def test_every_flipped_bit_of_an_index_is_noticed(tmp_path):
     run.put("shards/index.parquet", index[:-1])
     run.put("shards/000000.tar", b"no tar")
     assert read_index(run, "me", "d1") is None
-    with pytest.raises(DamagedError, match=r"index\.parquet' is damaged"):
-        read_refs(run)
+
+
+@pytest.mark.parametrize("agrees", [True, False])
+def test_what_was_written_down_of_the_index_is_written_again_where_the_tars_agree(tmp_path, agrees):
+    run = RunFolder(str(tmp_path))
+    shards = write_shards(run, [sample(1)], [1], "me", "d1")
+    run.put(f"{MARK}/shards.json", b"{")
+    if not agrees:
+        run.put("shards/000000.tar", pack([sample(2)]))
+    assert read_index(run, "me", "d1") == (shards if agrees else None)
+    index = run.get("shards/index.parquet")
+    run.put("shards/index.parquet", b"")
+    assert (read_index(run, "me", "d1") == shards) == agrees
+    assert (run.get("shards/index.parquet") == index) == agrees
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: data[:-30] + bytes(30)])
+def test_damaged_index_of_a_version_without_a_record_is_written_again(tmp_path, damage):
+    run = RunFolder(str(tmp_path))
+    shards = write_shards(run, [sample(1)], [1], "me", "d1")
+    run.delete(f"{MARK}/shards.json")
+    run.put("shards/index.parquet", damage(run.get("shards/index.parquet")))
+    assert read_index(run, "me", "d1") is None
+    assert write_shards(run, [sample(1)], [1], "me", "d1") == shards
+
+
+def test_tar_that_somebody_put_among_ours_is_not_written_over(tmp_path):
+    run = RunFolder(str(tmp_path))
+    write_shards(run, [sample(1)], [1], "me", "d1")
+    run.put("shards/000001.tar", b"mine")
+    with pytest.raises(ForeignFilesError, match=r"000001\.tar' is there"):
+        write_shards(run, map(sample, range(2)), [1, 1], "me", "d2")
+    assert run.get("shards/000001.tar") == b"mine"
+
+
+def test_tars_that_a_killed_run_left_are_written_over(tmp_path):
+    run = RunFolder(str(tmp_path))
+    write_shards(run, map(sample, range(2)), [1, 1], "me", "d1")
+    for file in ("shards/index.parquet", f"{MARK}/shards.json"):
+        run.delete(file)
+    assert len(write_shards(run, map(sample, range(2, 4)), [1, 1], "me", "d1")) == 2
 
 
 def test_missing_tar_makes_the_shards_be_written_again(tmp_path):

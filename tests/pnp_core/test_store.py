@@ -3,13 +3,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pnp_core.completion import StageFolder, StageOutput
 from pnp_core.errors import CorruptRunError, DamagedError, ForeignFilesError, OutputError
 from pnp_core.files import MARK
+from pnp_core.images import encode_grey
 from pnp_core.records import Quarantined, ShardRef
-from pnp_core.seals import json_bytes, sha256
+from pnp_core.seals import json_bytes, sealed, sha256
 from pnp_core.shards import discard_outputs
 from pnp_core.store import RunFolder, fingerprint
 
@@ -18,6 +20,9 @@ from pnp_core.store import RunFolder, fingerprint
 def run(request, tmp_path) -> RunFolder:
     """The same behaviour on a disk and on an object store without rename."""
     return RunFolder(str(tmp_path / "run") if request.param == "local" else f"memory://{tmp_path.name}/run")
+
+
+PICTURE = encode_grey(np.arange(9, dtype=np.uint8).reshape(3, 3))
 
 
 def folder_of(run: RunFolder) -> StageFolder:
@@ -263,3 +268,37 @@ def test_reading_a_table_leaves_no_native_thread_behind(tmp_path):
         [sys.executable, "-c", NATIVE_THREADS, str(tmp_path)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_pictures_in_the_way_of_ours_stay_and_so_do_those_mended_by_hand(run):
+    folder = StageFolder(run, "png", "abc")
+    folder.complete("000000", "i", lambda: StageOutput({}, 1, extra={"png/abc/a.png": PICTURE}))
+    mended = encode_grey(np.full((3, 3), 7, np.uint8))
+    run.put("png/abc/a.png", mended)
+    with pytest.raises(ForeignFilesError, match=r"a\.png' is there"):
+        folder.complete("000000", "i", lambda: StageOutput({}, 1, extra={"png/abc/a.png": PICTURE}))
+    assert run.get("png/abc/a.png") == mended
+    run.put("png/abc/a.png", PICTURE[:-20] + bytes(20))  # damaged, and nobody's work
+    folder.complete("000000", "i", lambda: StageOutput({}, 1, extra={"png/abc/a.png": PICTURE}))
+    assert run.get("png/abc/a.png") == PICTURE
+    run.put("png/abc/b.png", mended)
+    with pytest.raises(ForeignFilesError, match=r"b\.png' is there"):
+        folder.complete("000001", "i", lambda: StageOutput({}, 1, extra={"png/abc/b.png": PICTURE}))
+
+
+def test_records_that_name_files_outside_of_the_folder_are_none(tmp_path):
+    run = RunFolder(str(tmp_path / "run"))
+    (tmp_path / "victim.txt").write_text("mine")
+    record = {"stage": "masks", "fingerprint": "abc", "input": "i", "done": 1, "quarantined": 0, "sha256": "x"}
+    run.put("masks/abc/000000.done.json", json_bytes({**record, "outputs": {"../victim.txt": 4}}))
+    run.put(f"{MARK}/files.json", sealed({"files": {"../victim.txt": []}, "folders": []}))
+    folder_of(run).discard("000000")
+    run.remove("../victim.txt")
+    assert (tmp_path / "victim.txt").read_text() == "mine"
+
+
+def test_file_that_somebody_changed_is_not_deleted(run):
+    run.write("a.csv", b"ours")
+    run.put("a.csv", b"edited")
+    run.remove("a.csv")
+    assert run.get("a.csv") == b"edited"

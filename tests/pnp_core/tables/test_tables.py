@@ -46,7 +46,11 @@ def put(out: Path, name: str, setting: EvalConfig, miou: float | None, main=Fals
         "device": "cpu",
         "memory": {"host": 1_250_000_000},
         "rates": {"salience": 5.0, "masks": None},
-        "summary": {"images": images, "quarantined": 0, "failed": 0},
+        "summary": {"images": images, "labelled": images, "quarantined": 0, "failed": 0, "masks": "masks/m"},
+        "versions": {},
+        "classes": ["heart"],
+        "palette": ["#000000", "#800000"],
+        "fingerprints": {"salience": "s", "masks": "m", "scores": name},
     }
     folder = out / "evaluations" / name
     folder.mkdir(parents=True)
@@ -270,5 +274,5 @@ def test_record_of_another_version_is_named(run):
     record = json.loads(place.read_text())
     record["config"]["masks"]["sharpen"] = 1
     place.write_text(json.dumps(record))
-    with pytest.raises(CorruptRunError, match=r"evaluations/e2/run\.json' was made by another version"):
+    with pytest.raises(CorruptRunError, match=r"evaluations/e2/run\.json' is damaged or was made by another version"):
         read_evaluations([str(run)])
