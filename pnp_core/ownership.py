@@ -194,7 +194,8 @@ def writing(url: str, kind: Kind) -> Iterator[None]:
         if lock.lock_counter == 1:
             _sign(place)
             place.clear_half_written()
-            drop_missing(place)
+            if kind == "run":  # of a corpus nothing that is missing may be forgotten: it is not made again
+                drop_missing(place)
         claim(url, kind)
         yield
     finally:
