@@ -26,6 +26,7 @@ from pnp_core.export import export_run
 from pnp_core.images import decode_label_map
 from pnp_core.plan import plan_label
 from pnp_core.records import RunSummary
+from pnp_core.verify import verify
 from tasks.corpus import Collected
 from tests.processes import somebody_writing_to
 
@@ -262,6 +263,16 @@ def test_damaged_manifest_is_made_again_from_the_batches(corpus, damaged):
     (out / damaged).write_bytes(b"PAR1")
     assert run(folder, out)["labelled"] in (0, 1)
     assert {name: files_of(out)[name] for name in before} == before
+
+
+def test_manifest_of_an_earlier_run_that_is_gone_stays_named(corpus):
+    folder, out = corpus
+    for number, name in enumerate(("a.png", "b.png")):
+        put(folder, name, picture(number))
+        run(folder, out)
+    (out / "manifests/000001.parquet").unlink()
+    run(folder, out)
+    assert [problem.path for problem in verify(str(out)).problems] == ["manifests/000001.parquet"]
 
 
 def test_damaged_masks_that_were_published_are_made_again(corpus):
