@@ -63,7 +63,7 @@ def test_changed_tar_is_noticed(tmp_path):
 
 
 @pytest.mark.parametrize("damaged", [lambda data: data[:100], lambda data: bytes(len(data)), lambda data: b""])
-def test_damaged_index_is_rebuilt_from_the_tars(tmp_path, damaged):
+def test_damaged_index_is_written_again_from_its_sealed_copy(tmp_path, damaged):
     run = RunFolder(str(tmp_path))
     shards = write_shards(run, map(sample, range(7)), even_sizes(7, 3), "me", "d1")
     index = run.get("shards/index.parquet")
