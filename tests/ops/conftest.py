@@ -185,9 +185,9 @@ def slow_undisturbed(stack: RealStack, tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture(scope="session")
 def many_scenes(stack: RealStack, tmp_path_factory: pytest.TempPathFactory) -> Beside:
-    """2,000 scenes in 40 shards. One pass and no CRF, which take time but keep nothing."""
+    """600 scenes in 30 shards. One pass and no CRF, which take time but keep nothing."""
     folder = tmp_path_factory.mktemp("many")
-    values = {"limit": 2000, "shards": 40, "runtime": {"threads": 1}, "masks": {"crf": {"name": "off"}}}
+    values = {"limit": 600, "shards": 30, "runtime": {"threads": 1}, "masks": {"crf": {"name": "off"}}}
     values["salience"] = {"dropout": {"iterations": 1}}
     (folder / "many.yaml").write_text(yaml.safe_dump(values))
     return Beside(stack, folder / "run", "eval", "scenes", "--config", str(folder / "many.yaml"))
@@ -197,7 +197,7 @@ def many_scenes(stack: RealStack, tmp_path_factory: pytest.TempPathFactory) -> B
 def on_dask(stack: RealStack, tmp_path_factory: pytest.TempPathFactory) -> Beside:
     """The small run, on a Dask cluster of two processes, one of which is killed."""
     folder = tmp_path_factory.mktemp("dask")
-    values = {"limit": 24, "shards": 12, "runtime": {"threads": 1}, "dispatch": {"mode": "dask", "workers": 2}}
+    values = {"limit": 12, "shards": 6, "runtime": {"threads": 1}, "dispatch": {"mode": "dask", "workers": 2}}
     (folder / "dask.yaml").write_text(yaml.safe_dump(values))
     arguments = ["eval", "scenes", "--config", str(folder / "dask.yaml")]
     return Beside(stack, folder / "run", *arguments, after_first=kill_dask_worker)

@@ -21,7 +21,7 @@ from flows.access import client_settings
 from tests.ops.conftest import RealStack, last_json
 from tests.processes import wait_for
 
-pytestmark = pytest.mark.ops
+pytestmark = [pytest.mark.ops, pytest.mark.xdist_group("stack")]
 
 OPEN = ["/health", "/ready"]
 """Paths of the API that Prefect leaves open: for probes; they say that it runs and nothing else."""
@@ -115,14 +115,14 @@ def test_same_requests_start_the_command_for_who_has_the_secret(stack, client, t
     marker = tmp_path / "was-here"
     values = attack(stack, client, marker)
     client.request("POST", f"/deployments/{values['deployment']}/create_flow_run", json=values["run"])
-    wait_for(marker.exists, "the command to be run", 60)
+    wait_for(marker.exists, "the command to be run")
 
 
 def test_requests_without_the_secret_get_nothing(stack):
     """Whatever they say of where they come from: another Host is what a name that was rebound has."""
-    paths = httpx.get(f"{stack.state.ui}/openapi.json").json()["paths"]
     answered = []
-    with httpx.Client(base_url=stack.state.api) as nobody:
+    with httpx.Client(base_url=stack.state.api, timeout=60) as nobody:
+        paths = nobody.get(f"{stack.state.ui}/openapi.json").json()["paths"]
         for path, methods in paths.items():
             for method in {*methods} & {"get", "post", "put", "patch", "delete", "head"}:
                 answer = nobody.request(method, path.replace("{", "").replace("}", ""))
@@ -139,7 +139,7 @@ def test_requests_without_the_secret_get_nothing(stack):
 def test_own_pages_may_call_the_server_and_others_may_not(stack):
     def asks(origin: str) -> int:
         headers = {"Origin": origin, "Access-Control-Request-Method": "POST"}
-        return httpx.options(f"{stack.state.api}/deployments/filter", headers=headers).status_code
+        return httpx.options(f"{stack.state.api}/deployments/filter", headers=headers, timeout=60).status_code
 
     assert asks(stack.state.ui) == asks(f"http://localhost:{stack.port}") == 200
     assert asks("http://evil.example") == asks("null") == asks(f"http://127.0.0.1:{stack.port + 1}") == 400

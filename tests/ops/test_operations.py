@@ -18,14 +18,16 @@ from tests.artifacts import artifacts
 from tests.ops.conftest import RealStack, last_json, records
 from tests.processes import wait_for
 
-pytestmark = pytest.mark.ops
+pytestmark = [pytest.mark.ops, pytest.mark.xdist_group("stack")]
 
-RUN = ["-p", "limit=24", "-p", "shards=12", "-p", "runtime.threads=1"]
-SHARDS = 16
-SLOW = ["limit=96", f"shards={SHARDS}", "runtime.threads=1", "masks.crf.name='off'"]
-SLOW += ["salience.dropout={iterations: 24, strategy: fraction, amount: 0.02}"]
-SLOW += ["dispatch={mode: deployment, lost_after: 40, backoff: 1}"]
-"""Salience that takes more than a second for each of its shards, so that it can be killed in between."""
+RUN = ["-p", "limit=12", "-p", "shards=6", "-p", "runtime.threads=1"]
+SHARDS = 12
+SLOW = ["limit=60", f"shards={SHARDS}", "runtime.threads=1", "masks.crf.name='off'"]
+SLOW += ["salience.dropout={iterations: 16, strategy: fraction, amount: 0.02}"]
+SLOW += ["dispatch={mode: deployment, lost_after: 60, attempts: 20, backoff: 0}"]
+"""Salience that takes most of a second for each of its shards, so that it can be killed in between. On a slow machine a
+worker may take longer than `lost_after` to start: it is tried again until it does not."""
+DONE = "salience/*/*.done.json"
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +36,7 @@ def undisturbed(stack: RealStack, on_dask, slow_undisturbed, tmp_path_factory) -
     out = tmp_path_factory.mktemp("undisturbed") / "run"
     done = stack.call("run", "eval-scenes", *RUN, "-p", f"out={out}", "--watch", "--json")
     assert last_json(done.stdout)["state"] == "Completed"
-    assert "24 pictures: 24 labelled, 0 quarantined" in done.stdout
+    assert "12 pictures: 12 labelled, 0 quarantined" in done.stdout
     return out
 
 
@@ -51,7 +53,7 @@ def artifacts_of(client: SyncPrefectClient, run: Any) -> dict[str, Any]:
 
 def test_run_leaves_progress_a_page_with_pictures_and_a_table_of_scores(stack, undisturbed, client):
     run = run_of(client, undisturbed)
-    assert run.name == "scenes-24"
+    assert run.name == "scenes-12"
     found = artifacts_of(client, run)
     assert {"progress-salience", "progress-masks", "progress-scores", "run", "per-class-iou"} <= set(found)
     assert all(found[f"progress-{stage}"].data == 100 for stage in ("salience", "masks", "scores"))
@@ -69,7 +71,7 @@ def test_dispatch_to_a_deployment_gives_the_same_masks(stack, undisturbed, tmp_p
     tag: Any = {"tags": {"all_": ["pnp-ovss", "salience"]}}
     batches = client.read_flow_runs(flow_run_filter=FlowRunFilter.model_validate(tag))
     ours = [r for r in batches if r.parameters["batch"]["out"] == str(out)]
-    assert sorted(len(r.parameters["batch"]["shards"]) for r in ours) == [6, 6]
+    assert sorted(len(r.parameters["batch"]["shards"]) for r in ours) == [3, 3]
 
 
 def test_dispatch_to_dask_gives_the_same_masks_though_a_worker_is_killed(undisturbed, on_dask):
@@ -183,17 +185,28 @@ def test_killed_worker_flow_both_and_server_lose_nothing_and_repeat_at_most_what
     stack.call("run", "eval-scenes", *disturbed.parameters, "--watch")
     assert artifacts(out) == artifacts(slow_undisturbed.finish())
     assert disturbed.kept.items() <= records(out, "salience").items(), "a finished shard was made again"
-    assert salience_tasks(client, out) - SHARDS <= 4, "more was made again than was in flight"
+    # A batch is one process that makes one shard after the other.
+    assert repeated(client, out) <= stopped_batches(client, out), "more was made again than was in flight"
 
 
-def salience_tasks(client: SyncPrefectClient, out: Path) -> int:
-    """Shards that workers have begun for a run folder."""
+def batches_of(client: SyncPrefectClient, out: Path) -> list[Any]:
+    """Flow runs that workers made salience in, for a run folder."""
     tag: Any = {"tags": {"all_": ["pnp-ovss", "salience"]}}
     batches = client.read_flow_runs(flow_run_filter=FlowRunFilter.model_validate(tag))
-    ours = [str(batch.id) for batch in batches if batch.parameters["batch"]["out"] == str(out)]
-    of_batches: Any = {"id": {"any_": ours}}
-    runs = client.read_task_runs(flow_run_filter=FlowRunFilter.model_validate(of_batches), limit=200)
-    return sum(run.start_time is not None for run in runs)
+    return [batch for batch in batches if batch.parameters["batch"]["out"] == str(out)]
+
+
+def stopped_batches(client: SyncPrefectClient, out: Path) -> int:
+    """Batches that were killed, stopped by a later run, or given up for lost."""
+    return sum(not batch.state.is_completed() for batch in batches_of(client, out) if batch.start_time)
+
+
+def repeated(client: SyncPrefectClient, out: Path) -> int:
+    """How often workers set about a shard that was not done, but for once for each."""
+    of_batches: Any = {"id": {"any_": [str(batch.id) for batch in batches_of(client, out)]}}
+    tasks = client.read_task_runs(flow_run_filter=FlowRunFilter.model_validate(of_batches), limit=200)
+    done = {f"salience-{f.name.removesuffix('.done.json')}": f.stat().st_mtime for f in out.glob(DONE)}
+    return sum(task.start_time is not None and task.start_time.timestamp() < done[task.name] for task in tasks) - SHARDS
 
 
 def test_memory_of_the_driver_is_that_of_a_batch_not_of_the_corpus(many_scenes):
@@ -201,4 +214,4 @@ def test_memory_of_the_driver_is_that_of_a_batch_not_of_the_corpus(many_scenes):
     for stage in ("salience", "masks"):
         used = [rss for (name, shards), rss in many_scenes.memory.items() if name == stage and shards >= 5]
         assert len(used) > 20, "sampled too seldom to tell"
-        assert max(used) - used[0] < 100e6
+        assert max(used) - used[0] < 30e6
