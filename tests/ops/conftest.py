@@ -129,7 +129,7 @@ class Beside:
                         meanwhile, self._after_first = self._after_first, None
                         self.happened = meanwhile(process)
                     self.memory.setdefault((stage, shards), process.memory_info().rss)
-            time.sleep(0.1)
+            time.sleep(0.02)
 
     def finish(self) -> Path:
         """Wait for it; returns its run folder."""
@@ -185,9 +185,9 @@ def slow_undisturbed(stack: RealStack, tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture(scope="session")
 def many_scenes(stack: RealStack, tmp_path_factory: pytest.TempPathFactory) -> Beside:
-    """600 scenes in 30 shards. One pass and no CRF, which take time but keep nothing."""
+    """300 scenes in 30 shards. One pass and no CRF, which take time but keep nothing."""
     folder = tmp_path_factory.mktemp("many")
-    values = {"limit": 600, "shards": 30, "runtime": {"threads": 1}, "masks": {"crf": {"name": "off"}}}
+    values = {"limit": 300, "shards": 30, "runtime": {"threads": 1}, "masks": {"crf": {"name": "off"}}}
     values["salience"] = {"dropout": {"iterations": 1}}
     (folder / "many.yaml").write_text(yaml.safe_dump(values))
     return Beside(stack, folder / "run", "eval", "scenes", "--config", str(folder / "many.yaml"))
