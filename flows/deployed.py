@@ -64,19 +64,20 @@ def run_deployed(
         PnpError: a batch failed for a reason that lies in the run, or was cancelled by somebody.
     """
     waiting, damaged = [], {}
-    for shard in shards:
-        if found := job.folder.find(shard.name, shard.sha256):
-            observer().advance("salience", shard.samples)
-            yield shard, found
-        else:
-            damaged[shard.name] = job.folder.damage(shard.name, shard.sha256)
-            job.folder.try_again(shard.name)
-            waiting.append(shard)
-    if waiting:
-        with get_client(sync_client=True) as client:
-            for shard, outcome in _Dispatcher(client, job, dispatch).results(waiting):
-                made = isinstance(outcome, StageResult) and not outcome.failed
-                yield shard, replace(outcome, mended=damaged[shard.name]) if made else outcome
+    with get_client(sync_client=True) as client:
+        dispatcher = _Dispatcher(client, job, dispatch)
+        dispatcher.cancel_leftovers()  # before anything is looked for: what they still finish is not sent off again
+        for shard in shards:
+            if found := job.folder.find(shard.name, shard.sha256):
+                observer().advance("salience", shard.samples)
+                yield shard, found
+            else:
+                damaged[shard.name] = job.folder.damage(shard.name, shard.sha256)
+                job.folder.try_again(shard.name)
+                waiting.append(shard)
+        for shard, outcome in dispatcher.results(waiting) if waiting else ():
+            made = isinstance(outcome, StageResult) and not outcome.failed
+            yield shard, replace(outcome, mended=damaged[shard.name]) if made else outcome
 
 
 def batches(shards: list[ShardRef], workers: int, most: int) -> Iterator[list[ShardRef]]:
@@ -100,9 +101,25 @@ class _Dispatcher:
         self._failures: Counter[str] = Counter()
         self._log = get_run_logger()
 
+    def cancel_leftovers(self) -> None:
+        """Stop the batches of an earlier run that was killed: two would do the same work."""
+        wanted: Any = {
+            "tags": {"all_": [self._tag]},
+            "state": {"type": {"any_": ["SCHEDULED", "PENDING", "RUNNING", "CANCELLING"]}},
+        }
+        left = [run.id for run in self._client.read_flow_runs(flow_run_filter=FlowRunFilter.model_validate(wanted))]
+        for run in left:
+            self._log.info("stopping batch %s of an earlier run", run)
+            self._cancel(run)
+        deadline = monotonic() + CANCELLING
+        while left and monotonic() < deadline:
+            sleep(POLL)
+            left = [run for run in left if not self._ended(run)]
+        for run in left:
+            self._client.set_flow_run_state(run, Cancelled(message="its worker does not answer"), force=True)
+
     def results(self, shards: list[ShardRef]) -> Iterator[tuple[ShardRef, StageResult | Exception]]:
         """Send all shards off and wait for them."""
-        self._cancel_leftovers()
         try:
             for batch in batches(shards, self._dispatch.workers, self._dispatch.most_shards):
                 self._send(batch)
@@ -187,23 +204,6 @@ class _Dispatcher:
         if monotonic() - batch.last_sign > UNTAKEN:
             self._log.warning("no worker takes a batch of '%s': is one running?", visible(self._dispatch.deployment))
             batch.last_sign = monotonic()
-
-    def _cancel_leftovers(self) -> None:
-        """Stop the batches of an earlier run that was killed: two would do the same work."""
-        wanted: Any = {
-            "tags": {"all_": [self._tag]},
-            "state": {"type": {"any_": ["SCHEDULED", "PENDING", "RUNNING", "CANCELLING"]}},
-        }
-        left = [run.id for run in self._client.read_flow_runs(flow_run_filter=FlowRunFilter.model_validate(wanted))]
-        for run in left:
-            self._log.info("stopping batch %s of an earlier run", run)
-            self._cancel(run)
-        deadline = monotonic() + CANCELLING
-        while left and monotonic() < deadline:
-            sleep(POLL)
-            left = [run for run in left if not self._ended(run)]
-        for run in left:
-            self._client.set_flow_run_state(run, Cancelled(message="its worker does not answer"), force=True)
 
     def _ended(self, run: UUID) -> bool:
         state = self._client.read_flow_run(run).state
