@@ -311,7 +311,7 @@ def test_shard_that_fails_in_every_run_holds_nothing_else_up(corpus, tmp_path):
         "{images_per_shard: 1, salience: {candidates: {source: vocabulary}}, dispatch: {attempts: 1, shard_seconds: 1}}"
     )
     options = ("--config", str(tmp_path / "c.yaml"))
-    for number in (1, 2, 3):
+    for number in (1, 2):
         put(folder, f"new{number}.png", picture(10 + number))
         summary = run(folder, out, *options)
         assert (summary["failed"], latest(out)[1]["b.png"]["status"]) == (1, "failed")

@@ -282,20 +282,20 @@ def logged(out: Path) -> int:
 
 @pytest.mark.ops
 def test_search_killed_at_a_random_trial_gives_the_same_best_and_the_same_log(tmp_path, prefect_server):
-    arguments = ["scenes", "--images", "8", "--trials", "30", "--compare", "off", "--out"]
+    arguments = ["scenes", "--images", "4", "--trials", "20", "--compare", "off", "--out"]
     undisturbed = tune(*arguments, str(tmp_path / "undisturbed"))
     out = tmp_path / "killed"
     process = subprocess.Popen(
         [sys.executable, "-m", "flows.cli", "tune", *arguments, str(out)],
         env={**os.environ, "PREFECT_API_URL": prefect_server}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    stop = int(np.random.default_rng().integers(1, 20))
+    stop = int(np.random.default_rng().integers(1, 12))
     while logged(out) < stop:
         assert process.poll() is None, "the search ended before it could be killed"
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert stop <= logged(out) < 30
+    assert stop <= logged(out) < 20
     final = tune(*arguments, str(out))
     assert final["best"] == undisturbed["best"]
     assert 0 < final["regions"] < undisturbed["regions"], "what was rewarded before the kill is not looked at again"
