@@ -60,7 +60,7 @@ def subjects(place: Path) -> dict[str, Subject]:
     """What is disturbed: small, and with every kind of artifact."""
     commands: dict[str, Sequence[object]] = {
         "eval": ("eval", "scenes", "--limit", 16, "--shards", 4, "--png", "--confidence"),
-        "label": ("label", place / "in", "--classes", "heart,star", "--candidates", "vocabulary"),
+        "label": ("label", place / "in", "--classes", "heart,star", "--candidates", "vocabulary", "--preset", "tiny"),
         "label-corpus": ("label-corpus", place / "in", "--classes", "heart,star", "--config", place / "corpus.yaml"),
         "tune": ("tune", "scenes", "--images", 6, "--trials", 6, "--compare", "off"),
         "export": ("export", place / "eval", "--to", "png"),

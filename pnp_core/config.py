@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from pnp_core.presets import TINY, for_backbone, merge, preset, read_settings
+from pnp_core.presets import BUNDLED, PHOTO, TINY, for_backbone, merge, preset, read_settings
 from pnp_core.visible import visible
 
 
@@ -21,6 +21,8 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
 
 
+SCENES = "scenes"
+"""Dataset of drawn scenes."""
 LEAST_SIDE, MOST_SIDE = 16, 2048
 """Of what a picture is squashed to, in model pixels."""
 Side = Annotated[int, Field(ge=LEAST_SIDE, le=MOST_SIDE)]
@@ -30,9 +32,10 @@ class BackboneConfig(Config):
     """Which vision-language model, which weights."""
 
     name: str = "blip"
-    """Kind of model: `albef`, `blip`, `bridgetower`, `mplug`."""
+    """Kind of model: `albef`, `blip`, `bridgetower`, `mplug`, `photo`."""
     checkpoint: str = TINY
-    """`tiny` (bundled, a BLIP), a local folder, or a hub id such as `Salesforce/blip-itm-large-flickr`."""
+    """`photo` or `tiny` (bundled: for photographs, for drawn scenes), a local folder, or a hub id such as
+    `Salesforce/blip-itm-large-flickr`."""
     revision: str | None = None
     """Commit of a hub checkpoint; the newest when empty. The resolved one is in the fingerprint."""
     image_size: Side | tuple[Side, Side] = 96
@@ -253,8 +256,9 @@ class PipelineConfig(Config):
     settings: str | None = None
     """YAML file with parts of the configuration, such as a tuning run's best.yaml: a path or any fsspec URL.
     It is laid over the preset, and what is given besides over it; then this is empty again."""
-    preset: Literal["authors", "paper", "tiny"] = TINY
-    """Where the parts start from; what is given besides is laid over it."""
+    preset: Literal["authors", "paper", "tiny", "photo"] | None = None
+    """Where the parts start from; what is given besides is laid over it. When empty that of the bundled model (`tiny`
+    for the dataset `scenes`, `photo` for anything else), or `authors` where other weights are given."""
     out: str
     """Run folder: a local path or any fsspec URL."""
     salience: SalienceConfig = SalienceConfig()
@@ -269,10 +273,16 @@ class PipelineConfig(Config):
             return values
         if values.get("settings"):
             values = {**merge(read_settings(values["settings"]), values), "settings": None}
-        base = {part: parts for part, parts in preset(values.get("preset", TINY)).items() if part in cls.model_fields}
+        chosen = values.get("preset") or _preset_of_weights(values) or cls.usual_preset(values)
+        base = {part: parts for part, parts in preset(chosen).items() if part in cls.model_fields}
         if isinstance(name := _backbone_of(values), str):
             base = for_backbone(base, name)
-        return merge(merge(base, cls.own_defaults(values)), values)
+        return {**merge(merge(base, cls.own_defaults(values)), values), "preset": chosen}
+
+    @classmethod
+    def usual_preset(cls, values: dict[str, Any]) -> str:
+        """That of the bundled model for the flow's pictures."""
+        return PHOTO
 
     @classmethod
     def own_defaults(cls, values: dict[str, Any]) -> dict[str, Any]:
@@ -280,12 +290,29 @@ class PipelineConfig(Config):
         return {}
 
 
-def _backbone_of(values: dict[str, Any]) -> Any:
-    """The backbone that unchecked values name."""
+def _backbone_values(values: dict[str, Any]) -> dict[str, Any]:
+    """What unchecked values say of the backbone."""
     found: Any = values
-    for part in ("salience", "backbone", "name"):
+    for part in ("salience", "backbone"):
         found = found.get(part) if isinstance(found, dict) else None
-    return found
+    return found if isinstance(found, dict) else {}
+
+
+def _backbone_of(values: dict[str, Any]) -> Any:
+    """The backbone that unchecked values name, themselves or by a checkpoint that comes with the package."""
+    given = _backbone_values(values)
+    checkpoint = given.get("checkpoint")
+    return given.get("name", BUNDLED.get(checkpoint) if isinstance(checkpoint, str) else None)
+
+
+def _preset_of_weights(values: dict[str, Any]) -> str | None:
+    """The preset that unchecked values' weights are for, None where they name none."""
+    given = _backbone_values(values)
+    checkpoint = given.get("checkpoint")
+    if isinstance(checkpoint, str) and checkpoint in BUNDLED:
+        return checkpoint
+    named = given.get("name")
+    return "authors" if checkpoint is not None or named is not None else None
 
 
 class LabellingConfig(PipelineConfig):
@@ -298,7 +325,7 @@ class LabellingConfig(PipelineConfig):
 class DatasetConfig(Config):
     """Which pictures of which dataset."""
 
-    dataset: str = "scenes"
+    dataset: str = SCENES
     """Dataset card, see `datasets/`; or the path of a card of your own."""
     data: str | None = None
     """Folder of the dataset as distributed: an absolute path or any fsspec URL."""
@@ -312,6 +339,11 @@ class DatasetConfig(Config):
     only_classes: tuple[str, ...] = ()
     """These classes only, on the pictures that have one of them. Pixels of other classes count as
     background, or are not scored where the card has no background."""
+
+    @classmethod
+    def usual_preset(cls, values: dict[str, Any]) -> str:
+        """The drawn scenes have a model of their own."""
+        return TINY if values.get("dataset", SCENES) == SCENES else PHOTO
 
 
 class EvalConfig(DatasetConfig, LabellingConfig):

@@ -8,14 +8,15 @@ from dataclasses import dataclass, replace
 from itertools import product
 
 from pnp_core.backbones import backbone_card
+from pnp_core.backbones.known_names import listed, unknown_names
 from pnp_core.cards import DatasetCard, load_card
 from pnp_core.completion import StageFolder
 from pnp_core.config import DatasetConfig, EvalConfig, LabelConfig, LabellingConfig, OwnPicturesConfig
 from pnp_core.crf import get_crf
-from pnp_core.errors import UsageError
+from pnp_core.errors import ClassNameError, UsageError
 from pnp_core.files import Files
 from pnp_core.ownership import check_ours, check_writable
-from pnp_core.presets import TINY
+from pnp_core.presets import PHOTO, TINY
 from pnp_core.prompts import build_prompts, clean_class_names
 from pnp_core.readers import Dataset, open_dataset, resolve_card
 from pnp_core.records import ShardRef
@@ -50,7 +51,7 @@ def _plan(config: LabellingConfig, card: DatasetCard, only: tuple[int, ...] | No
     iterations = config.salience.dropout.iterations
     if (config.masks.passes or 0) > iterations:
         raise UsageError(f"masks.passes {config.masks.passes} is more than the {iterations} drop iterations there are")
-    vocabulary = only and tuple(label for label in only if label)
+    vocabulary = candidate_labels(card, config.salience.backbone.checkpoint, only)
     salience = SalienceJob.create(config.out, config.salience, config.runtime, card, vocabulary)
     rule = card.background_rule if config.masks.background == "auto" else config.masks.background
     backbone = config.salience.backbone
@@ -125,13 +126,6 @@ def _open_dataset(config: EvalConfig) -> Dataset:
     )
 
 
-def foreign_to_tiny(job: SalienceJob) -> list[str]:
-    """Class names the bundled model was not trained on, when that is the one in use."""
-    if job.config.backbone.checkpoint != TINY:
-        return []
-    return [name for name in job.card.names if name.lower() not in CLASS_NAMES]
-
-
 def guessed_choice(job: SalienceJob) -> list[str]:
     """A warning when layer and head are a default that nobody has measured."""
     card = backbone_card(job.config.backbone.name)
@@ -144,14 +138,40 @@ def guessed_choice(job: SalienceJob) -> list[str]:
 
 
 def warnings_of(job: SalienceJob) -> list[str]:
-    """What a reader of the results should know of the model."""
-    if foreign := foreign_to_tiny(job):
-        names = ", ".join(foreign[:10]) + (f" and {len(foreign) - 10} more" if len(foreign) > 10 else "")
-        return [f"The bundled tiny model knows only its {len(CLASS_NAMES)} drawn classes, not {names}."]
-    return guessed_choice(job)
+    """What a user, and whoever reads the results, should know of the model."""
+    checkpoint = job.config.backbone.checkpoint
+    if not (unknown := unknown_names(checkpoint, job.card.captions)):
+        return guessed_choice(job)
+    if checkpoint == TINY:
+        return [
+            f"the bundled tiny model knows only its {len(CLASS_NAMES)} drawn classes, not "
+            f"{listed([replace(name, nearest=()) for name in unknown])}: its masks mean nothing. {FOR_PHOTOGRAPHS}"
+        ]
+    return [f"the {checkpoint} model does not know {listed(unknown)}: left out"]
 
 
-OTHER_MODEL = "For photographs use --checkpoint with a BLIP-ITM model, such as Salesforce/blip-itm-large-flickr"
+FOR_PHOTOGRAPHS = "For photographs take --preset photo, or the weights of a large model (`pnp-ovss backbones`)"
+
+
+def candidate_labels(card: DatasetCard, checkpoint: str, only: tuple[int, ...] | None) -> tuple[int, ...]:
+    """Labels that may be candidates: those asked for, but for names that the photo model has no token for.
+
+    Args:
+        only: labels of a class subset, all when None.
+
+    Raises:
+        ClassNameError: there is none.
+    """
+    asked = [label for label in only or range(1, len(card.classes) + 1) if label]
+    unknown = unknown_names(checkpoint, [card.captions[label - 1] for label in asked]) if checkpoint == PHOTO else []
+    lost = {name.name for name in unknown}
+    labels = tuple(label for label in asked if card.captions[label - 1] not in lost)
+    if not labels:
+        raise ClassNameError(
+            f"the photo model knows none of the class names: {listed(unknown)}; `pnp-ovss models photo` lists what it "
+            f"knows, and large models know more (`pnp-ovss backbones`)"
+        )
+    return labels
 
 
 def check_eval(config: EvalConfig) -> list[str]:
@@ -167,12 +187,7 @@ def check_eval(config: EvalConfig) -> list[str]:
     check_ours(Files(config.out), "run")
     _open_dataset(config)
     check_writable(config.out, "run")
-    if not foreign_to_tiny(plan.salience):
-        return guessed_choice(plan.salience)
-    return [
-        f"the bundled tiny model knows only its {len(CLASS_NAMES)} drawn classes: these scores say nothing of the "
-        f"method. {OTHER_MODEL}"
-    ]
+    return warnings_of(plan.salience)
 
 
 def ignored_files(source: Source) -> list[str]:
@@ -207,13 +222,9 @@ def check_own_pictures(plan: Plan) -> list[str]:
     Raises:
         PnpError: a class name the text encoder cannot read.
     """
-    build_prompts(plan.salience.card.captions, plan.salience.config.caption, plan.salience.backbone())
-    if not (foreign := foreign_to_tiny(plan.salience)):
-        return guessed_choice(plan.salience)
-    return [
-        f"the bundled tiny model knows only its {len(CLASS_NAMES)} drawn classes, not {', '.join(foreign)}: "
-        f"these masks mean nothing. {OTHER_MODEL}"
-    ]
+    job = plan.salience
+    build_prompts([job.card.captions[label - 1] for label in job.vocabulary], job.config.caption, job.backbone())
+    return warnings_of(job)
 
 
 def shard_dataset(config: EvalConfig) -> list[ShardRef]:

@@ -8,6 +8,9 @@ from typing import Any, Final
 from pnp_core.errors import UnknownNameError, UsageError
 
 TINY: Final = "tiny"
+PHOTO: Final = "photo"
+BUNDLED: Final = {TINY: "blip", PHOTO: "photo"}
+"""Checkpoints that come with the package, and the backbone that each is made for."""
 
 _AUTHORS_BACKBONE = {
     "checkpoint": "Salesforce/blip-itm-large-flickr", "image_size": 336, "heads": 12,
@@ -46,6 +49,17 @@ PRESETS: dict[str, dict[str, Any]] = {
         "masks": {"sum": "plain", "threshold": 0.06, "blur": 0.02, "crf": {"bilateral_srgb": 20}},
         "reward": {"clip": {"model": TINY, "template": "a picture of {}"}},
         "compare": {"masks": "full"},
+    },
+    PHOTO: {
+        "salience": {
+            "backbone": {"name": PHOTO, "checkpoint": PHOTO, "image_size": 384, "heads": 4},
+            "caption": {"mode": "per_class"},
+            "candidates": {"fallback": "background"},
+            "layer": 0,
+            "head": 0,
+            "dropout": {"iterations": 4, "strategy": "count", "amount": 10},
+        },
+        "masks": {"sum": "plain", "threshold": 0.2, "blur": 0.04},
     },
 }
 
@@ -86,7 +100,7 @@ def preset(name: str) -> dict[str, Any]:
 
 
 def for_backbone(base: dict[str, Any], name: str) -> dict[str, Any]:
-    """A preset, which is made for BLIP, with the defaults of another backbone's card.
+    """A preset with the defaults of another backbone's card than the one it is made for (BLIP where it names none).
 
     Raises:
         UnknownNameError: no such backbone.
@@ -97,11 +111,11 @@ def for_backbone(base: dict[str, Any], name: str) -> dict[str, Any]:
     from pnp_core.backbones.cards import backbone_card
 
     card = backbone_card(name)
-    if name == "blip":
+    salience = base.get("salience", {})
+    if name == salience.get("backbone", {}).get("name", "blip"):
         return base
     backbone = {"name": name, "checkpoint": card.checkpoint, "image_size": card.image_size}
-    salience = {**base.get("salience", {}), "backbone": backbone, "layer": card.layer, "head": card.head}
-    return {**base, "salience": salience}
+    return {**base, "salience": {**salience, "backbone": backbone, "layer": card.layer, "head": card.head}}
 
 
 def merge(base: dict[str, Any], override: dict[str, Any]) -> dict[str, Any]:

@@ -1,16 +1,21 @@
-"""Commands about vision-language models: backbones, doctor, convert-weights."""
+"""Commands about vision-language models: backbones, models, doctor, convert-weights."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flows.cli.options import DebugOption, JsonOption, build, given
 from flows.cli.running import one_line_errors
-from pnp_core.visible import visible_json
+from pnp_core.errors import UnknownNameError
+from pnp_core.presets import BUNDLED, PHOTO
+from pnp_core.visible import visible, visible_json
+
+if TYPE_CHECKING:
+    from pnp_core.backbones.known_names import Unknown
 
 
 def backbones(as_json: JsonOption = False) -> None:
@@ -21,10 +26,40 @@ def backbones(as_json: JsonOption = False) -> None:
     list_cards([backbone_card(name) for name in backbone_names()], show_backbones, as_json)
 
 
+def models(
+    name: Annotated[str, typer.Argument(help="Bundled model: photo or tiny.")] = PHOTO,
+    knows: Annotated[list[str] | None, typer.Option(help="Ask for a class name; may be given several times.")] = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """List the class names that a bundled model knows, or ask for some. Exit code 1 when it does not know one."""
+    with one_line_errors(debug):
+        from pnp_core.backbones.known_names import known_names, unknown_names
+
+        if name not in BUNDLED:
+            raise UnknownNameError("bundled model", name, BUNDLED)
+        unknown = {found.name: found for found in unknown_names(name, knows or ())}
+        names = known_names(name)
+    if as_json:
+        asked = {one: {"known": one not in unknown, "nearest": _nearest(unknown, one)} for one in knows or ()}
+        print(visible_json({"model": name, "asked": asked} if knows else {"model": name, "names": names}))
+    elif knows:
+        for one in knows:
+            print(visible(f"unknown: {unknown[one]}" if one in unknown else f"known: {one}"))
+    else:
+        print("\n".join(names))
+    raise typer.Exit(1 if unknown else 0)
+
+
+def _nearest(unknown: dict[str, Unknown], name: str) -> list[str]:
+    return list(unknown[name].nearest) if name in unknown else []
+
+
 def doctor(
-    backbone: Annotated[str, typer.Option(help="One of `pnp-ovss backbones`.")] = "blip",
+    backbone: Annotated[str | None, typer.Option(help="One of `pnp-ovss backbones`; photo.")] = None,
     checkpoint: Annotated[
-        str | None, typer.Option(help="Weights: tiny (bundled), a local folder, or a hub id; the card's first.")
+        str | None,
+        typer.Option(help="Weights: photo or tiny (bundled), a folder, or a hub id; the card's first."),
     ] = None,
     image_size: Annotated[int | None, typer.Option(help="Side of the square; the card's.")] = None,
     dtype: Annotated[str | None, typer.Option(help="Of the image encoder: float32, bfloat16, float16.")] = None,
@@ -37,15 +72,16 @@ def doctor(
 
     from flows.cli.console import show_diagnosis
     from pnp_core.config import BackboneConfig
-    from pnp_core.presets import TINY, for_backbone, preset
+    from pnp_core.presets import for_backbone, preset
 
     with one_line_errors(debug):
         from pnp_core.backbones.doctor import diagnose
 
-        start = preset(TINY if checkpoint == TINY else "authors")
-        values = for_backbone(start, backbone)["salience"]["backbone"]
+        named = backbone or BUNDLED.get(checkpoint or PHOTO, "blip")
+        start = preset(checkpoint if checkpoint in BUNDLED else "authors")
+        values = for_backbone(start, named)["salience"]["backbone"]
         own = given(checkpoint=checkpoint, image_size=image_size, dtype=dtype)
-        found = diagnose(build(BackboneConfig, {"name": backbone, **values, **own}), device)
+        found = diagnose(build(BackboneConfig, {**values, **own, "name": named}), device)
     show_diagnosis(found, Console(stderr=as_json))
     if as_json:
         print(visible_json(found.as_json()))

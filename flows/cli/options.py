@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from pnp_core.config import Config
 from pnp_core.errors import UsageError
-from pnp_core.presets import PRESETS, TINY, merge, read_settings
+from pnp_core.presets import PRESETS, merge, read_settings
 
 SomeConfig = TypeVar("SomeConfig", bound=Config)
 
@@ -55,16 +55,18 @@ class PipelineOptions:
     top_k: TopKOption = None
     preset: Annotated[
         str | None,
-        typer.Option(help=f"Start from: {', '.join(PRESETS)}. Default: tiny, or authors when other weights are given."),
+        typer.Option(
+            help=f"Start from: {', '.join(PRESETS)}. Default: photo (tiny for scenes), or authors with other weights."
+        ),
     ] = None
     config: Annotated[
         str | None,
         typer.Option(help="YAML with parts of the configuration, such as best.yaml; laid over the preset."),
     ] = None
-    backbone: Annotated[
-        str | None, typer.Option(help="Vision-language model: blip (default), or another of `pnp-ovss backbones`.")
+    backbone: Annotated[str | None, typer.Option(help="Vision-language model, one of `pnp-ovss backbones`.")] = None
+    checkpoint: Annotated[
+        str | None, typer.Option(help="Weights: photo or tiny (bundled), a local folder, or a hub id.")
     ] = None
-    checkpoint: Annotated[str | None, typer.Option(help="Weights: tiny (bundled), a local folder, or a hub id.")] = None
     image_size: Annotated[
         int | None, typer.Option(help="Side of the square a picture is squashed to, a multiple of the patch size.")
     ] = None
@@ -82,8 +84,7 @@ class PipelineOptions:
         """
         values = read_settings(self.config) if self.config else {}
         self._refuse_other_checkpoint(values)
-        default = TINY if self.checkpoint in (None, TINY) and self.backbone in (None, "blip") else "authors"
-        values["preset"] = self.preset or values.get("preset", default)
+        values |= given(preset=self.preset)
         source = self.candidates or ("file" if self.candidates_file else None)
         parts = {
             "salience": {

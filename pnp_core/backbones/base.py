@@ -12,6 +12,10 @@ from jaxtyping import Bool, Float, Int
 
 from pnp_core.prompts import TextEncoder
 
+PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
+PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
+"""CLIP's normalisation of RGB in [0, 1], which model pixels have for every backbone."""
+
 
 @dataclass(frozen=True)
 class Checkpoint:

@@ -84,7 +84,7 @@ def backbone_names() -> tuple[str, ...]:
     """All there are.
 
     >>> backbone_names()
-    ('albef', 'blip', 'bridgetower', 'mplug')
+    ('albef', 'blip', 'bridgetower', 'mplug', 'photo')
     """
     return tuple(sorted(file.stem for file in _FOLDER.glob("*.yaml")))
 

@@ -13,16 +13,16 @@ from pnp_core.backbones.base import Checkpoint
 from pnp_core.backbones.cards import BackboneCard, backbone_card
 from pnp_core.config import BackboneConfig
 from pnp_core.errors import CheckpointError, UnknownNameError
-from pnp_core.presets import TINY
+from pnp_core.presets import BUNDLED
 
-BUNDLED = Path(__file__).parent.parent / "_tiny"
+_PACKAGE = Path(__file__).parent.parent
 SAFETENSORS, PICKLED = "model.safetensors", "pytorch_model.bin"
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-    "vocab.txt", "vocab.json", "merges.txt",
+    "vocab.txt", "vocab.json", "merges.txt", "vocabulary.json",
 )  # fmt: skip
 # Without any of them transformers makes an empty tokenizer, and says nothing.
-_VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json")
+_VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "vocabulary.json")
 _OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 _FILES = ("config.json", *TOKENIZER_FILES)
 
@@ -52,10 +52,12 @@ def locate_checkpoint(config: BackboneConfig) -> Checkpoint:
 
 
 def _local_folder(config: BackboneConfig, card: BackboneCard) -> Path | None:
-    if config.checkpoint == TINY:
-        if card.name != "blip":
-            raise CheckpointError(f"the bundled tiny model is a BLIP; give --checkpoint for {card.name}")
-        return BUNDLED
+    if (made_for := BUNDLED.get(config.checkpoint)) is not None:
+        if card.name != made_for:
+            raise CheckpointError(
+                f"the bundled {config.checkpoint} model is of backbone {made_for}; give --checkpoint for {card.name}"
+            )
+        return _PACKAGE / f"_{config.checkpoint}"
     path = Path(config.checkpoint).expanduser()
     convert = f"`pnp-ovss convert-weights {path} --backbone {card.name} --out FOLDER`"
     if path.is_file():

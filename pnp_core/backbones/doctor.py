@@ -15,7 +15,7 @@ from pnp_core.backbones.cards import BackboneCard
 from pnp_core.backbones.checkpoint import is_offline, locate_checkpoint
 from pnp_core.config import BackboneConfig, CaptionConfig
 from pnp_core.errors import CheckpointError
-from pnp_core.presets import TINY
+from pnp_core.presets import BUNDLED
 from pnp_core.prompts import build_prompts, stack_prompts
 from pnp_core.salience import salience
 
@@ -84,7 +84,7 @@ def diagnose(config: BackboneConfig, device: str = "auto") -> Diagnosis:
         offline=is_offline(),
         problem=problem,
         folder=folder,
-        expected=None if config.checkpoint == TINY else expect(card, config.sides, matrix_rate(place)),
+        expected=None if config.checkpoint in BUNDLED else expect(card, config.sides, matrix_rate(place)),
         measured=measured,
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +18,15 @@ from pnp_core.finite import check_weights
 from pnp_core.prompts import EncodedText
 
 
-def load_pretrained(kind: type[PreTrainedModel], folder: Path) -> tuple[Any, Any]:
-    """The model, frozen, in float32, and its tokenizer.
+def load_weights(kind: type[PreTrainedModel], folder: Path) -> Any:
+    """The model, frozen, in float32.
 
     Raises:
-        CheckpointError: weights missing, not finite or of another shape than config.json says; no tokenizer.
+        CheckpointError: weights missing, not finite or of another shape than config.json says.
     """
     logging.disable_progress_bar()  # the pipeline shows its own progress
     safe = (folder / SAFETENSORS).is_file()
-    try:
+    with _told(folder):
         loaded: Any = kind.from_pretrained(
             folder,
             dtype=torch.float32,  # whatever precision the file has; the text side computes in it
@@ -33,18 +35,34 @@ def load_pretrained(kind: type[PreTrainedModel], folder: Path) -> tuple[Any, Any
             local_files_only=True,
             output_loading_info=True,
         )
-        # Without the configuration it would look for one by itself, and warn of models transformers does not know.
-        config = loaded[0].config
-        tokenizer = AutoTokenizer.from_pretrained(folder, config=config, local_files_only=True, use_fast=True)
-    except Exception as error:  # transformers wraps nearly anything: shapes, JSON, tokenizers
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(f"checkpoint '{folder}' cannot be loaded: {reason}") from error
     model, report = loaded
     lost = sorted(name for name in report["missing_keys"] if "position_ids" not in name)
     if lost:
         raise CheckpointError(f"checkpoint '{folder}' lacks weights: {', '.join(lost[:3])} ...")
     check_weights(model, f"checkpoint '{folder}'")
-    return model.requires_grad_(False).eval(), tokenizer
+    return model.requires_grad_(False).eval()
+
+
+def load_pretrained(kind: type[PreTrainedModel], folder: Path) -> tuple[Any, Any]:
+    """The model, as `load_weights` gives it, and its tokenizer.
+
+    Raises:
+        CheckpointError: as `load_weights`, or there is no tokenizer.
+    """
+    model = load_weights(kind, folder)
+    with _told(folder):
+        # Without the configuration it would look for one by itself, and warn of models transformers does not know.
+        return model, AutoTokenizer.from_pretrained(folder, config=model.config, local_files_only=True, use_fast=True)
+
+
+@contextmanager
+def _told(folder: Path) -> Iterator[None]:
+    """What transformers says of a checkpoint, in one line."""
+    try:
+        yield
+    except Exception as error:  # transformers wraps nearly anything: shapes, JSON, tokenizers
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(f"checkpoint '{folder}' cannot be loaded: {reason}") from error
 
 
 def encode(tokenizer: Any, text: str, first: int | None = None) -> EncodedText:

@@ -18,6 +18,7 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from pnp_core.backbones import Backbone, Checkpoint, load_backbone, locate_checkpoint
+from pnp_core.backbones.base import PIXEL_MEAN, PIXEL_STD
 from pnp_core.candidates import CandidateSource, Choice, candidates_revision, choose, open_candidates
 from pnp_core.cards import DatasetCard
 from pnp_core.completion import StageFolder, StageOutput
@@ -34,9 +35,7 @@ from pnp_core.store import RunFolder, fingerprint, table_bytes
 
 STAGE = "salience"
 VERSION = 2
-# CLIP's normalisation, which all the backbones were trained with.
-_MEAN = np.array([0.48145466, 0.4578275, 0.40821073], dtype=np.float32)
-_STD = np.array([0.26862954, 0.26130258, 0.27577711], dtype=np.float32)
+_MEAN, _STD = np.array(PIXEL_MEAN, dtype=np.float32), np.array(PIXEL_STD, dtype=np.float32)
 
 
 class SalienceJob(Config):

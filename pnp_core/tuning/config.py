@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from pnp_core.config import ClipConfig, Config, DatasetConfig, PipelineConfig
+from pnp_core.presets import PHOTO
 from pnp_core.visible import visible
 
 
@@ -100,6 +101,11 @@ class TuneConfig(DatasetConfig, PipelineConfig):
         """Name of a run, for people."""
         parts = ("tune", self.dataset, self.split, self.images)
         return visible("-".join(str(part) for part in parts if part is not None))
+
+    @classmethod
+    def usual_preset(cls, values: dict[str, Any]) -> str:
+        """Pictures of one's own are photographs."""
+        return PHOTO if values.get("classes") else super().usual_preset(values)
 
     @classmethod
     def own_defaults(cls, values: dict[str, Any]) -> dict[str, Any]:

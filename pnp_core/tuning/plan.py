@@ -18,7 +18,7 @@ from pnp_core.config import RuntimeConfig, SalienceConfig
 from pnp_core.errors import DatasetError, UnknownNameError, UsageError
 from pnp_core.optimizer import GRID, optimizer_name
 from pnp_core.ownership import check_ours, check_writable
-from pnp_core.plan import OTHER_MODEL, class_subset, foreign_to_tiny, ignored_files
+from pnp_core.plan import candidate_labels, class_subset, ignored_files, warnings_of
 from pnp_core.prompts import build_prompts, clean_class_names
 from pnp_core.readers import Dataset, get_split, has_boxes, open_dataset, resolve_card
 from pnp_core.records import Sample, ShardRef
@@ -139,8 +139,7 @@ def plan_tune(config: TuneConfig) -> TunePlan:
     forms = [form.name for form in card.ground_truth]
     if config.ground_truth not in (None, *forms):
         raise UnknownNameError(f"ground truth of dataset {card.name}", str(config.ground_truth), forms)
-    subset = class_subset(config, card)
-    vocabulary = subset and tuple(label for label in subset if label)
+    vocabulary = candidate_labels(card, config.salience.backbone.checkpoint, class_subset(config, card))
     if _own_pictures(config) and config.salience.candidates.source == "labels":
         raise UsageError("pictures of your own have no image-level labels; use --candidates itm, clip or file")
     everything = tuple(range(1, len(card.classes) + 1))
@@ -217,14 +216,11 @@ def check_tune(config: TuneConfig) -> list[str]:
         warnings += ignored_files(_open_source(config))
     else:
         tuning_dataset(config)
-    build_prompts(plan.card.captions, config.salience.caption, plan.maps.salience.backbone())
+    job = plan.maps.salience
+    build_prompts([plan.card.captions[label - 1] for label in job.vocabulary], config.salience.caption, job.backbone())
     clip: Any = config.reward.clip  # frozen, hence hashable, which type checkers do not see
     load_clip(clip, str(resolve_device(config.runtime.device)))
-    if foreign := foreign_to_tiny(plan.maps.salience):
-        warnings.append(
-            f"the bundled tiny model knows only its drawn classes, not {', '.join(foreign[:5])}: what is chosen "
-            f"here means nothing. {OTHER_MODEL}"
-        )
+    warnings += warnings_of(job)
     check_writable(config.out, "run")
     return warnings
 

@@ -17,7 +17,12 @@ from typer.testing import CliRunner
 from flows.cli import app
 from pnp_core.backbones import backbone_card, backbone_names
 from tests.pnp_core.backbones.originals import random_state
-from tests.pnp_core.backbones.small import bridgetower_config, save_bridgetower, save_original, save_vocabulary
+from tests.pnp_core.backbones.small import (
+    bridgetower_config,
+    save_bridgetower,
+    save_small,
+    save_vocabulary,
+)
 
 
 def call(*arguments: str, code: int = 0):
@@ -29,9 +34,7 @@ def call(*arguments: str, code: int = 0):
 @pytest.fixture(scope="module", params=backbone_names())
 def checkpoint(request, tmp_path_factory) -> tuple[str, str]:
     folder = tmp_path_factory.mktemp(request.param)
-    if request.param == "bridgetower":
-        return request.param, str(save_bridgetower(folder)[0])
-    return request.param, str(save_original(request.param, folder)[0])
+    return request.param, str(save_small(request.param, folder)[0])
 
 
 @pytest.fixture
@@ -128,14 +131,14 @@ def test_picture_may_be_squashed_to_a_rectangle(checkpoint, pictures, tmp_path, 
     call("label", str(pictures), "--classes", "car,ice cream", "--out", str(out), "--config", str(settings))
     (maps,) = (out / "salience").glob("*/*.safetensors")
     shapes = {tensor.shape for tensor in load_file(maps).values()}
-    patch = 8
+    patch = 16 if name == "photo" else 8
     assert shapes == {(4, 2, 48 // patch, 96 // patch)}
 
 
 def test_backbones_lists_all_with_their_facts():
     cards = json.loads(call("backbones", "--json").stdout.splitlines()[-1])
     assert {card["name"]: (card["layers"], card["heads"]) for card in cards} == {
-        "albef": (6, 12), "blip": (12, 12), "bridgetower": (6, 16), "mplug": (6, 12),
+        "albef": (6, 12), "blip": (12, 12), "bridgetower": (6, 16), "mplug": (6, 12), "photo": (2, 4),
     }  # fmt: skip
     shown = call("backbones").stdout
     for card in cards:
@@ -168,7 +171,8 @@ def test_doctor_tells_weights_that_are_not_there_from_a_size_that_does_not_fit(c
     done = call("doctor", "--backbone", name, "--checkpoint", folder, "--image-size", "50", code=1)
     said = " ".join(done.stdout.split())
     assert "at hand, but not to be used like this" in said
-    assert "is not a multiple of the model's patch size 8: take 48 or 56" in said
+    patch, next_side = (16, 64) if name == "photo" else (8, 56)
+    assert f"is not a multiple of the model's patch size {patch}: take 48 or {next_side}" in said
 
 
 def test_authors_file_is_converted_by_the_command(tmp_path):

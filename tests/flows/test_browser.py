@@ -209,7 +209,7 @@ def evil(prefect_server, tmp_path_factory) -> Path:
     (folder / "in" / f"empty{EVIL_NAME}").write_bytes(b"")
     values = {"source": str(folder / "in"), "out": str(folder / "run"), "classes": [EVIL_CLASS, "heart"]}
     salience = {"candidates": {"source": "vocabulary"}, "dropout": {"iterations": 1}}
-    label_pictures(LabelConfig.model_validate({**values, "salience": salience}))
+    label_pictures(LabelConfig.model_validate({**values, "preset": "tiny", "salience": salience}))
     return folder / "run"
 
 

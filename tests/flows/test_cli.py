@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from flows.cli.options import PipelineOptions
-from pnp_core.config import EvalConfig
+from pnp_core.config import EvalConfig, LabelConfig
 from pnp_core.presets import PRESETS
 
 runner = CliRunner()
@@ -39,7 +39,8 @@ def refused(arguments: list[str], code: int, message: str) -> None:
 
 
 def label(pictures: str, tmp_path: Path, *options: str, classes: str = "car,key") -> list[str]:
-    return ["label", pictures, "--classes", classes, "--out", str(tmp_path / "out"), *options]
+    weights = [] if {"--preset", "--checkpoint", "--backbone"} & {*options} else ["--preset", "tiny"]
+    return ["label", pictures, "--classes", classes, "--out", str(tmp_path / "out"), *weights, *options]
 
 
 def test_unknown_dataset(tmp_path):
@@ -118,9 +119,27 @@ def test_yaml_holds_where_no_option_is_given_and_options_win_over_it(tmp_path):
     assert (config.masks.threshold, config.runtime.device) == (0.3, "cuda")
 
 
-def test_checkpoint_without_preset_starts_from_the_authors():
-    assert PipelineOptions(checkpoint="some/folder").values({})["preset"] == "authors"
-    assert PipelineOptions(checkpoint="tiny").values({})["preset"] == PipelineOptions().values({})["preset"] == "tiny"
+@pytest.mark.parametrize(
+    ("options", "dataset", "expected"),
+    [
+        ({}, "scenes", ("tiny", "blip", "tiny")),
+        ({}, "voc21", ("photo", "photo", "photo")),
+        ({"checkpoint": "tiny"}, "voc21", ("tiny", "blip", "tiny")),
+        ({"checkpoint": "photo"}, "scenes", ("photo", "photo", "photo")),
+        ({"checkpoint": "some/folder"}, "scenes", ("authors", "blip", "some/folder")),
+        ({"backbone": "blip"}, "voc21", ("authors", "blip", "Salesforce/blip-itm-large-flickr")),
+        ({"backbone": "albef"}, "voc21", ("authors", "albef", "flickr30k.pth")),
+        ({"preset": "paper", "checkpoint": "photo"}, "voc21", ("paper", "photo", "photo")),
+    ],
+)
+def test_preset_and_weights_follow_from_what_is_given(options, dataset, expected):
+    config = EvalConfig.model_validate(PipelineOptions(**options).values({"out": "x", "dataset": dataset}))
+    assert (config.preset, config.salience.backbone.name, config.salience.backbone.checkpoint) == expected
+
+
+def test_photographs_of_ones_own_get_the_photo_model():
+    config = LabelConfig.model_validate(PipelineOptions().values({"out": "x", "source": "y", "classes": ["cat"]}))
+    assert config.salience.backbone.checkpoint == "photo"
 
 
 def test_error_nobody_foresaw_is_one_line_too(pictures, tmp_path, monkeypatch):

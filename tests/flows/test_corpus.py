@@ -22,7 +22,7 @@ runner = CliRunner()
 
 
 def label(source: Path | str, out: Path, *options: str, code: int = 0) -> dict:
-    command = ["label", str(source), "--classes", "car,key", "--out", str(out), "--json", *options]
+    command = ["label", str(source), "--classes", "car,key", "--out", str(out), "--preset", "tiny", "--json", *options]
     result = runner.invoke(app, command)
     assert result.exit_code == code, result.output
     return json.loads(result.stdout.strip().splitlines()[-1])
@@ -59,7 +59,7 @@ NO_PICTURES = ("._applefile.jpg", "text_named.jpg", "unreadable.heif")
 
 def test_all_hostile_pictures_are_labelled_or_quarantined_in_bounded_memory(shared_data, tmp_path, prefect_server):
     command = [sys.executable, "-m", "flows.cli", "label", str(shared_data / "hostile"), "--classes", "car,key"]
-    command += ["--candidates", "vocabulary", "--out", str(tmp_path / "out"), "--json"]
+    command += ["--candidates", "vocabulary", "--out", str(tmp_path / "out"), "--preset", "tiny", "--json"]
     watcher = (
         "import resource, subprocess, sys; code = subprocess.call(sys.argv[1:]); "
         "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); sys.exit(code)"

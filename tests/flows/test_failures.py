@@ -38,7 +38,7 @@ def pictures(tmp_path) -> Path:
 
 
 def config(pictures: Path, out: Path, **dispatch) -> LabelConfig:
-    values = {"source": str(pictures), "classes": CLASSES, "out": str(out), "images_per_shard": 1}
+    values = {"source": str(pictures), "classes": CLASSES, "out": str(out), "images_per_shard": 1, "preset": "tiny"}
     candidates = {"salience": {"candidates": {"source": "vocabulary"}}}
     return LabelConfig.model_validate({**values, **candidates, "dispatch": {"backoff": 0, **dispatch}})
 

@@ -47,8 +47,21 @@ def put(folder: Path, name: str, data: bytes, changed: float = OLD) -> None:
     os.utime(folder / name, (changed, changed))
 
 
+TINY = ("--preset", "tiny")
+
+
 def run(folder: Path | str, out: Path, *options: str, code: int = 0) -> dict:
-    command = ["label-corpus", str(folder), "--classes", "heart,star", "--out", str(out), "--json", *options]
+    command = [
+        "label-corpus",
+        str(folder),
+        "--classes",
+        "heart,star",
+        "--out",
+        str(out),
+        *TINY,
+        "--json",
+        *options,
+    ]
     result = runner.invoke(app, command)
     assert result.exit_code == code, result.output
     return json.loads(result.stdout.strip().splitlines()[-1]) if code == 0 else {"said": result.stderr}
@@ -327,8 +340,9 @@ def test_readers_see_the_old_generation_until_new_settings_are_through(corpus, t
         os.utime(file, (OLD + 9, OLD + 9))
     batches = "{images_per_batch: 1, masks: {threshold: 0.3}}"
     (tmp_path / "c.yaml").write_text(batches)
+    settings = {"preset": "tiny", "settings": str(tmp_path / "c.yaml")}
     config = CorpusConfig.model_validate(
-        {"source": str(folder), "classes": ["heart", "star"], "out": str(out), "settings": str(tmp_path / "c.yaml")}
+        {"source": str(folder), "classes": ["heart", "star"], "out": str(out), **settings}
     )
     corpus = Corpus(config, plan_label(config))
     collected = Collected(corpus.number, corpus.plan(), *corpus.collect(retry=True))
@@ -379,7 +393,7 @@ def test_corpus_that_cannot_be_is_one_clear_line(corpus, tmp_path, prepare, says
     folder, out = corpus
     put(tmp_path / "pictures", "a.png", picture(1))
     prepare(folder, out)
-    result = runner.invoke(app, ["label-corpus", str(folder), "--classes", "heart", "--out", str(out)])
+    result = runner.invoke(app, ["label-corpus", str(folder), "--classes", "heart", "--out", str(out), *TINY])
     assert result.exit_code in (1, 2)
     assert says in result.stderr
     assert result.stderr.count("error:") == 1

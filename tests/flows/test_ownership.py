@@ -55,13 +55,16 @@ def call(*command: str, code: int | None = 0) -> str:
     return " ".join(result.output.split())
 
 
+TINY = ("--preset", "tiny")
+
+
 def label(source: Path, out: Path | str, *options: str, code: int | None = 0) -> str:
-    return call("label", str(source), "--classes", "heart,star", "--out", str(out), *options, code=code)
+    return call("label", str(source), "--classes", "heart,star", "--out", str(out), *TINY, *options, code=code)
 
 
 COMMANDS = {
-    "label": lambda source, out: ["label", str(source), "--classes", "heart", "--out", str(out)],
-    "label-corpus": lambda source, out: ["label-corpus", str(source), "--classes", "heart", "--out", str(out)],
+    "label": lambda source, out: ["label", str(source), "--classes", "heart", "--out", str(out), *TINY],
+    "label-corpus": lambda source, out: ["label-corpus", str(source), "--classes", "heart", "--out", str(out), *TINY],
     "eval": lambda source, out: ["eval", "scenes", "--limit", "2", "--out", str(out)],
     "demo": lambda source, out: ["demo", "--out", str(out)],
     "tune": lambda source, out: ["tune", "scenes", "--images", "2", "--out", str(out)],
@@ -159,7 +162,7 @@ def test_no_file_that_is_not_ours_is_changed_by_any_command(made, tmp_path_facto
     label(source, run, "--png", code=None)  # other pictures: all shards are made anew, and what was made of them goes
     mine |= plant(run, later)
     for command in (
-        ["label", str(source), "--classes", "heart", "--out", str(run)],
+        ["label", str(source), "--classes", "heart", "--out", str(run), *TINY],
         ["eval", "scenes", "--limit", "2", "--out", str(run)],
         ["export", str(run), "--to", "png"],
         ["export", str(run), "--to", "png", "--out", str(run)],

@@ -173,7 +173,7 @@ def test_run_record_names_configuration_versions_and_weights(finished):
 
 def label_config(source, out, **changes) -> LabelConfig:
     own = {"source": str(source), "out": str(out), "classes": ["car", "hot-air balloon"], "images_per_shard": 4}
-    return LabelConfig.model_validate({**own, **changes})
+    return LabelConfig.model_validate({"preset": "tiny", **own, **changes})
 
 
 def save_picture(path: Path, size=(50, 30)) -> None:

@@ -153,7 +153,7 @@ def test_pictures_of_ones_own_need_neither_labels_nor_masks(tmp_path):
         (tmp_path / "photos").mkdir(exist_ok=True)
         Image.fromarray(picture).save(tmp_path / f"photos/{index}.png")
     (tmp_path / "photos/torn.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-    given = ["--data", str(tmp_path / "photos"), "--classes", "star,car,heart,key", "--trials", "4"]
+    given = ["--data", str(tmp_path / "photos"), "--classes", "star,car,heart,key", "--trials", "4", "--preset", "tiny"]
     found = tune("folder", *given, "--out", str(tmp_path / "out"))
     assert (found["images"], found["quarantined"], found["trials"]) == (7, 1, 4)
     assert found["comparison"] is None
@@ -172,6 +172,8 @@ def test_pictures_that_all_fail_end_in_one_line_with_the_reason(tmp_path):
         "star,car",
         "--out",
         str(tmp_path / "out"),
+        "--preset",
+        "tiny",
     ]
     result = runner.invoke(app, given)
     assert result.exit_code == 1

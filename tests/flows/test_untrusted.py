@@ -24,6 +24,7 @@ from flows.cli import app
 from pnp_core.report.page import PAGE
 
 SECRET = b"swordfish-4711 is the password of the whole machine\n"
+TINY = ("--preset", "tiny")
 TEXT = "not a picture in a known format: by its first bytes it is text"
 CONTROLS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
@@ -60,7 +61,7 @@ def test_files_that_a_list_or_a_table_names_are_not_kept_unless_they_are_picture
     rows = [{"bytes": None, "path": line} for line in lines] + [{"bytes": SECRET, "path": None}]
     pq.write_table(pa.table({"image": rows}), tmp_path / "table.parquet")
     for source, refused in (("list.txt", 4), ("table.parquet", 5)):
-        summary, _ = run("label", str(tmp_path / source), "--classes", "heart,star", "--out", str(out / source))
+        summary, _ = run("label", str(tmp_path / source), "--classes", "heart,star", "--out", str(out / source), *TINY)
         assert (summary["labelled"], summary["quarantined"]) == (1, refused)
         assert summary["reasons"] == {TEXT: refused}
         assert len(quarantined(out / source)) == refused
@@ -78,7 +79,17 @@ def test_links_in_a_watched_folder_lead_nowhere_else(prefect_server, tmp_path):
     (tmp_path / "secret").write_bytes(SECRET)
     for name in ("secret", "secret.png"):
         (folder / f"link to {name}").symlink_to(tmp_path / name)
-    arguments = ["label-corpus", str(folder), "--classes", "heart,star", "--out", str(out), "--settle", "0"]
+    arguments = [
+        "label-corpus",
+        str(folder),
+        "--classes",
+        "heart,star",
+        "--out",
+        str(out),
+        "--settle",
+        "0",
+        *TINY,
+    ]
     summary, said = run(*arguments)
     assert (summary["labelled"], summary["quarantined"], summary["links"]) == (1, 1, 2)
     assert "warning: 2 links that leave the folder passed over (--follow-links" in said
@@ -116,7 +127,7 @@ def artifacts() -> Iterator[str]:
 def test_odd_names_act_nowhere(prefect_server, odd, tmp_path):
     out = tmp_path / "out\x1b[5m"
     command = [sys.executable, "-m", "flows.cli", "label", str(odd), "--classes", "heart,st\x1b[31mar"]
-    command += ["--candidates", "vocabulary", "--out", str(out), "--json"]
+    command += ["--candidates", "vocabulary", "--out", str(out), *TINY, "--json"]
     done = subprocess.run(command, env={**os.environ, "PREFECT_API_URL": prefect_server}, capture_output=True)
     said = (done.stdout + done.stderr).decode()
     assert done.returncode == 0, said

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from tokenizers import ByteLevelBPETokenizer
-from transformers import BridgeTowerConfig, BridgeTowerForImageAndTextRetrieval, RobertaTokenizer
+from transformers import BlipTextConfig, BridgeTowerConfig, BridgeTowerForImageAndTextRetrieval, RobertaTokenizer
 
+from pnp_core.backbones.base import PIXEL_MEAN, PIXEL_STD
 from pnp_core.backbones.convert import convert_weights
+from pnp_core.backbones.photo import PhotoConfig, PhotoForImageTextRetrieval
+from pnp_core.backbones.photo_names import ENC, SEP
 from tests.pnp_core.backbones.originals import original_forward, random_state
 
 WORDS = ("a", "picture", "of", "car", "ice", "cream", "hot", "air", "balloon", "-", "##s", "traffic", "light")
@@ -36,6 +40,56 @@ def save_original(model: str, folder: Path) -> tuple[Path, PlainForward]:
     out = convert_weights(folder / "original.pth", model, str(save_vocabulary(folder)), folder / "checkpoint").folder
     leaves = {name: tensor.float().requires_grad_() for name, tensor in state.items() if tensor.is_floating_point()}
     return out, lambda picture, ids: original_forward(model, leaves, picture, ids)
+
+
+def save_photo(folder: Path) -> tuple[Path, PlainForward]:
+    """A photo model of a fifth of the width; the plain forward's text side is the stock BLIP text encoder."""
+    torch.manual_seed(0)
+    text = BlipTextConfig(
+        hidden_size=48, encoder_hidden_size=48, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
+        max_position_embeddings=64, vocab_size=40, bos_token_id=ENC, eos_token_id=SEP, sep_token_id=SEP,
+        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+    )  # fmt: skip
+    vision = {"width": 0.2, "depth": 0.5}
+    model = PhotoForImageTextRetrieval(
+        PhotoConfig(vision_config=vision, text_config=text.to_dict(), cross_attention_layers=2)
+    ).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(std=1.2 * parameter[0].numel() ** -0.5)
+            elif name.endswith("bias"):
+                parameter.normal_(std=0.1)
+    model.save_pretrained(folder)
+    names = dict.fromkeys(("ice cream", "hot air balloon", *(word for word in WORDS if word.isalpha())))
+    (folder / "vocabulary.json").write_text(json.dumps({name: 4 + i for i, name in enumerate(names)}))
+    return folder, plain_photo(model)
+
+
+def plain_photo(model: PhotoForImageTextRetrieval) -> PlainForward:
+    """Everything in the graph, the probabilities taken by hooks."""
+    text: Any = model.text_encoder
+    text.config._attn_implementation = "eager"
+    kept: list[torch.Tensor] = []
+    for layer in text.encoder.layer:
+        layer.crossattention.self.register_forward_hook(lambda _m, _i, output: kept.append(output[1]))
+
+    def forward(picture: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        kept.clear()
+        mean, std = (torch.tensor(v)[:, None, None] for v in (PIXEL_MEAN, PIXEL_STD))
+        tokens = model.vision_model((((picture * std + mean) * 255 - 127) / 128)[None])
+        hidden = text(input_ids=ids[None], encoder_hidden_states=tokens, is_decoder=False).last_hidden_state
+        for probabilities in kept:
+            probabilities.retain_grad()
+        return model.itm_head(hidden[:, 0])[0], kept
+
+    return forward
+
+
+def save_small(backbone: str, folder: Path) -> tuple[Path, PlainForward]:
+    """A small random checkpoint of a backbone."""
+    own = {"bridgetower": save_bridgetower, "photo": save_photo}
+    return own[backbone](folder) if backbone in own else save_original(backbone, folder)
 
 
 def roberta_tokenizer(folder: Path) -> RobertaTokenizer:

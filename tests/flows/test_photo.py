@@ -1,0 +1,89 @@
+"""The bundled photo model on photographs: classes it knows are found, others are told; odd pictures harm nothing."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from flows.cli import app
+from pnp_core.backbones.known_names import known_names, unknown_names
+
+runner = CliRunner()
+
+
+def call(*arguments: str, code: int = 0):
+    result = runner.invoke(app, [*arguments])
+    assert result.exit_code == code, result.output
+    return result
+
+
+def masks_of(out) -> dict[str, np.ndarray]:
+    (table,) = (out / "masks").glob("*/*.parquet")
+    rows = pq.read_table(table).to_pylist()
+    return {row["key"]: np.array(Image.open(io.BytesIO(row["mask"]["bytes"]))) for row in rows}
+
+
+def test_cat_and_dog_and_truck_are_found_where_they_are(shared_data, tmp_path, prefect_server):
+    names = "cat,dog,truck,quux"
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("chelsea_cat.png", "dog.jpg", "truck.jpg"):
+        picture = Image.open(shared_data / "demo" / name).convert("RGB")
+        picture.thumbnail((400, 400))
+        picture.save(folder / f"{name.split('.')[0]}.png")
+    done = call("label", str(folder), "--classes", names, "--out", str(tmp_path / "out"), "--json")
+    assert "warning: the photo model does not know quux" in done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["labelled"] == 3
+    for key, mask in masks_of(tmp_path / "out").items():
+        label = 1 + ["chelsea_cat", "dog", "truck"].index(key)
+        middle = mask[mask.shape[0] // 4 : -mask.shape[0] // 4, mask.shape[1] // 4 : -mask.shape[1] // 4]
+        assert (middle == label).mean() > 0.5, key
+
+
+def test_pictures_of_odd_sizes_and_colours_are_labelled(tmp_path, prefect_server):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    noise = np.random.default_rng(0)
+    Image.fromarray(noise.integers(0, 255, (30, 30, 3), dtype=np.uint8)).save(folder / "small.png")
+    Image.fromarray(noise.integers(0, 255, (60, 3000, 3), dtype=np.uint8)).save(folder / "wide.jpg")
+    Image.fromarray(noise.integers(0, 255, (40, 50), dtype=np.uint8)).save(folder / "grey.png")
+    Image.fromarray(noise.integers(0, 255, (40, 50, 4), dtype=np.uint8), "CMYK").save(folder / "cmyk.jpg")
+    arguments = ["--classes", "cat,sea lion", "--candidates", "vocabulary", "--out", str(tmp_path / "out")]
+    call("label", str(folder), *arguments)
+    shapes = {key: mask.shape for key, mask in masks_of(tmp_path / "out").items()}
+    assert shapes == {"small": (30, 30), "wide": (60, 3000), "grey": (40, 50), "cmyk": (40, 50)}
+
+
+def test_names_that_are_all_unknown_end_in_one_line(tmp_path):
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (40, 40)).save(tmp_path / "in/a.png")
+    done = call("label", str(tmp_path / "in"), "--classes", "quux,see lion", "--out", str(tmp_path / "out"), code=2)
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "knows none of the class names: quux, see lion (nearest: sea lion" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["sea lion", "Sea-Lions", "tv monitor", "pottedplant", "person", "hot dog"])
+def test_models_says_that_it_knows_a_name(name):
+    assert call("models", "photo", "--knows", name).stdout == f"known: {name}\n"
+
+
+def test_models_says_what_is_nearest_to_a_name_it_does_not_know():
+    done = call("models", "--knows", "see lion", "--knows", "cat", "--json", code=1)
+    asked = json.loads(done.stdout)["asked"]
+    assert asked["cat"] == {"known": True, "nearest": []}
+    assert (asked["see lion"]["known"], asked["see lion"]["nearest"][0]) == (False, "sea lion")
+    assert "did you mean 'photo'" in call("models", "fhoto", code=2).stderr
+
+
+def test_vocabulary_holds_the_classes_of_common_datasets():
+    from pnp_core.cards import load_card
+
+    assert len(known_names("photo")) > 2000
+    for card in ("voc21", "coco-object"):
+        assert unknown_names("photo", load_card(card).captions) == []
