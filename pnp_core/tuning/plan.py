@@ -139,12 +139,12 @@ def plan_tune(config: TuneConfig) -> TunePlan:
     forms = [form.name for form in card.ground_truth]
     if config.ground_truth not in (None, *forms):
         raise UnknownNameError(f"ground truth of dataset {card.name}", str(config.ground_truth), forms)
-    vocabulary = candidate_labels(card, config.salience.backbone.checkpoint, class_subset(config, card))
     if _own_pictures(config) and config.salience.candidates.source == "labels":
         raise UsageError("pictures of your own have no image-level labels; use --candidates itm, clip or file")
     everything = tuple(range(1, len(card.classes) + 1))
     if len(everything) < 2:
         raise UsageError("tuning needs two class names or more, for CLIP to tell apart; add what else may be there")
+    vocabulary = candidate_labels(card, config.salience.backbone.checkpoint, class_subset(config, card))
     revision, size = clip_revision(config.reward.clip), clip_image_size(config.reward.clip)
     salience = SalienceJob.create(config.out, _base(config), config.runtime, card, vocabulary, any_layer=True)
     maps = MapsJob.create(salience, config.space.layers)

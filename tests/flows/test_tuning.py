@@ -139,7 +139,7 @@ def test_reward_is_the_same_when_the_masks_are_deleted(shared_data, tmp_path):
     found = {}
     for masks in (True, False):
         data, out = voc_copy(shared_data, tmp_path / f"data-{masks}", masks), tmp_path / f"out-{masks}"
-        given = ["--data", str(data), "--config", str(settings), "--optimizer", "grid"]
+        given = ["--data", str(data), "--config", str(settings), "--optimizer", "grid", "--preset", "tiny"]
         found[masks] = tune("voc21", *given, "--out", str(out))
     assert trials(tmp_path / "out-True") == trials(tmp_path / "out-False")
     assert found[True]["best"] == found[False]["best"]

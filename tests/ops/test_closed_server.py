@@ -21,7 +21,7 @@ from flows.access import client_settings
 from tests.ops.conftest import RealStack, last_json
 from tests.processes import wait_for
 
-pytestmark = [pytest.mark.ops, pytest.mark.xdist_group("stack")]
+pytestmark = pytest.mark.ops
 
 OPEN = ["/health", "/ready"]
 """Paths of the API that Prefect leaves open: for probes; they say that it runs and nothing else."""

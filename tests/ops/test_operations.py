@@ -18,7 +18,7 @@ from tests.artifacts import artifacts
 from tests.ops.conftest import RealStack, last_json, records
 from tests.processes import wait_for
 
-pytestmark = [pytest.mark.ops, pytest.mark.xdist_group("stack")]
+pytestmark = pytest.mark.ops
 
 RUN = ["-p", "limit=12", "-p", "shards=6", "-p", "runtime.threads=1"]
 SHARDS = 12

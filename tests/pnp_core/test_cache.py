@@ -35,8 +35,9 @@ from pnp_core.tuning.plan import TunePlan, plan_tune, shard_tuning
 
 def plan_of(out: Path, random_blip: Path, kind: str = "gradcam", **options) -> TunePlan:
     backbone = {"checkpoint": str(random_blip), "image_size": 48, "heads": 2}
-    values = {"out": str(out), "images": 5, "images_per_shard": 3, "salience": {"backbone": backbone, "kind": kind}}
-    return plan_tune(TuneConfig.model_validate({**values, **options}))
+    values = {"out": str(out), "preset": "tiny", "images": 5, "images_per_shard": 3}
+    salience = {"backbone": backbone, "kind": kind}
+    return plan_tune(TuneConfig.model_validate({**values, "salience": salience, **options}))
 
 
 @pytest.fixture(scope="module")

@@ -137,7 +137,7 @@ def hostile(prefect_server, tmp_path_factory) -> Path:
     (folder / "in/empty.png").write_bytes(b"")
     values = {"source": str(folder / "in"), "out": str(folder / "run"), "classes": [HOSTILE, "heart"]}
     candidates = {"candidates": {"source": "vocabulary"}, "dropout": {"iterations": 1}}
-    label_pictures(LabelConfig.model_validate({**values, "salience": candidates}))
+    label_pictures(LabelConfig.model_validate({**values, "preset": "tiny", "salience": candidates}))
     return folder / "run"
 
 
@@ -264,7 +264,7 @@ def test_picture_too_long_for_jpeg_is_named(prefect_server, tmp_path):
     Image.new("RGB", (1, 66_000)).save(tmp_path / "in/long.png")
     values = {"source": str(tmp_path / "in"), "out": str(tmp_path / "run"), "classes": ["heart"]}
     salience = {"candidates": {"source": "vocabulary"}, "dropout": {"iterations": 1}}
-    label_pictures(LabelConfig.model_validate({**values, "salience": salience}))
+    label_pictures(LabelConfig.model_validate({**values, "preset": "tiny", "salience": salience}))
     with pytest.raises(UsageError, match="picture 'long' has a side of 66000 pixels, and JPEG ends at 65500"):
         export_run(str(tmp_path / "run"), "coco-rle", str(tmp_path / "out"))
     assert export_run(str(tmp_path / "run"), "coco-rle", str(tmp_path / "out"), pictures=False).pictures == 1
