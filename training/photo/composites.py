@@ -7,7 +7,6 @@ Each comes with features of the frozen encoder, kept on disk, and with the teach
 
 from __future__ import annotations
 
-import argparse
 import multiprocessing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from PIL import Image
 from PIL.Image import Resampling
 
 from pnp_core.backbones.base import PIXEL_MEAN
+from training.photo.arguments import parser
 from training.photo.encoder import Classifier, pixels_of, read_classifier
 from training.photo.photos import Photo, read_photos
 from training.photo.teacher import GRID, SIDE, basis_of, features_of
@@ -222,10 +222,7 @@ def read_examples(file: Path) -> list[Example]:
 
 
 def main() -> None:
-    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--photos", type=Path, required=True)
-    made.add_argument("--weights", type=Path, required=True)
-    made.add_argument("--cache", type=Path, required=True)
+    made = parser(__doc__)
     made.add_argument("--number", type=int, default=4000)
     made.add_argument("--workers", type=int, default=2)
     compose(**vars(made.parse_args()))

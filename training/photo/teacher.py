@@ -9,7 +9,6 @@ them (multiple-instance learning). Its maps take the place of the classifier's.
 
 from __future__ import annotations
 
-import argparse
 import multiprocessing
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from torch.nn import functional as F
 from pnp_core.config import CrfConfig
 from pnp_core.crf import get_crf
 from pnp_core.masks import blur_matrix, min_max, resize_matrix
+from training.photo.arguments import parser
 from training.photo.encoder import Classifier, pixels_of, read_classifier, squashed
 from training.photo.photos import Names, Photo, names_of, read_photos
 
@@ -217,10 +217,7 @@ def teach(photos: Path, weights: Path, cache: Path, workers: int) -> None:
 
 
 def main() -> None:
-    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--photos", type=Path, required=True)
-    made.add_argument("--weights", type=Path, required=True)
-    made.add_argument("--cache", type=Path, required=True)
+    made = parser(__doc__)
     made.add_argument("--workers", type=int, default=2)
     arguments = made.parse_args()
     arguments.cache.mkdir(parents=True, exist_ok=True)

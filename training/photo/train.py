@@ -8,7 +8,6 @@ is attention x gradient of the match logit, which is what the method reads, ther
 
 from __future__ import annotations
 
-import argparse
 import math
 import time
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from training.photo.arguments import parser
 from training.photo.composites import Example, read_examples, read_masks, shares
 from training.photo.encoder import Classifier, read_classifier
 from training.photo.model import PhotoLearner, caption_tokens, export
@@ -300,9 +300,8 @@ def train(
 
 
 def main() -> None:
-    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("photos", "weights", "cache", "out"):
-        made.add_argument(f"--{name}", type=Path, required=True)
+    made = parser(__doc__)
+    made.add_argument("--out", type=Path, required=True)
     made.add_argument("--seed", type=int, default=0)
     made.add_argument("--steps", type=int, default=1800)
     made.add_argument("--batch", type=int, default=16)
