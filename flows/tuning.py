@@ -34,7 +34,7 @@ from tasks.tuning import (
 
 @flow(name="tune", flow_run_name="{config.title}", persist_result=False)
 def tune_dataset(config: TuneConfig) -> TuneSummary:
-    """Cache the maps of all (layer, head) pairs, search by CLIP's reward, write best.yaml.
+    """Cache the maps of all (layer, head) pairs, search by the reward, write best.yaml.
 
     Run again with the same configuration it resumes, in the middle of a search too.
     """

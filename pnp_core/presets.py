@@ -60,6 +60,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "dropout": {"iterations": 4, "strategy": "count", "amount": 10},
         },
         "masks": {"sum": "plain", "threshold": 0.2, "blur": 0.04},
+        "reward": {"judge": "match"},
     },
 }
 

@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 
-from pnp_core.clip_model import ClipModel
 from pnp_core.masks import blur_matrix, min_max, resize_matrix
+from pnp_core.onlookers import Onlooker
 
 REWARD_VERSION = 1
 """Goes up when the same setting gets another reward."""
 MEMO_BYTES = 256 * 2**20
-"""Memory for what CLIP said of regions seen before."""
+"""Memory for what was said of regions seen before."""
 
 
 def regions(
@@ -143,26 +143,14 @@ REWARDS = {
 
 @dataclass
 class Judge:
-    """A CLIP, the vocabulary's texts and what was seen before."""
+    """Someone who looks at regions, and what was seen before."""
 
-    clip: ClipModel
-    texts: torch.Tensor
-    """Features of the classes' captions (V, D), encoded once."""
+    onlooker: Onlooker
     batch_size: int
     seen: int = 0
-    """Regions that CLIP had to look at; the others were known."""
+    """Regions that had to be looked at; the others were known."""
     _memo: OrderedDict[bytes, np.ndarray] = field(default_factory=OrderedDict)
     _blank: np.ndarray | None = None
-
-    @classmethod
-    def create(cls, clip: ClipModel, captions: Sequence[str], template: str, batch_size: int) -> Judge:
-        """Encode the vocabulary.
-
-        Args:
-            captions: class names as captions say them, V of them.
-            template: with `{}` for the name.
-        """
-        return cls(clip, clip.encode_texts([template.replace("{}", name) for name in captions]), batch_size)
 
     def similarity(
         self,
@@ -188,7 +176,7 @@ class Judge:
 
     def blank(self) -> Float[np.ndarray, " V"]:
         """Scaled similarity of an empty picture to each class."""
-        size = self.clip.size
+        size = self.onlooker.size
         blank = self._blank
         if blank is None:
             nothing = np.zeros((1, size, size), bool)
@@ -203,13 +191,12 @@ class Judge:
         asked before: a search that was killed would get other rewards, by a hair.
         """
         self.seen += len(found)
-        rows, size = [np.zeros((0, len(self.texts)), np.float32)], self.batch_size
+        rows, size = [np.zeros((0, self.onlooker.classes), np.float32)], self.batch_size
         for start in range(0, len(found), size):
             part = slice(start, start + size)
             empty = [(0, size - len(found[part]))] + [(0, 0)] * 2
             filled = np.pad(pictures[picture_of[part]], [*empty, (0, 0)]), np.pad(found[part], empty)
-            features = self.clip.encode_regions(*(torch.from_numpy(values) for values in filled))
-            similarity = (self.clip.scale * features @ self.texts.T).float().cpu().numpy()
+            similarity = self.onlooker.look(*map(torch.from_numpy, filled)).float().cpu().numpy()
             rows.append(similarity[: len(found[part])])
         return np.concatenate(rows)
 
@@ -218,7 +205,7 @@ class Judge:
             if key in fresh:
                 self._memo[key] = fresh[key]
             self._memo.move_to_end(key)
-        while len(self._memo) * (4 * len(self.texts) + 200) > MEMO_BYTES:
+        while len(self._memo) * (4 * self.onlooker.classes + 200) > MEMO_BYTES:
             self._memo.popitem(last=False)
 
 

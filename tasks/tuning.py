@@ -32,13 +32,13 @@ def task_cache_maps(job: TunePlan, shard: ShardRef, given: StageResult | None = 
 
 @stage_task("pictures", task_run_name="pictures-{shard.name}")
 def task_cache_pictures(job: TunePlan, shard: ShardRef, given: StageResult) -> StageResult:
-    """Keep one shard's pictures as CLIP sees them."""
+    """Keep one shard's pictures as the judge sees them."""
     return cache_pictures(job.pictures, shard, given)
 
 
 @dataclass(frozen=True)
 class Searched:
-    """A group's trials, how many of them were in its log, where the time went, and regions CLIP looked at."""
+    """A group's trials, how many of them were in its log, where the time went, and regions the judge looked at."""
 
     trials: list[Trial]
     replayed: int

@@ -57,6 +57,10 @@ def tune(
         str | None, typer.Option(help="Image-level labels from masks or boxes; boxes where there are some.")
     ] = None,
     reward: Annotated[str | None, typer.Option(help="control, contrast or authors (docs/tuning.md).")] = None,
+    judge: Annotated[
+        str | None,
+        typer.Option(help="Who judges regions: clip, or match (the model's own match score; usual for photo)."),
+    ] = None,
     clip: Annotated[
         str | None, typer.Option(help="CLIP that judges: tiny (bundled), a name of open_clip, or local-dir:FOLDER.")
     ] = None,
@@ -83,7 +87,8 @@ def tune(
     own = {"dataset": dataset, "out": out or f"runs/tune-{_stem(dataset)}", "data": data, "split": split}
     own |= {"images": images, "image_labels": image_labels, "image_column": image_column}
     own |= {"follow_links": follow_links, "classes": names(classes), "only_classes": names(only_classes)}
-    own |= {"reward": given(kind=reward, clip=given(model=clip, pretrained=clip_weights))}
+    asked = given(model=clip, pretrained=clip_weights)
+    own |= {"reward": given(kind=reward, judge=judge or ("clip" if asked else None), clip=asked)}
     own |= {"search": given(optimizer=optimizer, trials=trials, seed=seed), "compare": given(masks=compare)}
 
     def show(summary: Any, console: Any) -> None:

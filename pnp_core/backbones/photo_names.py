@@ -90,7 +90,7 @@ class Vocabulary:
         return bool(words) and self.token(words) is not None
 
     def nearest(self, name: str, number: int = 3) -> list[str]:
-        """Known names that are written alike, or share a word; the best first.
+        """Known names that are written alike, share the last word or begin alike; the best first.
 
         >>> Vocabulary({("sea", "lion"): 9, ("lion",): 8, ("car",): 7}).nearest("see lion")
         ['sea lion', 'lion']
@@ -99,7 +99,8 @@ class Vocabulary:
         alike = difflib.get_close_matches(" ".join(words_of(name)), known, n=number, cutoff=0.75)
         last = words_of(name)[-1:]
         same_kind = sorted((words for words in self.tokens if words[-1:] == last), key=len)
-        return list(dict.fromkeys([*alike, *(" ".join(words) for words in same_kind)]))[:number]
+        begun = sorted((words for words in self.tokens if words[0].startswith("".join(words_of(name)) or "-")), key=len)
+        return list(dict.fromkeys([*alike, *(" ".join(words) for words in (*same_kind, *begun))]))[:number]
 
 
 def _singulars(word: str) -> Iterator[str]:

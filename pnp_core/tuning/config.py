@@ -18,10 +18,15 @@ class RewardConfig(Config):
     """`control`: how much more a region shows its class than regions of its shape elsewhere do. `contrast`: than an
     empty picture does, less the share it covers; one look per region in place of three. `authors`: how often it
     shows more than an empty picture. docs/tuning.md says what they are worth."""
+    judge: Literal["clip", "match"] = "clip"
+    """`clip`: as the authors. `match`: the backbone's own match score, which needs no other model; it judges what it
+    has made itself."""
     clip: ClipConfig = ClipConfig(model="ViT-L-14-336")
-    """The judge. The authors' own by default."""
+    """The judge `clip`. The authors' own by default."""
+    match_side: int | None = Field(default=None, ge=16)
+    """Pixels that the judge `match` looks at, a side; the backbone's own when empty."""
     batch_size: int = Field(default=32, ge=1)
-    """Regions per forward pass of CLIP. Changes the last digits of rewards, since CLIP rounds differently."""
+    """Regions per forward pass of the judge. Changes the last digits of rewards, since it rounds differently."""
 
 
 class SpaceConfig(Config):

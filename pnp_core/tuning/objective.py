@@ -7,12 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import Any
 
 import numpy as np
 
-from pnp_core.backbones import resolve_device
-from pnp_core.clip_model import load_clip
 from pnp_core.config import RuntimeConfig
 from pnp_core.errors import PnpError
 from pnp_core.finite import require_finite
@@ -22,10 +19,11 @@ from pnp_core.reward import REWARDS, Judge, Sight, regions
 from pnp_core.search import Setting
 from pnp_core.stages.cache import CachedPicture, read_maps, read_pictures, read_pixels
 from pnp_core.stages.salience import SalienceJob, extract_shard, read_salience
+from pnp_core.tuning.judge import load_onlooker
 from pnp_core.tuning.plan import TunePlan
 
 REGIONS_AT_ONCE = 256
-"""Regions of CLIP's size that are held in memory, unless one picture alone has more."""
+"""Regions of the judge's size that are held in memory, unless one picture alone has more."""
 
 
 class NothingToTuneError(PnpError):
@@ -103,37 +101,35 @@ class Objective:
 
     Attributes:
         seconds: by part: `maps` (reading them, and the vision-language model where there are more drop
-            iterations), `regions` (threshold, resize, blur) and `clip`.
+            iterations), `regions` (threshold, resize, blur) and `judge`.
     """
 
     plan: TunePlan
     shards: list[ShardRef]
     judge: Judge
     runtime: RuntimeConfig
-    seconds: dict[str, float] = field(default_factory=lambda: {"maps": 0.0, "regions": 0.0, "clip": 0.0})
+    seconds: dict[str, float] = field(default_factory=lambda: {"maps": 0.0, "regions": 0.0, "judge": 0.0})
 
     @classmethod
     def create(cls, plan: TunePlan, shards: list[ShardRef], runtime: RuntimeConfig) -> Objective:
         """Load the judge.
 
         Raises:
-            CheckpointError: CLIP's weights are not at hand.
+            CheckpointError: the judge's weights are not at hand.
         """
-        reward = plan.config.reward
-        clip: Any = reward.clip  # frozen, hence hashable, which type checkers do not see
         captions = [plan.card.captions[label - 1] for label in plan.vocabulary]
-        model = load_clip(clip, str(resolve_device(runtime.device)))
-        return cls(plan, shards, Judge.create(model, captions, reward.clip.template, reward.batch_size), runtime)
+        onlooker = load_onlooker(plan.config, plan.maps.salience, captions, runtime)
+        return cls(plan, shards, Judge(onlooker, plan.config.reward.batch_size), runtime)
 
     def __call__(self, setting: Setting) -> float:
         """Mean score over all (picture, class) of all shards; there must be one.
 
         Raises:
-            PnpError: CLIP gives no number.
+            PnpError: the judge gives no number.
         """
         reward = float(np.concatenate([self._shard_scores(setting, shard) for shard in self.shards]).mean())
         if not math.isfinite(reward):
-            raise PnpError(f"the reward of {setting} is not a number: CLIP's features are not; check its weights")
+            raise PnpError(f"the reward of {setting} is not a number: what the judge says is not; check its weights")
         return reward
 
     def _shard_scores(self, setting: Setting, shard: ShardRef) -> np.ndarray:
@@ -148,14 +144,14 @@ class Objective:
         return np.concatenate([score(sight) for sight in sights])
 
     def _sight(self, setting: Setting, pictures: list[CachedPicture], maps: np.ndarray, pixels: np.ndarray) -> Sight:
-        """What CLIP sees in the regions of some neighbouring pictures of a shard."""
+        """What the judge sees in the regions of some neighbouring pictures of a shard."""
         column = {label: i for i, label in enumerate(self.plan.vocabulary)}
         own = [tuple(column[label] for label in picture.classes) for picture in pictures]
         with self._timed("regions"):
             rows = slice(pictures[0].rows.start, pictures[-1].rows.stop)
-            found = regions(maps[rows], setting.threshold, setting.blur, self.judge.clip.size)
+            found = regions(maps[rows], setting.threshold, setting.blur, self.judge.onlooker.size)
         picture_of = np.repeat(np.arange(len(own)), [len(labels) for labels in own])
-        with self._timed("clip"):
+        with self._timed("judge"):
             names = [picture.key for picture in pictures]
             moves = REWARDS[self.plan.config.reward.kind].elsewhere
             here, *elsewhere = (

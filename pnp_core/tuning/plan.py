@@ -11,9 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from pnp_core.backbones import resolve_device
 from pnp_core.cards import DatasetCard, DrawnScenes, load_card
-from pnp_core.clip_model import clip_image_size, clip_revision, load_clip
 from pnp_core.config import RuntimeConfig, SalienceConfig
 from pnp_core.errors import DatasetError, UnknownNameError, UsageError
 from pnp_core.optimizer import GRID, optimizer_name
@@ -31,6 +29,7 @@ from pnp_core.stages.cache import MapsJob, PicturesJob
 from pnp_core.stages.salience import SalienceJob
 from pnp_core.store import RunFolder, fingerprint
 from pnp_core.tuning.config import TuneConfig
+from pnp_core.tuning.judge import judge_revision, judge_side, load_onlooker
 
 SEARCH_VERSION = 1
 """Goes up when the same seed gives other trials."""
@@ -51,7 +50,7 @@ class TunePlan:
 
     Attributes:
         vocabulary: labels that the reward's softmax runs over: all, also where a class subset is tuned for.
-        clip_revision: names the judge's weights.
+        judge_revision: names the judge's weights.
     """
 
     config: TuneConfig
@@ -61,7 +60,7 @@ class TunePlan:
     groups: tuple[Group, ...]
     optimizer: str
     vocabulary: tuple[int, ...]
-    clip_revision: str
+    judge_revision: str
 
     @property
     def run(self) -> RunFolder:
@@ -72,7 +71,7 @@ class TunePlan:
         """Where trials lie whose rewards can be told apart by their settings alone: named by all that enters them."""
         config, reward = self.config, self.config.reward
         parts: list[Any] = [REWARD_VERSION, self.pictures.folder.fingerprint, [shard.sha256 for shard in shards]]
-        parts += [reward.kind, reward.clip.template, reward.batch_size, self.clip_revision]
+        parts += [reward.kind, reward.clip.template, reward.batch_size, self.judge_revision]
         # Of maps of several passes; those of one do not depend on it.
         parts += [config.masks.sum, config.salience.dropout.model_dump(exclude={"iterations"})]
         return f"tuning/{fingerprint(*parts)}"
@@ -132,7 +131,7 @@ def plan_tune(config: TuneConfig) -> TunePlan:
     """The jobs of a `tune` run.
 
     Raises:
-        PnpError: the dataset, a class, backbone, checkpoint, layer, head, CLIP or optimizer does not exist or fit.
+        PnpError: the dataset, a class, backbone, checkpoint, layer, head, judge or optimizer does not exist or fit.
     """
     optimizer = optimizer_name(config.search.optimizer)
     card = _resolved_card(config)
@@ -143,14 +142,14 @@ def plan_tune(config: TuneConfig) -> TunePlan:
         raise UsageError("pictures of your own have no image-level labels; use --candidates itm, clip or file")
     everything = tuple(range(1, len(card.classes) + 1))
     if len(everything) < 2:
-        raise UsageError("tuning needs two class names or more, for CLIP to tell apart; add what else may be there")
+        raise UsageError("tuning needs two class names or more, for a judge to tell apart; add what else may be there")
     vocabulary = candidate_labels(card, config.salience.backbone.checkpoint, class_subset(config, card))
-    revision, size = clip_revision(config.reward.clip), clip_image_size(config.reward.clip)
+    side = judge_side(config)
     salience = SalienceJob.create(config.out, _base(config), config.runtime, card, vocabulary, any_layer=True)
     maps = MapsJob.create(salience, config.space.layers)
     groups = _groups(config, _space(config, maps), optimizer)
-    pictures = PicturesJob(maps=maps, size=size)
-    return TunePlan(config, card, maps, pictures, groups, optimizer, everything, revision)
+    pictures = PicturesJob(maps=maps, size=side)
+    return TunePlan(config, card, maps, pictures, groups, optimizer, everything, judge_revision(config, salience))
 
 
 def _label_source(config: TuneConfig, card: DatasetCard) -> Literal["masks", "boxes", "none"]:
@@ -218,8 +217,7 @@ def check_tune(config: TuneConfig) -> list[str]:
         tuning_dataset(config)
     job = plan.maps.salience
     build_prompts([plan.card.captions[label - 1] for label in job.vocabulary], config.salience.caption, job.backbone())
-    clip: Any = config.reward.clip  # frozen, hence hashable, which type checkers do not see
-    load_clip(clip, str(resolve_device(config.runtime.device)))
+    load_onlooker(config, job, [plan.card.captions[label - 1] for label in plan.vocabulary], config.runtime)
     warnings += warnings_of(job)
     check_writable(config.out, "run")
     return warnings

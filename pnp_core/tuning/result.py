@@ -33,7 +33,7 @@ class TuneSummary(Summary):
         equal_rewards: whether no setting was better than another.
         pairs: (picture, class) that the reward is a mean over.
         cache_bytes_per_image: of the maps cache.
-        regions: that CLIP looked at; equal ones count once.
+        regions: that the judge looked at; equal ones count once.
         search_seconds: by part of the trials, see `Objective.seconds`.
         comparison: with masks, where there are some; not used in the search.
     """
@@ -82,7 +82,8 @@ def best_settings(plan: TunePlan, best: Trial) -> dict[str, Any]:
 def _best_yaml(plan: TunePlan, shards: list[ShardRef], best: Trial, trials: int, pictures: int) -> str:
     config = plan.config
     what = " ".join(f"{config.dataset} {config.split or plan.card.tuning_split or ''}".split())
-    reward = f"{config.reward.kind}, CLIP {' '.join(config.reward.clip.model.split())}"
+    judge = f"CLIP {config.reward.clip.model}" if config.reward.judge == "clip" else "the model's own match score"
+    reward = " ".join(f"{config.reward.kind}, {judge}".split())
     return (
         f"# Chosen by `pnp-ovss tune` on {pictures} pictures of {what}, without masks.\n"
         f"# Reward {best.reward:.4f} ({reward}), best of {trials} trials in\n"
@@ -121,7 +122,7 @@ def finish_tuning(plan: TunePlan, shards: list[ShardRef], comparison: Comparison
         "config": plan.config.model_dump(mode="json"),
         "versions": versions(),
         "weights_revision": plan.maps.salience.checkpoint.revision,
-        "clip_revision": plan.clip_revision,
+        "judge_revision": plan.judge_revision,
         "card": {"name": plan.card.name, "version": plan.card.version},
         "search": plan.search_folder(shards),
         "summary": summary.as_json(),

@@ -14,6 +14,7 @@ from scipy.ndimage import gaussian_filter
 from pnp_core import reward
 from pnp_core.clip_model import ClipModel, load_clip
 from pnp_core.config import ClipConfig
+from pnp_core.onlookers import ClipOnlooker
 from pnp_core.reward import REWARDS, Judge, Sight, authors, contrast, control, moved, regions, turned
 
 SIDE = 8
@@ -44,7 +45,7 @@ def tokenize(texts: list[str]) -> torch.Tensor:
 @pytest.fixture
 def judge() -> Judge:
     clip = ClipModel(ColourClip(), None, tokenize, torch.device("cpu"))
-    return Judge.create(clip, ["red", "green"], "a {} thing", batch_size=3)
+    return Judge(ClipOnlooker.create(clip, ["red", "green"], "a {} thing"), batch_size=3)
 
 
 @pytest.fixture
@@ -173,8 +174,9 @@ def test_what_clip_says_of_a_region_does_not_depend_on_what_it_was_asked_before(
     def judged(rows: np.ndarray, judge: Judge) -> np.ndarray:
         return judge.similarity(pictures, names, picture_of[rows], found[rows])
 
-    fresh = judged(np.arange(40), Judge.create(clip, captions, "a {}", 16))
-    used = Judge.create(clip, captions, "a {}", 16)
+    onlooker = ClipOnlooker.create(clip, captions, "a {}")
+    fresh = judged(np.arange(40), Judge(onlooker, 16))
+    used = Judge(onlooker, 16)
     for _ in range(3):
         judged(random.choice(40, 7, replace=False), used)
     np.testing.assert_array_equal(judged(np.arange(40), used), fresh)

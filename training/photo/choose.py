@@ -1,6 +1,6 @@
 """Choose the photo model's settings on validation pictures, and report what each step of the method adds.
 
-    uv run python -m training.photo.choose --checkpoint FOLDER --data VOCdevkit --split train
+    uv run python -m training.photo.choose settings steps candidates --checkpoint FOLDER --data VOCdevkit --split train
 
 Everything goes through the pipeline's own code: salience, DropOut, channels, CRF. Masks of the split choose, so it
 must not be the split that is reported.
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
@@ -32,6 +32,10 @@ from pnp_core.stages.salience import model_pixels
 
 CAPTIONS = CaptionConfig(mode="per_class")
 PASSES = 4
+SIDE, THRESHOLD, BLUR = 384, 0.2, 0.04
+"""Of the preset."""
+Rows = Iterator[tuple[str, float]]
+"""Settings and what they are worth."""
 
 
 @dataclass(frozen=True)
@@ -62,16 +66,19 @@ class Data:
 
 
 def salience_of(
-    backbone: Backbone, data: Data, head: int, dropout: DropoutConfig, kind: Kind = "gradcam"
+    backbone: Backbone, data: Data, layer: int, head: int, dropout: DropoutConfig, kind: Kind = "gradcam"
 ) -> list[SalienceMaps]:
     """Maps of every picture with its own classes as candidates."""
     found = []
     for one in data.pictures:
+        if not one.classes:
+            found.append(SalienceMaps(np.zeros((1, 0, *backbone.grid), np.float32), (), np.zeros(0), *one.truth.shape))
+            continue
         prompts = stack_prompts([build_prompts([data.names[c - 1] for c in one.classes], CAPTIONS, backbone)])
         pixels = model_pixels(
             one.picture, (backbone.grid[0] * backbone.patch_size, backbone.grid[1] * backbone.patch_size)
         )
-        maps = salience_dropout(backbone, pixels[None], prompts, dropout, 0, head, kind)
+        maps = salience_dropout(backbone, pixels[None], prompts, dropout, layer, head, kind)
         stacked = maps.maps[0].unflatten(-1, backbone.grid).numpy()
         found.append(SalienceMaps(stacked, one.classes, maps.itm[0].numpy(), *one.truth.shape))
     return found
@@ -118,27 +125,72 @@ def load(checkpoint: str, side: int) -> Backbone:
     return load_backbone(config, locate_checkpoint(config), "cpu")
 
 
-def rows(checkpoint: str, data: Data) -> Iterator[tuple[str, float]]:
-    """Settings and what they are worth, coarse to fine."""
+def settings(checkpoint: str, data: Data) -> Rows:
+    """Sides, heads and layers."""
     for side in (320, 384, 448):
-        backbone = load(checkpoint, side)
-        yield f"{side} match AUC", float(np.mean(list(aucs(data, match_scores(backbone, data)).values())))
-        for head, kind in product(range(backbone.heads), ("attention", "gradcam")):
-            maps = salience_of(backbone, data, head, DropoutConfig(iterations=1), kind)
-            best = max((mean_iou(data, maps, plain(t)), t) for t in (0.05, 0.1, 0.2, 0.3))
-            yield f"{side} head {head} {kind}, threshold {best[1]}", best[0]
+        yield from auc_row(load(checkpoint, side), data, side)
+    backbone = load(checkpoint, SIDE)
+    for layer, head, kind in product(range(backbone.layers), range(backbone.heads), ("attention", "gradcam")):
+        maps = salience_of(backbone, data, layer, head, DropoutConfig(iterations=1), kind)
+        yield f"layer {layer} head {head} {kind}", best_plain(data, maps)
+
+
+def steps(checkpoint: str, data: Data) -> Rows:
+    """What each step of the method adds, with the preset's layer and head."""
+    backbone = load(checkpoint, SIDE)
+    yield from auc_row(backbone, data, SIDE)
+    for kind in ("attention", "gradcam"):
+        yield kind, best_plain(data, salience_of(backbone, data, 0, 0, DropoutConfig(iterations=1), kind))
+    for strategy, amount in (("count", 10), ("count", 25), ("count", 50), ("mass", 0.5), ("fraction", 0.3)):
+        dropout = DropoutConfig.model_validate({"iterations": PASSES, "strategy": strategy, "amount": amount})
+        maps = salience_of(backbone, data, 0, 0, dropout)
+        yield f"DropOut {strategy} {amount}", best_plain(data, maps)
+        if (strategy, amount) == ("count", 10):
+            yield "DropOut, no blur", best_plain(data, maps, 0.0)
+            for threshold, blur, srgb in product((0.1, 0.15, 0.2, 0.3), (0.02, 0.04), (5, 13)):
+                config = plain(threshold, blur, name="dense", bilateral_srgb=srgb)
+                yield f"CRF, threshold {threshold}, blur {blur}, srgb {srgb}", mean_iou(data, maps, config)
+
+
+def candidates(checkpoint: str, data: Data) -> Rows:
+    """Least match score of a candidate, and most candidates of a picture, all classes being asked for."""
+    backbone = load(checkpoint, SIDE)
+    scores = match_scores(backbone, data)
+    dropout = DropoutConfig(iterations=PASSES, strategy="count", amount=10)
+    there = sum(len(one.classes) for one in data.pictures)
+    for least, most in [*product((0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98), (20,)), (0.5, 1), (0.5, 2), (0.5, 3)]:
+        chosen = [[int(c) + 1 for c in np.argsort(-row)[:most] if row[c] > least] for row in scores]
+        asked = [replace(one, classes=tuple(sorted(own))) for one, own in zip(data.pictures, chosen, strict=True)]
+        pairs = zip(asked, data.pictures, strict=True)
+        right, of = sum(len({*a.classes} & {*b.classes}) for a, b in pairs), sum(map(len, chosen))
+        what = f"precision {right / max(1, of):.2f}, recall {right / there:.2f}"
+        maps = salience_of(backbone, Data(data.names, asked), 0, 0, dropout)
+        yield f"score above {least}, at most {most}: {what}", mean_iou(data, maps, plain(THRESHOLD, BLUR, name="dense"))
+
+
+def auc_row(backbone: Backbone, data: Data, side: int) -> Rows:
+    """Match AUC, its mean over the classes."""
+    yield f"{side} px, match AUC", float(np.mean(list(aucs(data, match_scores(backbone, data)).values())))
+
+
+def best_plain(data: Data, maps: list[SalienceMaps], blur: float = 0.02) -> float:
+    """mIoU without CRF at the best threshold."""
+    return max(mean_iou(data, maps, plain(threshold, blur)) for threshold in (0.05, 0.1, 0.2, 0.3))
 
 
 def main() -> None:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    what = {"settings": settings, "steps": steps, "candidates": candidates}
+    made.add_argument("what", choices=what, nargs="+")
     made.add_argument("--checkpoint", required=True)
     made.add_argument("--data", required=True)
     made.add_argument("--dataset", default="voc21")
     made.add_argument("--split", default="train")
     arguments = made.parse_args()
     data = Data.read(arguments.dataset, str(Path(arguments.data).resolve()), arguments.split)
-    for setting, value in rows(arguments.checkpoint, data):
-        print(f"{value:.3f}  {setting}", flush=True)
+    for one in arguments.what:
+        for setting, value in what[one](arguments.checkpoint, data):
+            print(f"{value:.3f}  {setting}", flush=True)
 
 
 if __name__ == "__main__":

@@ -124,18 +124,18 @@ class Example:
     Attributes:
         hidden: patches (GRID, GRID) that were hidden.
         things: ImageNet class or COCO name, and the share of each patch that it covers, (GRID, GRID).
-        wholly_labelled: all its photographs are COCO's, of whose 80 names nothing is left out.
+        sources: numbers of its photographs.
     """
 
     hidden: np.ndarray
     things: list[tuple[int | str, np.ndarray]]
-    wholly_labelled: bool
+    sources: tuple[int, ...]
 
 
-def example_of(made: Composite, hidden: np.ndarray, photos: list[Photo]) -> Example:
+def example_of(made: Composite, hidden: np.ndarray) -> Example:
     """Masks to shares of patches."""
     things = [(thing, shares(mask / 255)) for thing, mask in made.things]
-    return Example(hidden, things, all(photos[number].imagenet is None for number in made.sources))
+    return Example(hidden, things, tuple(made.sources))
 
 
 def shares(mask: np.ndarray) -> np.ndarray:
@@ -159,7 +159,7 @@ class Encoder:
         pixels = made.pixels.copy()
         pixels[hidden.repeat(PATCH, 0).repeat(PATCH, 1)] = np.array(PIXEL_MEAN, np.float32) * 255
         kept, _ = features_of(self.classifier, self.basis, pixels_of(pixels[None]))
-        return kept.half().numpy(), example_of(made, hidden, self.photos)
+        return kept.half().numpy(), example_of(made, hidden)
 
 
 def read_masks(cache: Path) -> dict[int, np.ndarray]:
@@ -200,8 +200,9 @@ def save_examples(file: Path, examples: list[Example]) -> None:
     np.savez_compressed(
         file,
         hidden=np.stack([example.hidden for example in examples]),
-        whole=np.array([example.wholly_labelled for example in examples]),
         counts=np.array(counts),
+        sources=np.array([source for example in examples for source in example.sources]),
+        source_counts=np.array([len(example.sources) for example in examples]),
         imagenet=np.array([thing if isinstance(thing, int) else -1 for thing in things]),
         coco=np.array([thing if isinstance(thing, str) else "" for thing in things]),
         shares=np.stack([share for example in examples for _, share in example.things]).astype(np.float16),
@@ -213,12 +214,15 @@ def read_examples(file: Path) -> list[Example]:
     with np.load(file) as stored:
         kept = {name: stored[name] for name in stored.files}
     names = [int(i) if i >= 0 else str(n) for i, n in zip(kept["imagenet"], kept["coco"], strict=True)]
-    things = list(zip(names, kept["shares"].astype(np.float32), strict=True))
-    ends = kept["counts"].cumsum()
-    return [
-        Example(hidden, things[end - count : end], bool(whole))
-        for hidden, whole, count, end in zip(kept["hidden"], kept["whole"], kept["counts"], ends, strict=True)
-    ]
+    placed = list(zip(names, kept["shares"].astype(np.float32), strict=True))
+    things, sources = _split(placed, kept["counts"]), _split(kept["sources"].tolist(), kept["source_counts"])
+    parts = zip(kept["hidden"], things, sources, strict=True)
+    return [Example(hidden, own, tuple(numbers)) for hidden, own, numbers in parts]
+
+
+def _split(values: list[Any], counts: np.ndarray) -> list[list[Any]]:
+    """Lists of so many of the values each."""
+    return [values[end - count : end] for count, end in zip(counts, counts.cumsum(), strict=True)]
 
 
 def main() -> None:

@@ -1,0 +1,51 @@
+"""The judge that a tuning run asks for: named, and loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pnp_core.backbones import load_backbone, resolve_device
+from pnp_core.clip_model import clip_image_size, clip_revision, load_clip
+from pnp_core.config import RuntimeConfig
+from pnp_core.onlookers import ClipOnlooker, MatchOnlooker, Onlooker
+from pnp_core.stages.salience import SalienceJob
+from pnp_core.tuning.config import TuneConfig
+
+
+def judge_side(config: TuneConfig) -> int:
+    """Pixels that the judge looks at, a side; nothing is loaded.
+
+    Raises:
+        CheckpointError, UnknownNameError: there is no such CLIP.
+    """
+    reward = config.reward
+    if reward.judge == "clip":
+        return clip_image_size(reward.clip)
+    return reward.match_side or max(config.salience.backbone.sides)
+
+
+def judge_revision(config: TuneConfig, job: SalienceJob) -> str:
+    """Names the judge's weights and what decides how it looks.
+
+    Raises:
+        CheckpointError, UnknownNameError: there is no such CLIP.
+    """
+    if config.reward.judge == "clip":
+        return clip_revision(config.reward.clip)
+    return f"match:{job.checkpoint.revision}:{judge_side(config)}:{config.salience.caption.model_dump_json()}"
+
+
+def load_onlooker(config: TuneConfig, job: SalienceJob, names: Sequence[str], runtime: RuntimeConfig) -> Onlooker:
+    """The judge, with the names of the classes as captions say them.
+
+    Raises:
+        CheckpointError: the weights are not at hand.
+    """
+    if config.reward.judge == "clip":
+        clip: Any = config.reward.clip  # frozen, hence hashable, which type checkers do not see
+        model = load_clip(clip, str(resolve_device(runtime.device)))
+        return ClipOnlooker.create(model, names, config.reward.clip.template)
+    side = judge_side(config)
+    backbone: Any = config.salience.backbone.model_copy(update={"image_size": (side, side)})  # hashable, as above
+    return MatchOnlooker(load_backbone(backbone, job.checkpoint, runtime.device), names, config.salience.caption)
