@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,7 +65,11 @@ class Asker:
 
     def __init__(self, names: Names, photos: list[Photo], rng: np.random.Generator) -> None:
         self._names, self._rng = names, rng
+        # As often as they are there, or the common ones (person first of all) would seldom be wrong.
+        common = Counter(names.concept[name] for photo in photos for name in photo.coco)
         self._labels = sorted(names.labels)
+        times = np.array([1 + common[label] for label in self._labels])
+        self._shares = times / times.sum()
         self._photos = photos
         self._person = names.concept["person"]
         self._animals = names.classes[names.concept["animal"]]
@@ -126,7 +131,7 @@ class Asker:
         if kind < 0.4:
             return hard[int(self._rng.integers(len(hard)))]
         if kind < 0.75:
-            return self._labels[int(self._rng.integers(len(self._labels)))]
+            return int(self._rng.choice(self._labels, p=self._shares))
         return int(self._rng.integers(len(self._names.classes)))
 
     def _judge(self, concept: int, there: bool, likeliest: float, sources: tuple[int, ...]) -> tuple[float, float]:
