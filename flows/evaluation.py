@@ -36,7 +36,8 @@ def evaluate_setting(config: EvalConfig) -> RunSummary:
 
 def _evaluate(config: EvalConfig) -> tuple[Plan, list[ShardRef], RunSummary]:
     plan = plan_eval(config)
-    summary = RunSummary(config.out, masks=plan.masks.place)
+    whole = None if config.only_classes else plan.salience.card.images_of(config.split)
+    summary = RunSummary(config.out, masks=plan.masks.place, split_images=whole)
     shards = run_shard_stage(lambda: task_shard_dataset(config), summary)
     with progress_artifacts():
         return plan, run_stages(plan, shards, summary, config.dispatch), summary

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
-from pnp_core.config import Config
+from pnp_core.config import Config, Words
 from pnp_core.errors import UnknownNameError, UsageError
 from pnp_core.presets import merge
 from pnp_core.records import IGNORE
@@ -30,6 +30,8 @@ class ClassEntry(Config):
     """The dataset's official number, where that is not the position in the list."""
     caption: str | None = None
     """The name as a caption says it ("tv monitor" for tvmonitor); the name itself when empty."""
+    authors: str | None = None
+    """The name as the captions of the PnP-OVSS authors' code say it; as `caption` when empty."""
     synonyms: tuple[str, ...] = ()
     """Other names under which files of image-level labels may know it."""
 
@@ -163,7 +165,7 @@ class DatasetCard(Config):
 
     def facts(self) -> dict[str, Any]:
         """What the pictures and their labels depend on."""
-        return self.model_dump(exclude={"subsets"})
+        return self.model_dump(exclude={"subsets": True, "classes": {"__all__": {"authors"}}})
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -175,10 +177,27 @@ class DatasetCard(Config):
         """Class names as captions say them, from label 1."""
         return tuple(c.caption or c.name for c in self.classes)
 
+    def captions_in(self, words: Words) -> tuple[str, ...]:
+        """Class names as captions say them, from label 1: in natural words, or in those of the authors' code, of which
+        two may be the same.
+        """
+        own = [c.authors if words == "authors" else None for c in self.classes]
+        return tuple(name or natural for name, natural in zip(own, self.captions, strict=True))
+
+    @property
+    def renamed(self) -> int:
+        """Classes that the authors' code calls otherwise."""
+        return sum(a != b for a, b in zip(self.captions_in("authors"), self.captions, strict=True))
+
     @property
     def default_split(self) -> str:
         """The split that is evaluated when none is named."""
         return next(iter(self.splits))
+
+    def images_of(self, split: str | None) -> int | None:
+        """How many pictures a split officially has, the default one when None; None where the card does not say."""
+        part = self.splits.get(split or self.default_split)
+        return part.images if part else None
 
     @property
     def background_rule(self) -> Literal["always", "few", "never"]:

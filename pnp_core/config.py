@@ -21,6 +21,7 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
 
 
+Words = Literal["natural", "authors"]
 SCENES = "scenes"
 """Dataset of drawn scenes."""
 LEAST_SIDE, MOST_SIDE = 16, 2048
@@ -134,6 +135,9 @@ class SalienceConfig(Config):
     """Pictures with more pixels are quarantined."""
     candidates: CandidatesConfig = CandidatesConfig()
     caption: CaptionConfig = CaptionConfig()
+    words: Words = "natural"
+    """How captions call the classes of a dataset card: in natural words ("potted plant"), or in those of the authors'
+    code where the card has them ("pottedplant")."""
     dropout: DropoutConfig = DropoutConfig()
     layer: int = Field(default=0, ge=0)
     """Cross-attention layer, counted from 0."""
@@ -169,6 +173,8 @@ class MaskConfig(Config):
     """How the drop iterations' maps add up; the authors' code counts the first twice."""
     threshold: float = Field(default=0.15, ge=0, lt=1)
     """On the min-max of each class map; salience below it is cut to 0."""
+    ties: Literal["cut", "keep"] = "cut"
+    """Salience exactly at the threshold: cut to 0 too, or kept as in the authors' code."""
     blur: float = Field(default=0.05, ge=0, le=1)
     """Gaussian sigma as a share of max(H, W); 0 is off."""
     background: Literal["auto", "always", "few", "never"] = "auto"
@@ -180,6 +186,10 @@ class MaskConfig(Config):
     masks are brought to the picture's own size by nearest neighbour."""
     confidence: bool = False
     """Also store the per-pixel probability of the winning class as a PNG, 0..255."""
+
+    def facts(self) -> dict[str, Any]:
+        """What masks depend on; `ties`, newer than the first masks, only where it is not what those were made with."""
+        return self.model_dump(exclude={"ties"} if self.ties == "cut" else None)
 
 
 class ScoreConfig(Config):
@@ -354,6 +364,16 @@ class EvalConfig(DatasetConfig, LabellingConfig):
     shards: int | None = Field(default=None, ge=1)
     """Number of shards the pictures are spread over; one per 64 pictures, at least 8, when empty."""
     score: ScoreConfig = ScoreConfig()
+
+    @classmethod
+    def recorded(cls, values: dict[str, Any]) -> EvalConfig:
+        """A configuration that was kept: what it lacks is newer, and was at its default whatever the preset says now.
+
+        Raises:
+            ValidationError: it is not one of `eval`.
+        """
+        before = {"salience": SalienceConfig().model_dump(), "masks": MaskConfig().model_dump()}
+        return cls.model_validate(merge(before, values))
 
     @property
     def title(self) -> str:

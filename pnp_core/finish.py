@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from pnp_core.backbones import backbone_card
 from pnp_core.cards import load_card
 from pnp_core.config import EvalConfig, LabellingConfig
 from pnp_core.errors import CorruptRunError
-from pnp_core.plan import Plan
+from pnp_core.plan import Plan, pictures_there
 from pnp_core.provenance import commit, peak_memory, versions
 from pnp_core.records import RunSummary
 from pnp_core.run_record import EVALUATIONS, RUN, SCORES, CardFacts, RunRecord, SettingFacts, read_record
@@ -52,9 +53,15 @@ def setting_facts(config: LabellingConfig, plan: Plan) -> SettingFacts:
             "weights_revision": plan.salience.checkpoint.revision,
             "model": {"layers": plan.salience.checkpoint.layers, "heads": plan.salience.checkpoint.heads},
             "card": _card_facts(config) if isinstance(config, EvalConfig) else None,
-            "stages": {"salience": SALIENCE, "masks": MASKS, "scores": SCORES_VERSION},
+            "stages": {"salience": SALIENCE, "masks": MASKS, "scores": SCORES_VERSION} | _newer_backbone(config),
         }
     )
+
+
+def _newer_backbone(config: LabellingConfig) -> dict[str, int]:
+    """The backbone's version, as one of a stage; the first has none in records."""
+    version = backbone_card(config.salience.backbone.name).version
+    return {"backbone": version} if version > 1 else {}
 
 
 def _record(config: LabellingConfig, plan: Plan, summary: RunSummary) -> RunRecord:
@@ -83,13 +90,13 @@ def _record(config: LabellingConfig, plan: Plan, summary: RunSummary) -> RunReco
 
 def _card_facts(config: EvalConfig) -> CardFacts:
     card = load_card(config.dataset)
-    split = config.split or card.default_split
-    images = card.splits[split].images if split in card.splits else None
     return CardFacts(
         name=card.name,
         version=card.version,
-        split=split,
-        images=images,
+        split=config.split or card.default_split,
+        images=card.images_of(config.split),
+        listed=pictures_there(config) if config.only_classes else None,
+        renamed=card.renamed,
         default_split=card.default_split,
         subsets=card.subsets,
     )

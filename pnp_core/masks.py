@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from PIL import Image
 from PIL.Image import Resampling
 
@@ -55,9 +55,34 @@ def min_max(maps: Float[np.ndarray, "C h w"]) -> Float[np.ndarray, "C h w"]:
     return np.divide(maps - low, span, out=np.zeros_like(maps), where=span > 0)
 
 
-def threshold(maps: Float[np.ndarray, "C gh gw"], at: float) -> Float[np.ndarray, "C gh gw"]:
-    """Keep the raw salience where its min-max is above `at`, 0 elsewhere."""
-    return np.where(min_max(maps) > at, maps, 0)
+def threshold(
+    maps: Float[np.ndarray, "C gh gw"], at: float, ties: Literal["cut", "keep"] = "cut"
+) -> Float[np.ndarray, "C gh gw"]:
+    """Keep the raw salience where its min-max is above `at` (with ties kept also where it is `at`), 0 elsewhere."""
+    scaled = min_max(maps)
+    return np.where(scaled >= at if ties == "keep" else scaled > at, maps, 0)
+
+
+def grid_places(
+    size: int, grid: int | Int[np.ndarray, "g 1"]
+) -> tuple[Int[np.ndarray, "... size"], Float[np.ndarray, "... size"]]:
+    """Where pixels lie on a grid with aligned corners: the grid line at or before each, and the share of the next.
+
+    In whole numbers: the share of a pixel on a grid line is 0, where `linspace` leaves 1e-15, which no `== 0` finds.
+
+    Args:
+        size: pixels, >= 1; a single one lies on the first line.
+        grid: lines, >= 1; several grids at once as a column.
+
+    Returns:
+        lines in [0, grid - 1] and shares in [0, 1).
+
+    >>> [values.tolist() for values in grid_places(5, 3)]
+    [[0, 0, 1, 1, 2], [0.0, 0.5, 0.0, 0.5, 0.0]]
+    """
+    steps = max(size - 1, 1)
+    line, rest = np.divmod(np.arange(size) * (grid - 1), steps)
+    return line, rest / steps
 
 
 @lru_cache(maxsize=64)
@@ -67,14 +92,11 @@ def resize_matrix(size: int, grid: int) -> np.ndarray:
     >>> resize_matrix(3, 2).tolist()
     [[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]]
     """
-    position = np.linspace(0, grid - 1, size) if size > 1 else np.zeros(1)
-    left = np.minimum(position.astype(int), max(grid - 2, 0))
-    share = position - left
+    line, share = grid_places(size, grid)
     matrix = np.zeros((size, grid), dtype=np.float32)
-    rows = np.arange(size)
-    matrix[rows, left] = 1 - share
-    if grid > 1:
-        matrix[rows, left + 1] += share
+    matrix[np.arange(size), line] = 1 - share
+    between = np.flatnonzero(share)
+    matrix[between, line[between] + 1] = share[between]
     matrix.setflags(write=False)
     return matrix
 
@@ -169,7 +191,7 @@ def make_label_map(salience: SalienceMaps, picture: UInt8[np.ndarray, "H W 3"], 
     picture = _shrunk(picture, config.max_side)
     height, width = picture.shape[:2]
     sigma = config.blur * max(height, width)
-    stacked = channels(threshold(summed, config.threshold), height, width, background, sigma)
+    stacked = channels(threshold(summed, config.threshold, config.ties), height, width, background, sigma)
     probabilities = get_crf(config.crf.name)(stacked, picture, config.crf)
     # A look-up table from channel to class id: renumbering in place collides on unsorted ids.
     ids = np.array([0] * background + list(salience.classes), dtype=np.uint8)

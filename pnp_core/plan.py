@@ -126,6 +126,15 @@ def _open_dataset(config: EvalConfig) -> Dataset:
     )
 
 
+def pictures_there(config: EvalConfig) -> int:
+    """Pictures that are listed in the split, of whatever classes.
+
+    Raises:
+        PnpError: no such split, or files are missing.
+    """
+    return len(_open_dataset(config))
+
+
 def guessed_choice(job: SalienceJob) -> list[str]:
     """A warning when layer and head are a default that nobody has measured."""
     card = backbone_card(job.config.backbone.name)
@@ -223,7 +232,7 @@ def check_own_pictures(plan: Plan) -> list[str]:
         PnpError: a class name the text encoder cannot read.
     """
     job = plan.salience
-    build_prompts([job.card.captions[label - 1] for label in job.vocabulary], job.config.caption, job.backbone())
+    build_prompts([job.captions[label - 1] for label in job.vocabulary], job.config.caption, job.backbone())
     return warnings_of(job)
 
 

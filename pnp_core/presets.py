@@ -21,12 +21,13 @@ PRESETS: dict[str, dict[str, Any]] = {
     "authors": {
         "salience": {
             "backbone": _AUTHORS_BACKBONE,
+            "words": "authors",
             "layer": 7,
             "head": 9,
             "dropout": {"iterations": 4, "strategy": "count", "amount": 10},
             "candidates": {"fallback": "first"},
         },
-        "masks": {"sum": "first_twice", "threshold": 0.15, "blur": 0.05},
+        "masks": {"sum": "first_twice", "threshold": 0.15, "ties": "keep", "blur": 0.05},
     },
     "paper": {
         "salience": {
@@ -116,7 +117,10 @@ def for_backbone(base: dict[str, Any], name: str) -> dict[str, Any]:
     if name == salience.get("backbone", {}).get("name", "blip"):
         return base
     backbone = {"name": name, "checkpoint": card.checkpoint, "image_size": card.image_size}
-    return {**base, "salience": {**salience, "backbone": backbone, "layer": card.layer, "head": card.head}}
+    own: dict[str, Any] = {"backbone": backbone, "layer": card.layer, "head": card.head}
+    if name == PHOTO:  # it knows the names it was trained with, and no words run together
+        own["words"] = "natural"
+    return {**base, "salience": {**salience, **own}}
 
 
 def merge(base: dict[str, Any], override: dict[str, Any]) -> dict[str, Any]:

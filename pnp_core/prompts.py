@@ -143,7 +143,7 @@ def build_prompts(names: Sequence[str], config: CaptionConfig, encoder: TextEnco
     fits; each part is matched on its own, so its classes compete only with each other.
 
     Args:
-        names: C >= 1 unique, non-empty names.
+        names: C >= 1 non-empty names; one that stands there twice has its own tokens each time.
 
     Raises:
         ClassNameError: a name without tokens, or with one the vocabulary lacks.

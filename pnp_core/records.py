@@ -176,10 +176,25 @@ class RunSummary(Summary):
     failed: int = 0
     """Of the quarantined those whose shard was given up; the next run tries them again."""
     scores: dict[str, Any] = field(default_factory=dict)
+    split_images: int | None = None
+    """Pictures that the evaluated split officially has; None where nobody knows, or a class subset leaves some out."""
+
+    @property
+    def part(self) -> str:
+        """How much of the split was scored; empty when that is all of it, or its size is unknown.
+
+        >>> RunSummary("out", scores={"images_scored": 38}, split_images=1449).part
+        '38 of 1449 pictures'
+        """
+        scored = self.scores.get("images_scored")
+        if scored is None or self.split_images is None or scored >= self.split_images:
+            return ""
+        return f"{scored} of {self.split_images} pictures"
 
     def as_json(self) -> dict[str, Any]:
         """The object that `--json` prints."""
         head = {k: getattr(self, k) for k in ("images", "labelled", "quarantined", "failed", "resumed", "out", "masks")}
+        head |= {"split_images": self.split_images} if self.scores else {}
         return {**head, **self.stages_json(), "reasons": self.reasons, "mended": self.mended, **self.scores}
 
 

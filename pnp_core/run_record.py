@@ -47,6 +47,10 @@ class CardFacts(_Part):
     split: str
     images: int | None
     """In the whole split, where the card says so."""
+    listed: int | None = None
+    """Of these the ones that were there, where a class subset left some out."""
+    renamed: int = 0
+    """Classes that the authors' code calls otherwise in captions."""
     default_split: str
     subsets: dict[str, tuple[str, ...]]
 

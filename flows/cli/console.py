@@ -113,12 +113,14 @@ class ProgressBars:
         self._bars.update(task, total=done, completed=done)
 
 
-def _scores_table(scores: dict[str, Any]) -> Table:
+def _scores_table(scores: dict[str, Any], part: str) -> Table:
+    """Scores for people; `part` says how much of the split they are of, empty when that is all."""
+    scored = part or f"{scores['images_scored']} pictures"
     void = scores["pixels_ignored"] / max(scores["pixels"] + scores["pixels_ignored"], 1)
     table = Table(
         title=f"mIoU {_number(scores['miou_present'])} over present classes ({_number(scores['miou_union'])} over all "
         f"with a union), pixel accuracy {_number(scores['pixel_accuracy'])}",
-        caption=f"{scores['images_scored']} pictures, {scores['classes_present']} of {scores['classes']} classes "
+        caption=f"{scored}, {scores['classes_present']} of {scores['classes']} classes "
         f"present, {void:.1%} of the pixels void",
         min_width=44,
     )
@@ -155,7 +157,7 @@ def _stages_table(summary: Summary) -> Table:
 def show_summary(summary: RunSummary, console: Console) -> None:
     """Print the tables, the counts and where the results lie."""
     if summary.scores:
-        console.print(_scores_table(summary.scores))
+        console.print(_scores_table(summary.scores, summary.part))
     console.print(_stages_table(summary))
     console.print(
         f"{summary.images} pictures: {summary.labelled} labelled ({summary.resumed} of them in an earlier run), "

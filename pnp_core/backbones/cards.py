@@ -49,6 +49,7 @@ class BackboneCard(Config):
         heads_at: path of the head count in config.json, which leaves no trace in the weights.
         layers_at: path of the layer count.
         needed: tensors without which a checkpoint cannot match image and text.
+        version: goes up when the same weights give other salience.
     """
 
     name: str
@@ -72,6 +73,7 @@ class BackboneCard(Config):
     layers_at: str
     heads_at: str
     needed: tuple[str, ...]
+    version: int = 1
 
     @property
     def checkpoint(self) -> str:

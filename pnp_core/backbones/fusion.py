@@ -35,7 +35,7 @@ class VisionTower(Protocol):
         ...
 
     def __call__(self, pixels: Float[torch.Tensor, "B 3 H W"]) -> Float[torch.Tensor, "B P1 D"]:
-        """Image tokens, CLS first; positions are interpolated (bicubic) to the size of the picture."""
+        """Image tokens, CLS first; positions are interpolated to the size of the picture as in the model's own code."""
         ...
 
 
@@ -102,7 +102,7 @@ class FusionModel:
 
     @torch.no_grad()
     def encode_image(self, pixels: Float[torch.Tensor, "B 3 H W"]) -> Float[torch.Tensor, "B P1 D"]:
-        """Image tokens (float32) of normalised model pixels; positions are interpolated (bicubic)."""
+        """Image tokens (float32) of normalised model pixels, see `VisionTower`."""
         return self._vision(pixels.to(self.device, self._dtype)).float()
 
     def match(

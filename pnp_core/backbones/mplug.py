@@ -7,10 +7,12 @@ checkpoints are made by `pnp-ovss convert-weights` (see `pnp_core.backbones.conv
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar, cast, no_type_check
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 from transformers import BlipTextConfig, CLIPVisionConfig
 from transformers.models.clip.modeling_clip import CLIPVisionModel
 
@@ -60,9 +62,21 @@ class MplugVision:
         self._narrow.to(device=device, dtype=dtype)
         return self
 
+    def _embed(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Patches with CLS and positions; those are interpolated as mPLUG's own code does, bilinearly."""
+        embeddings: Any = self._clip.embeddings
+        patches = embeddings.patch_embedding(pixels)
+        table, sides = embeddings.position_embedding.weight, patches.shape[-2:]
+        native = math.isqrt(len(table) - 1)
+        grid = table[1:].T.reshape(1, -1, native, native)
+        if sides != (native, native):
+            grid = F.interpolate(grid.float(), size=sides, mode="bilinear", align_corners=False).to(table.dtype)
+        cls = (embeddings.class_embedding + table[0]).expand(len(pixels), 1, -1)
+        return torch.cat([cls, (patches + grid).flatten(2).transpose(1, 2)], 1)
+
     def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
         """See `VisionTower`."""
-        tokens = self._clip.pre_layrnorm(self._clip.embeddings(pixels, interpolate_pos_encoding=True))
+        tokens = self._clip.pre_layrnorm(self._embed(pixels))
         tokens = self._clip.encoder(inputs_embeds=tokens).last_hidden_state
         return self._narrow(self._clip.post_layernorm(tokens))
 

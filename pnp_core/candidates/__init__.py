@@ -59,7 +59,7 @@ def open_candidates(
         case "file":
             return FileSource(candidates.file or "", card)
         case "itm":
-            return ItmSource(backbone, card.captions, allowed, config.caption)
+            return ItmSource(backbone, card.captions_in(config.words), allowed, config.caption)
         case "clip":
             from pnp_core.candidates.clip import ClipSource
             from pnp_core.clip_model import load_clip

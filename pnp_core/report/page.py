@@ -66,7 +66,7 @@ def report_page(
     script, style = _resource("report.js"), _resource("report.css")
     page = templates_of("pnp_core.report").get_template("report.html").render(
         title=_title(config),
-        about=_about(config),
+        about=_about(config, summary),
         warnings=warnings_of(plan.salience),
         confused=matrix is not None and bool(matrix.any()),
         summary=summary,
@@ -97,12 +97,13 @@ def _title(config: LabellingConfig) -> str:
     return str(values.get("dataset") or values.get("source"))
 
 
-def _about(config: LabellingConfig) -> str:
+def _about(config: LabellingConfig, summary: RunSummary) -> str:
     """Which pictures, and how their candidate classes were chosen."""
     limit = getattr(config, "limit", None)
     parts = [
         getattr(config, "split", None) and f"split {config.model_dump()['split']}",
         limit and f"the first {limit} pictures only",
+        summary.part and f"scored on {summary.part} of the split",
         f"candidate classes: {_CANDIDATES.get(config.salience.candidates.source, config.salience.candidates.source)}",
     ]
     return "; ".join(part for part in parts if part)

@@ -24,7 +24,8 @@ def run_markdown(plan: Plan, shards: Sequence[ShardRef], summary: RunSummary) ->
     lines = [f"## {summary.labelled} of {summary.images} pictures labelled", ""]
     if summary.scores:
         miou, accuracy = (_rate(summary.scores[name]) for name in ("miou", "pixel_accuracy"))
-        lines += [f"**mIoU {miou}**, pixel accuracy {accuracy}", ""]
+        part = f", on {summary.part} of the split" if summary.part else ""
+        lines += [f"**mIoU {miou}**, pixel accuracy {accuracy}{part}", ""]
     lines += [
         "| stage | shards | resumed | failed | pictures | quarantined | pictures/s |",
         "|---|---|---|---|---|---|---|",

@@ -100,7 +100,7 @@ class MaskJob(Config):
     def fingerprint(self) -> str:
         """Names the configuration and the salience it starts from."""
         rows = [self.class_names, self.palette]
-        return fingerprint(STAGE, VERSION, self.config.model_dump(), rows, self.salience_fingerprint)
+        return fingerprint(STAGE, VERSION, self.config.facts(), rows, self.salience_fingerprint)
 
     @property
     def colours(self) -> np.ndarray:

@@ -17,7 +17,7 @@ from PIL.Image import Resampling
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from pnp_core.backbones import Backbone, Checkpoint, load_backbone, locate_checkpoint
+from pnp_core.backbones import Backbone, Checkpoint, backbone_card, load_backbone, locate_checkpoint
 from pnp_core.backbones.base import PIXEL_MEAN, PIXEL_STD
 from pnp_core.candidates import CandidateSource, Choice, candidates_revision, choose, open_candidates
 from pnp_core.cards import DatasetCard
@@ -99,11 +99,21 @@ class SalienceJob(Config):
         # Revisions name weights and files; of CLIP only what is in use counts.
         clip: Any = {"model", "pretrained"} if self.config.candidates.source == "clip" else True
         exclude: Any = {"backbone": {"checkpoint", "revision", "heads"}, "candidates": {"file": True, "clip": clip}}
-        config = self.config.model_dump(exclude=exclude | dict.fromkeys(parts, True))
-        classes = [self.card.captions, self.vocabulary, self.candidates]
+        config = self.config.model_dump(exclude=exclude | dict.fromkeys(("words", *parts), True))
+        classes: list[Any] = [self.card.captions, self.vocabulary, self.candidates]
         # A file of candidates may use any spelling or number of a class.
-        classes += [c.model_dump() for c in self.card.classes] if self.config.candidates.source == "file" else []
-        return fingerprint(STAGE, VERSION, config, classes, self.checkpoint.revision)
+        spellings = [c.model_dump(exclude={"authors"}) for c in self.card.classes]
+        classes += spellings if self.config.candidates.source == "file" else []
+        # What is newer than the first runs enters only where it is not what those had.
+        newer: list[Any] = [self.captions] if self.captions != self.card.captions else []
+        version = backbone_card(self.config.backbone.name).version
+        newer += [{"backbone": version}] if version > 1 else []
+        return fingerprint(STAGE, VERSION, config, classes, self.checkpoint.revision, *newer)
+
+    @property
+    def captions(self) -> tuple[str, ...]:
+        """The classes as captions of this run say them, from label 1."""
+        return self.card.captions_in(self.config.words)
 
     @property
     def folder(self) -> StageFolder:
@@ -189,7 +199,7 @@ class _Extractor:
 
         @lru_cache(maxsize=1024)
         def prompts_of(classes: tuple[int, ...]) -> Prompts:
-            return build_prompts([job.card.captions[c - 1] for c in classes], job.config.caption, backbone)
+            return build_prompts([job.captions[c - 1] for c in classes], job.config.caption, backbone)
 
         return cls(job, look, backbone, source, prompts_of)
 

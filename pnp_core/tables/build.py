@@ -138,18 +138,19 @@ def describe(evaluation: Evaluation) -> str:
     """The setting in a few words."""
     config = evaluation.config
     salience, masks, score = config.salience, config.masks, config.score
-    passes = passes_of(config)
+    passes, renamed = passes_of(config), evaluation.record.card.renamed
     parts = [
         config.title + (f" ({', '.join(config.only_classes)})" if config.only_classes else ""),
         config.ground_truth,
         f"{size_name(config)} px",
         f"{salience.caption.mode} captions",
+        f"the authors' words for {renamed} classes" if renamed and salience.words == "authors" else None,
         "attention alone" if salience.kind == "attention" else None,
         f"layer {salience.layer}",
         f"head {salience.head}",
         f"{passes} passes, dropped {strategy_name(config)}" if passes > 1 else "1 pass",
         "first pass twice" if masks.sum == "first_twice" else None,
-        f"threshold {masks.threshold:g}",
+        f"threshold {masks.threshold:g}" + (", ties kept" if masks.ties == "keep" else ""),
         f"blur {masks.blur:g}",
         f"background {masks.background}",
         "no CRF" if masks.crf.name == "off" else None,

@@ -77,8 +77,12 @@ class Evaluation:
         """Why this is not the score of the whole split; empty when it is."""
         reasons, summary, limit = [], self.record.summary, self.config.limit
         whole = self.record.card.images
+        # How many pictures have a class of a subset is on no card; how many there were to look at is in the record.
+        there = self.record.card.listed if self.config.only_classes else summary.images
         if limit is not None and (whole is None or limit < whole):
             reasons.append(f"the first {limit} pictures only" if whole else f"limited to {limit} pictures")
+        if whole is not None and there is not None and there < min(whole, limit or whole):
+            reasons.append(f"{there} of {whole} pictures")
         if summary.quarantined:
             reasons.append(f"{summary.quarantined} of {summary.images} pictures quarantined")
         if self.scores and self.scores.images_scored < summary.images - summary.quarantined:
@@ -97,6 +101,7 @@ class Facts:
 
     Attributes:
         identity: of weights, dataset card and stages; of another version no score is the same.
+        renamed: classes of the card that the authors' code calls otherwise.
     """
 
     layers: int
@@ -104,6 +109,7 @@ class Facts:
     subsets: dict[str, tuple[str, ...]]
     default_split: str
     identity: str
+    renamed: int = 0
 
     @classmethod
     def of(cls, facts: SettingFacts) -> Facts:
@@ -112,7 +118,7 @@ class Facts:
         if card is None:
             raise TypeError("these are the facts of a run without ground truth")
         identity = json.dumps([facts.weights_revision, card.name, card.version, facts.stages], sort_keys=True)
-        return cls(model.layers, model.heads, card.subsets, card.default_split, identity)
+        return cls(model.layers, model.heads, card.subsets, card.default_split, identity, card.renamed)
 
 
 def setting_key(config: EvalConfig, facts: Facts) -> str:
@@ -125,6 +131,8 @@ def setting_key(config: EvalConfig, facts: Facts) -> str:
         values["salience"]["dropout"] = None
     if masks["crf"]["name"] == "off":
         masks["crf"] = {"name": "off"}
+    if not facts.renamed:
+        del values["salience"]["words"]
     values["split"] = config.split or facts.default_split
     values["facts"] = facts.identity
     return json.dumps(values, sort_keys=True)
@@ -229,7 +237,7 @@ def _read(run: RunFolder, name: str, folder: str, main: bool) -> Evaluation:
     own = RunFolder(run.below("/".join(parts[:-2]))) if len(parts) > 2 else run
     record, scores = read_evaluation(own, "/".join(parts[-2:]))
     try:
-        config = EvalConfig.model_validate(record.config.model_dump())
+        config = EvalConfig.recorded(record.config.model_dump())
     except ValidationError as error:
         raise unfit(run, f"{folder}/{RUN}", error) from error
     return Evaluation(name, run.url, f"{run.url}/{folder}", config, scores, record, main)

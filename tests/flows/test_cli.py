@@ -1,5 +1,6 @@
 """The command line as a user types it: exit codes, one clear line, nothing on stdout but the result."""
 
+import io
 import json
 import os
 import subprocess
@@ -8,12 +9,15 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from rich.console import Console
 from typer.testing import CliRunner
 
 from flows.cli import app
+from flows.cli.console import show_summary
 from flows.cli.options import PipelineOptions
 from pnp_core.config import EvalConfig, LabelConfig
 from pnp_core.presets import PRESETS
+from pnp_core.records import RunSummary
 
 runner = CliRunner()
 
@@ -245,3 +249,16 @@ def test_error_inside_the_flow_is_one_line_too(pictures, tmp_path, environment, 
     assert done.returncode == 1
     assert "000000.tar' is damaged" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("split", "told"), [(1449, "38 of 1449 pictures, 2 of 21"), (None, "38 pictures, 2 of 21")])
+def test_console_says_of_how_many_pictures_of_the_split_the_scores_are(split, told):
+    scores = {
+        "miou_present": 0.5, "miou_union": 0.4, "pixel_accuracy": 0.9, "images_scored": 38, "pixels": 9,
+        "pixels_ignored": 1, "classes_present": 2, "classes": 21, "per_class_iou": {"cat": 0.5},
+    }  # fmt: skip
+    printed = io.StringIO()
+    show_summary(
+        RunSummary("out", images=38, labelled=38, scores=scores, split_images=split), Console(file=printed, width=200)
+    )
+    assert told in printed.getvalue()

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from pnp_core.cards import SCHEMA_FILE, available_cards, card_schema, load_card
+from pnp_core.config import EvalConfig
 from pnp_core.errors import UnknownNameError, UsageError
 from pnp_core.prompts import clean_class_names
 
@@ -86,6 +87,56 @@ def test_ade20k_is_the_official_object_info(shared_data):
 def test_voc_order_is_the_official_one(shared_data):
     lines = (shared_data / "class_lists/pascal_voc_classes_fcn.txt").read_text().splitlines()
     assert list(load_card("voc21").names) == [name.strip() for name in lines[1:21]]
+
+
+@pytest.mark.parametrize(
+    ("card", "file", "renamed"),
+    [
+        ("voc21", "voc.txt", 3),
+        ("voc20", "voc.txt", 3),
+        ("context60", "context59.txt", 3),
+        ("context59", "context59.txt", 3),
+        ("ade20k", "ade20k.txt", 22),
+        ("coco-object", "coco_object.txt", 15),
+    ],
+)
+def test_captions_of_the_authors_preset_have_the_authors_words_class_by_class(shared_data, card, file, renamed):
+    listed = (shared_data / "class_lists/PnP-OVSS" / file).read_text().split()
+    config = EvalConfig.model_validate({"preset": "authors", "out": "x", "dataset": card})
+    found = load_card(card)
+    assert list(found.captions_in(config.salience.words)) == listed
+    assert found.renamed == renamed
+
+
+def test_captions_of_the_authors_preset_run_the_words_of_coco_stuff_together(shared_data):
+    listed = (shared_data / "class_lists/cocostuff_labels.txt").read_text().splitlines()
+    official = {int(number): name.strip() for number, name in (line.split(": ", 1) for line in listed if ": " in line)}
+    card = load_card("coco-stuff")
+    words = [official[c.id].replace(" ", "").replace("-", "") for c in card.classes if c.id is not None]
+    assert list(card.captions_in("authors")) == words
+    assert {"trafficlight", "buildingother", "wallbrick"} <= set(words)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_natural_words_are_those_of_every_other_preset(name):
+    card = load_card(name)
+    for preset in ("paper", "tiny", "photo"):
+        words = EvalConfig.model_validate({"preset": preset, "out": "x"}).salience.words
+        assert card.captions_in(words) == card.captions
+
+
+def test_a_users_classes_have_no_other_words():
+    own = load_card("folder").with_classes(("potted plant", "tv monitor"))
+    assert own.captions_in("authors") == ("potted plant", "tv monitor")
+
+
+@pytest.mark.parametrize(
+    ("card", "split", "images"),
+    [("voc21", None, 1449), ("voc20", "train", 1464), ("context59", None, 5104), ("coco-object", None, 5000),
+     ("coco-stuff", "train", 118287), ("ade20k", None, 2000), ("folder", None, None), ("voc21", "nowhere", None)],
+)  # fmt: skip
+def test_official_number_of_pictures(card, split, images):
+    assert load_card(card).images_of(split) == images
 
 
 def test_coco_ids_are_the_official_ones(shared_data):

@@ -1,10 +1,12 @@
 import json
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
+from pnp_core.backbones import Checkpoint, backbone_card
 from pnp_core.cards import load_card
-from pnp_core.config import CaptionConfig, EvalConfig, LabelConfig, RuntimeConfig
+from pnp_core.config import CaptionConfig, EvalConfig, LabelConfig, MaskConfig, RuntimeConfig, SalienceConfig
 from pnp_core.errors import UnknownNameError, UsageError
 from pnp_core.plan import plan_eval
 from pnp_core.presets import PRESETS, preset
@@ -23,7 +25,8 @@ def test_authors_preset_has_the_released_codes_numbers():
     salience, masks = config.salience, config.masks
     assert (salience.layer, salience.head, salience.backbone.image_size, salience.backbone.heads) == (7, 9, 336, 12)
     assert (salience.dropout.iterations, salience.dropout.strategy, salience.dropout.amount) == (4, "count", 10)
-    assert (masks.sum, masks.threshold, masks.blur) == ("first_twice", 0.15, 0.05)
+    assert (masks.sum, masks.threshold, masks.ties, masks.blur) == ("first_twice", 0.15, "keep", 0.05)
+    assert salience.words == "authors"
     crf = masks.crf
     assert (crf.gaussian_sxy, crf.gaussian_compat, crf.bilateral_sxy, crf.bilateral_srgb) == (3, 7, 50, 5)
     assert (crf.bilateral_compat, crf.iterations) == (10, 10)
@@ -107,6 +110,50 @@ def test_fingerprint_follows_spellings_only_where_a_file_may_use_them(tmp_path):
 def test_fingerprint_ignores_the_clip_that_is_not_in_use():
     other = {"candidates": {"clip": {"template": "art of a {}"}}}
     assert salience_job().fingerprint == salience_job(salience=other).fingerprint
+
+
+def test_fingerprints_follow_the_words_only_where_the_authors_have_others():
+    def found(card, words):
+        config = SalienceConfig(words=words)
+        weights = Checkpoint(Path(), "r", 2, 2)
+        rest = {"runtime": RuntimeConfig(), "vocabulary": (1, 2), "checkpoint": weights}
+        return SalienceJob.model_validate({"out": "x", "config": config, "card": load_card(card), **rest}).fingerprint
+
+    assert found("scenes", "authors") == found("scenes", "natural")
+    assert found("voc21", "authors") != found("voc21", "natural")
+    assert found("voc21", "natural") == "c7f36652fcb95c71", "as before there were words to choose"
+
+
+def test_fingerprints_follow_ties_only_where_they_are_kept():
+    def found(**changes):
+        masks = MaskConfig(background="always").model_copy(update=changes)
+        rest = {"max_pixels": 1, "class_names": ("a",), "model": "m", "salience_fingerprint": "s"}
+        return MaskJob.model_validate({"out": "x", "config": masks, **rest}).fingerprint
+
+    assert found(ties="keep") != found() == "cd4a3965534388ea", "as before there were ties"
+
+
+def test_fingerprint_of_a_changed_backbone_is_another(tmp_path):
+    job = salience_job()
+    mplug = job.config.backbone.model_copy(update={"name": "mplug"})
+    changed = job.model_copy(update={"config": job.config.model_copy(update={"backbone": mplug})})
+    assert backbone_card("mplug").version == 2
+    assert changed.fingerprint != job.fingerprint
+
+
+@pytest.mark.parametrize("name", ["photo", "bridgetower"])
+def test_the_photo_model_is_asked_in_natural_words_whatever_the_preset(name):
+    values = {"preset": "authors", "out": "x", "salience": {"backbone": {"name": name}}}
+    assert EvalConfig.model_validate(values).salience.words == ("natural" if name == "photo" else "authors")
+
+
+def test_a_recorded_configuration_without_the_newer_settings_had_their_defaults():
+    kept = EvalConfig.model_validate({"preset": "authors", "out": "x", "masks": {"threshold": 0.3}}).model_dump()
+    assert EvalConfig.recorded(kept) == EvalConfig.model_validate(kept)
+    del kept["salience"]["words"], kept["masks"]["ties"]
+    before = EvalConfig.recorded(kept)
+    assert (before.salience.words, before.masks.ties) == ("natural", "cut")
+    assert (before.preset, before.salience.layer, before.masks.threshold) == ("authors", 7, 0.3)
 
 
 def test_changed_crf_keeps_the_salience_fingerprint_and_changes_the_masks():

@@ -6,10 +6,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.ndimage import gaussian_filter1d
 
-from pnp_core.config import CrfConfig, MaskConfig
+from pnp_core.config import CrfConfig, EvalConfig, MaskConfig
 from pnp_core.masks import (
     blur_matrix,
     channels,
+    grid_places,
     make_label_map,
     min_max,
     resize_matrix,
@@ -53,6 +54,19 @@ def test_threshold_looks_at_the_min_max_and_keeps_the_raw_value():
     assert threshold(maps, 0.15).tolist() == [[[0, 0], [11.6, 20.0]]]
 
 
+def test_salience_at_the_threshold_is_cut_and_kept_in_the_authors_preset():
+    maps = np.array([[[0.0, 2], [4, 8]]])
+    assert threshold(maps, 0.25).tolist() == [[[0, 0], [4, 8]]]
+    assert threshold(maps, 0.25, "keep").tolist() == [[[0, 2], [4, 8]]]
+    masks = EvalConfig.model_validate({"preset": "authors", "out": "x"}).masks
+    config = masks.model_copy(update={"threshold": 0.25, "blur": 0, "crf": OFF, "background": "always"})
+    edge = salience([[[[0, 2], [4, 8]]]], [7], size=2)
+    found = make_label_map(edge, BLACK[:2, :2], config)
+    assert (found.labels[0, 1], found.confidence[0, 1]) == (7, pytest.approx(1 / (1 + np.exp(-0.25))))
+    cut = make_label_map(edge, BLACK[:2, :2], config.model_copy(update={"ties": "cut"}))
+    assert cut.labels[0, 1] == 0
+
+
 @given(arrays(np.float32, (5, 7), elements=st.floats(0, 1, width=32)), st.integers(1, 30), st.integers(1, 30))
 def test_resize_equals_bilinear_interpolation_with_aligned_corners(values, height, width):
     expected = torch.nn.functional.interpolate(
@@ -60,6 +74,33 @@ def test_resize_equals_bilinear_interpolation_with_aligned_corners(values, heigh
     )[0, 0].numpy()
     found = resize_matrix(height, 5) @ values @ resize_matrix(width, 7).T
     np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_a_pixel_on_a_grid_line_takes_from_it_alone_at_every_grid_and_size():
+    grids = np.arange(4, 65)[:, None]
+    for size in range(1, 2049):
+        steps = max(size - 1, 1)
+        line, share = grid_places(size, grids)
+        exact = np.arange(size) * (grids - 1)  # places on the grid, in parts of 1 / steps
+        assert np.array_equal(line * steps + np.rint(share * steps), exact), size
+        assert np.array_equal(share == 0, exact % steps == 0), size
+        assert share.max() < 1, size
+
+
+@pytest.mark.parametrize(("size", "grid"), [(213, 21), (425, 21), (540, 12), (246, 6), (1, 5), (7, 1), (2, 2)])
+def test_rows_of_the_resize_matrix_on_a_grid_line_are_ones_and_zeros(size, grid):
+    matrix, steps = resize_matrix(size, grid), max(size - 1, 1)
+    for row, place in zip(matrix, np.arange(size) * (grid - 1), strict=True):
+        assert np.count_nonzero(row) == (1 if place % steps == 0 else 2)
+        assert row[place // steps] == np.float32((steps - place % steps) / steps)
+
+
+def test_background_reaches_to_the_grid_line_itself():
+    maps = np.zeros((1, 21, 21))
+    maps[0, 16:] = 5.0  # the line before, without salience, lies on pixel 15 * 424 / 20
+    found = channels(maps, 425, 425, background=True, sigma=0.0)
+    assert found[0][:319].min() == 1
+    assert found[0][319:].max() == 0
 
 
 @given(arrays(np.float64, 23, elements=st.floats(0, 1)), st.floats(0.3, 40))

@@ -138,13 +138,13 @@ def _attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: int) ->
     return (probabilities @ v).transpose(0, 1).flatten(1), probabilities
 
 
-def _positions(table: torch.Tensor, down: int, across: int) -> torch.Tensor:
-    """(1 + side * side, width) positions for another grid, bicubic as the authors'."""
+def _positions(table: torch.Tensor, down: int, across: int, mode: str) -> torch.Tensor:
+    """(1 + side * side, width) positions for another grid, as the authors' of each model."""
     side = round((len(table) - 1) ** 0.5)
     if (down, across) == (side, side):
         return table
     grid = table[1:].view(1, side, side, -1).permute(0, 3, 1, 2)
-    grid = F.interpolate(grid, size=(down, across), mode="bicubic", align_corners=False)
+    grid = F.interpolate(grid, size=(down, across), mode=mode, align_corners=False)
     return torch.cat([table[:1], grid[0].flatten(1).T])
 
 
@@ -154,7 +154,7 @@ def _see_vit(state: State, picture: torch.Tensor) -> torch.Tensor:
         picture[None], state[f"{e}.patch_embed.proj.weight"], state[f"{e}.patch_embed.proj.bias"], stride=PATCH
     )
     x = torch.cat([state[f"{e}.cls_token"][0], patches[0].flatten(1).T])
-    x = x + _positions(state[f"{e}.pos_embed"][0], *patches.shape[-2:])
+    x = x + _positions(state[f"{e}.pos_embed"][0], *patches.shape[-2:], "bicubic")
     for i in range(2):
         b = f"{e}.blocks.{i}"
         q, k, v = _apply(state, f"{b}.attn.qkv", _normed(state, f"{b}.norm1", x, 1e-6)).chunk(3, -1)
@@ -168,7 +168,8 @@ def _see_clip(state: State, picture: torch.Tensor) -> torch.Tensor:
     e = "visual_encoder.visual"
     patches = F.conv2d(picture[None], state[f"{e}.conv1.weight"], stride=PATCH)
     x = torch.cat([state[f"{e}.class_embedding"][None], patches[0].flatten(1).T])
-    x = _normed(state, f"{e}.ln_pre", x + _positions(state[f"{e}.positional_embedding"], *patches.shape[-2:]), 1e-5)
+    positions = _positions(state[f"{e}.positional_embedding"], *patches.shape[-2:], "bilinear")
+    x = _normed(state, f"{e}.ln_pre", x + positions, 1e-5)
     for i in range(2):
         b = f"{e}.transformer.resblocks.{i}"
         y = _normed(state, f"{b}.ln_1", x, 1e-5)

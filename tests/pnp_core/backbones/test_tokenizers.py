@@ -10,6 +10,7 @@ from transformers import RobertaTokenizer
 
 from pnp_core.backbones import load_backbone, locate_checkpoint
 from pnp_core.backbones.convert import convert_weights
+from pnp_core.cards import load_card
 from pnp_core.config import BackboneConfig, CaptionConfig
 from pnp_core.prompts import build_prompts
 from tests.pnp_core.backbones.originals import random_state
@@ -45,6 +46,16 @@ def test_spans_spell_the_class_names(real, mode):
         own = [encoded.offsets[i] for i in prompts.class_tokens[c, n].nonzero().flatten().tolist()]
         assert prompts.texts[n][own[0][0] : own[-1][1]].strip() == name
         assert prompts.class_tokens[c].sum() == len(own)
+    assert int(prompts.class_tokens.sum(0).max()) == 1, "no token belongs to two classes"
+
+
+@pytest.mark.parametrize("card", ["voc21", "context59", "coco-object", "coco-stuff", "ade20k"])
+def test_captions_in_the_authors_words_name_every_class_by_tokens_of_its_own(real, card):
+    _, backbone = real
+    words = load_card(card).captions_in("authors")  # ADE20K has a word twice
+    prompts = build_prompts(words, CaptionConfig(), backbone)
+    assert " ".join(text.removeprefix("A picture of ") for text in prompts.texts) == " ".join(words)
+    assert prompts.class_tokens.any(-1).sum(-1).tolist() == [1] * len(words)
     assert int(prompts.class_tokens.sum(0).max()) == 1, "no token belongs to two classes"
 
 

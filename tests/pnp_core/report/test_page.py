@@ -22,6 +22,7 @@ from pnp_core.report import gallery as gallery_module
 from pnp_core.report import page as page_module
 from pnp_core.report.gallery import survey
 from pnp_core.report.page import PAGE, report_page
+from pnp_core.report.run_text import run_markdown
 from pnp_core.shards import read_refs
 from pnp_core.stages.scores import read_picture_scores
 from pnp_core.store import RunFolder
@@ -102,6 +103,18 @@ def test_page_never_grows_over_its_budget_and_says_what_it_left_out(config, eval
     assert f"{8 - shown} of the chosen ones had no room in the page" in small.decode()
     images = sum(len(v) for p in data_of(small.decode())["pictures"] for v in p.values() if isinstance(v, str))
     assert images <= 12_000 < len(whole)
+
+
+def test_page_says_of_how_many_pictures_of_the_split_the_scores_are(config, evaluated, page):
+    assert "scored on 8 of 200 pictures of the split" in page
+    plan, shards = plan_eval(config), read_refs(RunFolder(str(evaluated)))
+    scores = json.loads((evaluated / "scores.json").read_text())
+    whole = RunSummary(config.out, images=8, labelled=8, scores=scores, split_images=8)
+    assert "of the split" not in report_page(config, plan, shards, whole).decode()
+    assert "**mIoU" in run_markdown(plan, shards, whole)
+    assert "of the split" not in run_markdown(plan, shards, whole)
+    whole.split_images = 1449
+    assert "on 8 of 1449 pictures of the split" in run_markdown(plan, shards, whole)
 
 
 def test_of_more_pictures_than_fit_half_are_the_worst_and_half_are_spread(config, evaluated):

@@ -13,8 +13,8 @@ import pytest
 from pnp_core.config import EvalConfig
 from pnp_core.errors import CorruptRunError, ForeignFilesError, UsageError
 from pnp_core.presets import merge
-from pnp_core.tables.build import build_tables
-from pnp_core.tables.evaluations import Facts, gaps, read_evaluations, without_scores
+from pnp_core.tables.build import build_tables, describe
+from pnp_core.tables.evaluations import Facts, gaps, read_evaluations, setting_key, without_scores
 from pnp_core.tables.render import write_tables
 from pnp_core.tables.studies import STUDIES
 
@@ -202,6 +202,48 @@ def test_unknown_size_of_a_split_makes_a_limit_partial(tmp_path):
     put(out, "base", config(out, limit=20), 0.5, main=True, card={"images": None})
     (found,) = read_evaluations([str(out)])
     assert found.partial == "limited to 20 pictures"
+
+
+def test_a_copy_with_fewer_pictures_than_the_split_has_is_a_part(tmp_path):
+    part, whole, more = (tmp_path / name for name in ("part", "whole", "more"))
+    few = {"images": 38, "labelled": 38}
+    put(part, "p", config(part, dataset="voc21"), 0.5, main=True, card={"images": 1449}, summary=few)
+    put(whole, "w", config(whole, dataset="voc21"), 0.5, main=True, card={"images": 200})
+    put(more, "m", config(more, limit=300), 0.5, main=True)
+    tables_of(part, whole, more, out=tmp_path / "out")
+    rows = list(csv.DictReader((tmp_path / "out/main.csv").open(encoding="utf-8")))
+    ours = {row["run"]: (row["text"], row["partial"]) for row in rows if row["run"] in ("part", "whole", "more")}
+    assert ours == {"part": ("50.0†", "38 of 1449 pictures"), "whole": ("50.0", ""), "more": ("50.0", "")}
+    assert "† 38 of 1449 pictures" in (tmp_path / "out/tables.md").read_text()
+
+
+def test_a_class_subset_is_a_part_where_pictures_were_missing_not_where_it_has_fewer(tmp_path):
+    found = {}
+    for name, there in (("all", 200), ("some", 20), ("before", None)):
+        out, few = tmp_path / name, {"images": 12, "labelled": 12}
+        card = {} if there is None else {"listed": there}
+        put(out, name, config(out, only_classes=["heart"]), 0.5, main=True, card=card, summary=few)
+        found[name] = read_evaluations([str(out)])[0].partial
+    assert found == {"all": "", "some": "20 of 200 pictures", "before": ""}
+
+
+def test_tables_tell_in_whose_words_the_captions_were_and_what_became_of_ties(tmp_path):
+    values = {"preset": "authors", "dataset": "voc21"}
+    theirs, natural, old = (tmp_path / name for name in ("theirs", "natural", "old"))
+    put(theirs, "a", config(theirs, **values), 0.5, main=True, card={"renamed": 3})
+    put(natural, "b", config(natural, **values, salience={"words": "natural"}), 0.4, main=True, card={"renamed": 3})
+    put(old, "c", config(old, **values), 0.4, main=True)
+    for file in old.rglob("run.json"):  # of a version before there were words and ties
+        record = json.loads(file.read_text())
+        del record["config"]["salience"]["words"], record["config"]["masks"]["ties"]
+        file.write_text(json.dumps(record))
+    found = read_evaluations([str(theirs), str(natural), str(old)])
+    told = [("the authors' words for 3 classes" in text, "ties kept" in text) for text in map(describe, found)]
+    assert told == [(True, True), (False, True), (False, False)]
+    assert len({evaluation.key for evaluation in found}) == 3
+    same = [config(old, **values, salience={"words": words}) for words in ("authors", "natural")]
+    assert len({setting_key(setting, FACTS) for setting in same}) == 1, "a card without other words has one caption"
+    assert len({setting_key(setting, replace(FACTS, renamed=3)) for setting in same}) == 2
 
 
 def test_folder_with_files_of_the_same_names_is_not_overwritten(run, tmp_path):
