@@ -195,3 +195,8 @@ def test_card_with_classes_of_its_own_takes_over_no_subsets_of_others(tmp_path):
     own.write_text(own.read_text() + "subsets: {wild: [gnu, horse]}\n")
     with pytest.raises(UsageError, match="subsets name classes that are not there: horse"):
         load_card(str(own))
+
+
+def test_the_authors_words_change_no_shard():
+    """What shards are named by is as before there were such words, so that runs go on."""
+    assert not any("authors" in entry for entry in load_card("voc21").facts()["classes"])
