@@ -19,22 +19,12 @@ from pnp_core.tiff import ICC_PROFILE, ORIENTATION, Bands, Page, find_page, read
 
 IMAGE_EXTENSIONS = frozenset(
     (
-        "avif",
-        "bmp",
-        "gif",
-        "heic",
-        "heif",
-        "jfif",
-        "jp2",
-        "jpe",
-        "jpeg",
-        "jpg",
-        "png",
-        "pnm",
-        "ppm",
-        "tif",
-        "tiff",
-        "webp",
+        *("jpg", "jpeg", "jpe", "jif", "jfi", "jfif", "mpo"),
+        *("png", "apng", "gif", "webp", "bmp", "dib"),
+        *("avif", "avifs", "heic", "heics", "heif", "heifs", "hif"),
+        *("tif", "tiff", "btf", "tf8"),
+        *("pbm", "pgm", "ppm", "pnm", "pam", "pfm"),
+        *("jp2", "j2k", "j2c", "jpc", "jpf", "jpx"),
     )
 )
 """File name endings that are taken for pictures."""

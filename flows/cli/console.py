@@ -188,7 +188,7 @@ def show_corpus(summary: CorpusSummary, console: Console) -> None:
     console.print(f"manifest       {out}/{shown(summary.manifest)}", soft_wrap=True)
     from pnp_core.sources.links import links_passed_over
 
-    for warning in links_passed_over(summary.links):
+    for warning in [*summary.left_out, *links_passed_over(summary.links)]:
         console.print(f"[yellow]warning[/]: {shown(warning)}", soft_wrap=True)
     if summary.quarantined:
         _show_reasons(summary, console)
