@@ -156,6 +156,8 @@ def show_summary(summary: RunSummary, console: Console) -> None:
     """Print the tables, the counts and where the results lie."""
     if summary.scores:
         console.print(_scores_table(summary.scores))
+    for warning in summary.scores.get("warnings", ()):
+        console.print(f"[yellow]warning[/]: {shown(warning)}", soft_wrap=True)
     console.print(_stages_table(summary))
     console.print(
         f"{summary.images} pictures: {summary.labelled} labelled ({summary.resumed} of them in an earlier run), "
@@ -323,6 +325,8 @@ def show_check(report: CheckReport, console: Console) -> None:
         console.print(f"... and {len(report.problems) - SHOWN} more (--json has all)")
     if report.ok:
         console.print("[green]all well[/]: complete, readable, sizes equal, labels in range")
+    for remark in report.remarks:
+        console.print(f"[yellow]remark[/]: {shown(remark)}", soft_wrap=True)
 
 
 def show_candidates(report: FileReport, console: Console) -> None:

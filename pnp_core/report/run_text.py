@@ -25,6 +25,7 @@ def run_markdown(plan: Plan, shards: Sequence[ShardRef], summary: RunSummary) ->
     if summary.scores:
         miou, accuracy = (_rate(summary.scores[name]) for name in ("miou", "pixel_accuracy"))
         lines += [f"**mIoU {miou}**, pixel accuracy {accuracy}", ""]
+        lines += [line for warning in summary.scores.get("warnings", ()) for line in (markdown_text(warning), "")]
     lines += [
         "| stage | shards | resumed | failed | pictures | quarantined | pictures/s |",
         "|---|---|---|---|---|---|---|",
