@@ -171,6 +171,8 @@ def _open(data: bytes, page: Page | None) -> Image.Image | None:
         if page and page.index:
             image.seek(page.index)
     except (UnidentifiedImageError, SyntaxError):  # the latter when another page is looked at
+        if data.startswith(b"P7"):
+            raise UnreadableImage("a portable map of the kind PAM (P7) is not read; convert it to PNG or PPM") from None
         if page is None:
             raise
         return None
@@ -223,8 +225,8 @@ def _flat(image: Image.Image, page: Page | None, notes: list[str]) -> Picture:
         if page and not _is_opacity(alpha, image, page):
             notes.append("4 bands, of which the fourth is a picture and no opacity: the first three are used")
             alpha = None
-    elif page and page.samples > 3 and page.colours == "RGB" and not any("bands" in note for note in notes):
-        notes.append(f"{page.samples - 3} of {page.samples} bands left out")
+    elif page and page.left_out and not any("bands" in note for note in notes):
+        notes.append(f"{page.left_out} of {page.samples} bands left out")
     rgb, converted = to_rgb(image, profile)
     notes += [converted] if converted else []
     if alpha is not None and alpha.getextrema() != (255, 255):
@@ -333,7 +335,7 @@ def _to_8_bits(values: np.ndarray, bits: int | None = None) -> tuple[np.ndarray,
     if values.dtype == np.uint8:
         return values, []
     top = 2**bits - 1 if bits else _top(high, values.dtype.kind == "f")
-    guessed = not bits and high < _EIGHTH and (top > 255 or values.dtype.itemsize == 2)
+    guessed = not bits and high < _EIGHTH and (top > 255 or (top == 255 and values.dtype.itemsize == 2))
     notes = [SCALED] + [f"brightest value {high:g}: taken for {(top + 1).bit_length() - 1} bits"] * guessed
     if values.dtype.kind == "f":
         return np.rint(values * (255 / top)).astype(np.uint8), notes

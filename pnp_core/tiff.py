@@ -32,6 +32,7 @@ _MOST_BYTES = 2 << 30
 _PLAIN, _DEFLATE = 1, (8, 32946)
 _COMPRESSIONS = {5: "LZW", 6: "JPEG", 7: "JPEG", 8: "Deflate", 32946: "Deflate", 32773: "PackBits", 50000: "Zstandard"}
 _COLOURS = {0: "grey", 1: "grey", 2: "RGB", 3: "palette", 5: "CMYK", 6: "YCbCr", 8: "Lab", 32803: "raw sensor"}
+_BANDS = {"grey": 1, "RGB": 3, "CMYK": 4}
 _KINDS = {1: "integers", 2: "signed integers", 3: "floats"}
 
 # What it finds odd in a file that it reads is not for people; what it does not read is raised.
@@ -86,9 +87,15 @@ class Page:
 
     @property
     def misread_by_pillow(self) -> bool:
-        """Whether Pillow mixes up its planes, or keeps 8 of its 16 bits so that a narrow range is lost."""
-        deep = self.samples > 1 and self.bits == 16 and self.colours in ("grey", "RGB", "CMYK")
-        return deep and self.number(_COMPRESSION, _PLAIN) in (_PLAIN, *_DEFLATE)
+        """Whether Pillow mixes up its planes, keeps 8 of its 16 bits so that a narrow range is lost, or its signs."""
+        deep = self.samples > 1 and self.bits == 16 and self.colours in _BANDS
+        unsigned = self.bits == 32 and self.number(_FORMAT, 1) == 1  # it takes them for signed ones
+        return (deep or unsigned) and self.number(_COMPRESSION, _PLAIN) in (_PLAIN, *_DEFLATE)
+
+    @property
+    def left_out(self) -> int:
+        """Bands beyond those of its colours; 0 where its colours are others than grey, RGB and CMYK."""
+        return max(0, self.samples - _BANDS.get(self.colours, self.samples))
 
     def __str__(self) -> str:
         compression = self.number(_COMPRESSION, _PLAIN)
@@ -176,6 +183,8 @@ def read_bands(data: bytes, page: Page, max_pixels: int) -> Bands:
             raise UnreadableImage(f"{found.imagewidth}x{found.imagelength} pixels are over the limit of {max_pixels}")
         if not _is_readable(found, page):
             raise UnreadableImage(f"{page}: not read; convert it to 8 bits, of 1, 3 or 4 bands")
+        if not len(found.dataoffsets) == len(found.databytecounts) == np.prod(found.chunked):
+            raise UnreadableImage(f"{page}: parts of it are missing")
         _refuse_bomb(found, data)
         values = found.asarray(maxworkers=1).reshape(_shape(found))
     return _told_apart(np.moveaxis(values, 0, -1) if found.planarconfig == 2 else values, page)
@@ -190,7 +199,7 @@ def _is_readable(found: tifffile.TiffPage, page: Page) -> bool:
     known = found.dtype is not None and found.dtype.kind in "uif" and found.imagedepth == 1
     small = found.nbytes <= _MOST_BYTES
     plain = found.compression == _PLAIN or (found.compression in _DEFLATE and found.predictor in (1, 2))
-    return known and small and plain and page.colours in ("grey", "RGB", "CMYK")
+    return known and small and plain and page.colours in _BANDS
 
 
 def _refuse_bomb(found: tifffile.TiffPage, data: bytes) -> None:
@@ -210,7 +219,7 @@ _ASSOCIATED, _UNASSOCIATED = 1, 2
 def _told_apart(values: Shaped[np.ndarray, "H W C"], page: Page) -> Bands:
     """Which bands are colours, which one opacity."""
     samples, extra = values.shape[-1], page.number(_EXTRA, 0)
-    known = {"RGB": 3, "CMYK": 4}.get(page.colours, 1)
+    known = _BANDS[page.colours]
     notes = []
     if page.colours == "grey" and samples >= 3:
         known = 3

@@ -204,6 +204,26 @@ def test_what_is_not_read_is_said_with_bands_and_bits(pixels, how, says):
     assert says in str(error.value)
 
 
+def test_portable_maps_that_are_not_read_are_said():
+    with pytest.raises(UnreadableImage, match=r"PAM \(P7\) is not read; convert it"):
+        decoded(b"P7\nWIDTH 1\nHEIGHT 1\nDEPTH 3\nMAXVAL 255\nTUPLTYPE RGB\nENDHDR\n\0\0\0")
+    with pytest.raises(UnreadableImage, match="a portable map of floats in colour"):
+        decoded(b"PF\n1 1\n-1.0\n" + bytes(12))
+
+
+def test_band_beside_grey_is_left_out_and_noted():
+    pair = np.dstack([RGB[..., 0], NEAR_INFRARED])
+    found = decoded(tiff((pair, {"photometric": "minisblack", "planarconfig": "contig"})))
+    assert off(found.pixels[..., 0], RGB[..., 0]) == 0
+    assert found.notes == ("1 of 2 bands left out",)
+
+
+def test_unsigned_values_of_32_bits_are_not_taken_for_signed_ones():
+    values = np.full((8, 8), 4_000_000_000, np.uint32)
+    with pytest.raises(UnreadableImage, match=r"values from 4e\+09 to 4e\+09: convert the picture"):
+        decoded(tiff((values, {"photometric": "minisblack"})))
+
+
 def test_compression_that_is_not_read_is_said():
     done, data = cv2.imencode(".tiff", RGB.astype(np.float32), (cv2.IMWRITE_TIFF_COMPRESSION, 5))
     assert done
@@ -221,6 +241,15 @@ def test_bomb_in_a_tiff_is_not_unpacked():
     data[count.valueoffset : count.valueoffset + 4] = len(bomb).to_bytes(4, "little")
     with pytest.raises(UnreadableImage, match="decompression bomb"):
         decoded(bytes(data) + bomb)
+
+
+def test_bands_of_which_parts_are_missing_are_refused():
+    data = tiff((RGB.astype(np.float32), {"rowsperstrip": 8, "compression": "zlib"}))
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        height = file.pages[0].tags["ImageLength"].valueoffset
+    taller = data[:height] + (640).to_bytes(4, "little") + data[height + 4 :]
+    with pytest.raises(UnreadableImage, match="TIFF of 3 RGB bands of 32-bit floats, Deflate: parts of it are missing"):
+        decoded(taller)
 
 
 def test_pixel_limit_holds_for_bands_too():
