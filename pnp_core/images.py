@@ -219,11 +219,12 @@ def _flat(image: Image.Image, page: Page | None, notes: list[str]) -> Picture:
     """A picture of 8 bits in sRGB, laid on white where it is transparent."""
     profile, alpha = image.info.get("icc_profile"), None
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        image = image if image.mode == "RGBA" else image.convert("RGBA")
-        alpha = image.getchannel("A")
-        image = image.convert("RGB")
+        kind = "L" if image.mode in ("L", "LA", "La") else "RGB"
+        image = image.convert("LA") if image.mode == "La" else image
+        image = image if image.mode in ("RGBA", "LA") else image.convert("RGBA")
+        alpha, image = image.getchannel("A"), image.convert(kind)
         if page and not _is_opacity(alpha, image, page):
-            notes.append("4 bands, of which the fourth is a picture and no opacity: the first three are used")
+            notes.append(f"band {len(kind) + 1} of {page.samples} is said to be opacity and is a picture: left out")
             alpha = None
     elif page and page.left_out and not any("bands" in note for note in notes):
         notes.append(f"{page.left_out} of {page.samples} bands left out")
@@ -239,7 +240,7 @@ def _flat(image: Image.Image, page: Page | None, notes: list[str]) -> Picture:
 
 
 def _is_opacity(alpha: Image.Image, colours: Image.Image, page: Page) -> bool:
-    """Whether the fourth band of a TIFF is what it is said to be: programs also call near infrared so.
+    """Whether a band of a TIFF is the opacity that it is said to be: programs also call near infrared so.
 
     Opacity is mostly all or nothing; where it is not, it does not follow the picture.
     """
@@ -250,9 +251,9 @@ def _is_opacity(alpha: Image.Image, colours: Image.Image, page: Page) -> bool:
         return False
     step = max(1, values.size // 100_000)
     with np.errstate(invalid="ignore", divide="ignore"):  # an even band follows nothing
-        bands = np.column_stack([np.asarray(colours).reshape(-1, 3)[::step], values.reshape(-1)[::step]])
-        follows = np.abs(np.asarray(np.corrcoef(bands.T.astype(np.float64))))
-    return not (np.nan_to_num(follows[3, :3]) > 0.3).any()
+        bands = [values.reshape(-1, 1)[::step], np.asarray(colours).reshape(values.size, -1)[::step]]
+        follows = np.abs(np.asarray(np.corrcoef(np.column_stack(bands).T.astype(np.float64))))
+    return not (np.nan_to_num(follows[0, 1:]) > 0.3).any()
 
 
 def _poor_contrast(pixels: np.ndarray) -> list[str]:

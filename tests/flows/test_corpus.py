@@ -190,7 +190,7 @@ def test_pictures_that_programs_write_are_labelled_and_what_was_done_is_told(sha
         "planar16-tiff/plain.jpg": "",
         "planar16-tiff/rgb_uint16_planar_full.tif": "brightness scaled to 8 bits",
         "rgbnir-as-alpha/aerial_rgbnir_gdal_alpha.tif": (
-            "4 bands, of which the fourth is a picture and no opacity: the first three are used"
+            "band 4 of 4 is said to be opacity and is a picture: left out"
         ),
         "tiff-multiband-reason/rgb_float32.tif": "brightness scaled to 8 bits",
     }

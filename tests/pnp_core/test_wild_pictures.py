@@ -1,6 +1,7 @@
 """Pictures that programs write and that are easily read wrongly without a word."""
 
 import io
+import struct
 import zlib
 from importlib.resources import files
 
@@ -62,7 +63,7 @@ def test_planes_of_16_bits_are_told_apart(wild):
 def test_near_infrared_is_no_opacity(wild):
     found = decoded((wild / "rgbnir-as-alpha/aerial_rgbnir_gdal_alpha.tif").read_bytes())
     assert np.round(found.pixels.mean((0, 1))).tolist() == [148, 111, 87]
-    assert found.notes == ("4 bands, of which the fourth is a picture and no opacity: the first three are used",)
+    assert found.notes == ("band 4 of 4 is said to be opacity and is a picture: left out",)
 
 
 def test_12_bits_in_16_are_scaled_by_12(wild):
@@ -184,6 +185,15 @@ def test_premultiplied_opacity_is_divided_out():
     assert off(found.pixels, RGB * share + 255 * (1 - share)) <= 3
 
 
+@pytest.mark.parametrize("depth", [8, 16])
+def test_premultiplied_opacity_of_grey_is_divided_out(depth):
+    mask = np.where(np.arange(96) < 48, 255, 0).astype(np.uint8) * np.ones((64, 1), np.uint8)
+    stored = np.dstack([RGB[..., 0] * (mask > 0), mask]).astype(f"uint{depth}") * (257 if depth == 16 else 1)
+    how = {"photometric": "minisblack", "planarconfig": "contig", "extrasamples": ["assocalpha"]}
+    found = decoded(tiff((stored, how)))
+    assert off(found.pixels[..., 0], np.where(mask, RGB[..., 0], 255)) <= 1
+
+
 def test_turned_tiff_of_floats_is_upright():
     found = decoded(tiff((RGB.astype(np.float32) / 255, {"extratags": [(274, "H", 1, 6, True)]})))
     assert off(found.pixels, np.rot90(RGB, -1)) <= 1
@@ -285,6 +295,32 @@ def test_colours_under_opacity_are_brought_to_srgb_too(wild):
     found = decoded(saved(clear, "PNG", icc_profile=profile))
     assert found.pixels[0, 0].tolist() == [255, 255, 255]
     assert off(found.pixels[1:], expected[1:]) <= 1
+
+
+def grey_profile() -> bytes:
+    """An ICC profile for grey values that are linear in light."""
+    white = struct.pack(">3i", 63190, 65536, 54061)
+    parts = {b"wtpt": b"XYZ \0\0\0\0" + white, b"kTRC": b"curv\0\0\0\0" + struct.pack(">IHH", 1, 256, 0)}
+    start = 128 + 4 + 12 * len(parts)
+    table, body = struct.pack(">I", len(parts)), b""
+    for name, part in parts.items():
+        table += name + struct.pack(">II", start + len(body), len(part))
+        body += part
+    head = struct.pack(">IIIIII", start + len(body), 0, 0x02100000, *struct.unpack(">III", b"mntrGRAYXYZ "))
+    return (head.ljust(36, b"\0") + b"acsp" + bytes(28) + white).ljust(128, b"\0") + table + body
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "I;16"])
+def test_grey_is_brought_to_srgb_by_a_profile_for_grey(mode):
+    ramp = np.tile(np.arange(256, dtype=np.uint8), (4, 1))
+    image = Image.fromarray(ramp.astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(ramp).convert(mode)
+    found = decoded(saved(image, "PNG", icc_profile=grey_profile()))
+    light = ramp / 255
+    expected = 255 * np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    assert off(found.pixels[:, 16:, 0], expected[:, 16:]) <= 1  # LittleCMS is coarse next to black
+    assert "colours converted to sRGB by the embedded profile" in found.notes
+    wrong = decoded(saved(PHOTOGRAPH, "PNG", icc_profile=grey_profile()))
+    assert wrong.notes == ("embedded colour profile ignored: it is for GRAY pictures, not RGB",)
 
 
 def test_profile_in_a_tiff_of_16_bits_is_used(wild):
