@@ -48,6 +48,7 @@ def _label_all(config: CorpusConfig) -> CorpusSummary:
         task_publish(config, collected)  # last: what is published is never changed
         summary.ignored = max(summary.ignored, collected.ignored)
         summary.links = max(summary.links, collected.links)
+        summary.left_out = collected.left_out or summary.left_out
         if not collected.more:
             break
         collected = task_collect(config, retry=False)

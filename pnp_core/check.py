@@ -5,14 +5,17 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from pnp_core.cards import DrawnScenes, load_card
 from pnp_core.config import SalienceConfig
 from pnp_core.errors import UnreadableImage, UsageError
-from pnp_core.images import decode_image
+from pnp_core.images import decode_image, decode_label_map
 from pnp_core.ordered import map_ahead
 from pnp_core.readers import get_split, open_dataset, resolve_card
 from pnp_core.readers.files import FileDataset
-from pnp_core.records import Progress, Sample, silent
+from pnp_core.records import IGNORE, Progress, Sample, silent
+from pnp_core.stages.scores import without_classes
 
 
 @dataclass(frozen=True)
@@ -24,12 +27,14 @@ class CheckReport:
         pictures: listed in the split.
         usable: of them, with readable picture and ground truth that fits.
         problems: one line each, in plain words.
+        remarks: what is no fault by itself, and may be meant otherwise.
     """
 
     identity: str
     pictures: int
     usable: int
     problems: tuple[str, ...]
+    remarks: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -41,21 +46,84 @@ class CheckReport:
         return {**asdict(self), "ok": self.ok}
 
 
-def _problem(sample: Sample) -> str | None:
-    """What is wrong with one picture or its ground truth."""
+@dataclass(frozen=True)
+class _Seen:
+    """What is wrong with one picture or its ground truth, and the pixels of each label in it."""
+
+    source: str
+    problem: str | None
+    pixels: np.ndarray | None = None
+
+
+def _look(sample: Sample) -> _Seen:
     if sample.fault is not None:
-        return f"{sample.source}: {sample.fault}"
+        return _Seen(sample.source, f"{sample.source}: {sample.fault}")
     try:
         decode_image(sample.image, SalienceConfig().max_pixels)
     except UnreadableImage as error:
-        return f"{sample.source}: {error}"
-    return None
+        return _Seen(sample.source, f"{sample.source}: {error}")
+    if sample.label_map is None:
+        return _Seen(sample.source, None)
+    return _Seen(sample.source, None, np.bincount(decode_label_map(sample.label_map).ravel(), minlength=256))
+
+
+class _Masks:
+    """What the masks of a split hold."""
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self._names = names
+        self._pixels = np.zeros(256, dtype=np.int64)
+        self._number = 0
+        self._void: list[str] = []
+        self._bare: list[str] = []
+
+    def add(self, seen: _Seen) -> None:
+        """Count a picture's mask in."""
+        if seen.pixels is None:
+            return
+        self._number += 1
+        self._pixels += seen.pixels
+        labels = set(np.flatnonzero(seen.pixels).tolist())
+        if seen.pixels[IGNORE] >= _FILLED * seen.pixels.sum():
+            self._void.append(seen.source)
+        elif labels == {0, IGNORE}:
+            self._bare.append(seen.source)
+
+    def problems(self) -> list[str]:
+        """What no score can be worth anything with."""
+        if not self._number or self._pixels[1:IGNORE].any():
+            return []
+        return [without_classes(int(self._pixels[0]), int(self._pixels[IGNORE]), self._number)]
+
+    def remarks(self) -> list[str]:
+        """What may be meant otherwise."""
+        if self.problems() or not self._number:
+            return []
+        absent = [name for label, name in enumerate(self._names, start=1) if not self._pixels[label]]
+        kinds = (
+            (absent, f"of {len(self._names)} classes occur in no mask"),
+            (self._void, f"of {self._number} masks are nearly all void (255), which is never scored"),
+            (
+                self._bare,
+                f"of {self._number} masks hold 0 and 255 alone, background and void: is 255 meant as a class?",
+            ),
+        )
+        return [
+            f"{len(found)} {what} ({', '.join(found[:_NAMED])}{' ...' * (len(found) > _NAMED)})"
+            for found, what in kinds
+            if found
+        ]
+
+
+_NAMED = 5
+_FILLED = 0.9
+"""Share of void in a mask that is remarked on; one that is void all over is a fault that its reader finds."""
 
 
 def check_dataset(
     dataset: str, data: str, split: str | None, ground_truth: str | None, progress: Progress = silent
 ) -> CheckReport:
-    """Read every picture and mask of a split.
+    """Read every picture and mask of a split, and look at what the masks hold.
 
     Raises:
         PnpError: no such dataset, split or form of ground truth, or whole folders are missing.
@@ -74,10 +142,10 @@ def check_dataset(
         without = sorted(opened.images.ids() - set(opened.ids))
         if without:
             problems.append(f"pictures without ground truth: {len(without)}, such as {', '.join(without[:3])}")
-    wrong = 0
-    for problem in map_ahead(_problem, opened.samples()):
+    masks, faults = _Masks(card.names), []
+    for seen in map_ahead(_look, opened.samples()):
         progress(1)
-        if problem is not None:
-            wrong += 1
-            problems.append(problem)
-    return CheckReport(opened.identity, len(opened), len(opened) - wrong, tuple(problems))
+        masks.add(seen)
+        faults += [seen.problem] if seen.problem else []
+    found = (*problems, *masks.problems(), *faults)
+    return CheckReport(opened.identity, len(opened), len(opened) - len(faults), found, tuple(masks.remarks()))

@@ -420,6 +420,9 @@ class OwnPicturesConfig(LabellingConfig):
     """Class names. Mask value 0 is background, i the i-th name."""
     follow_links: bool = False
     """Of a folder: also take what links lead to outside of it. Otherwise such links are passed over and counted."""
+    exclude: tuple[str, ...] = ()
+    """Of a folder, a list or tars: patterns of paths, or of names of files and folders, to leave out. `*` stands for
+    anything."""
     images_per_shard: int = Field(default=64, ge=1)
 
     @property

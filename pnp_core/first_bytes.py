@@ -65,6 +65,7 @@ _OTHERS = (
     (b"\x00\x00\x00\x0cJXL \r\n\x87\n", "JPEG XL"),
     (b"\x76\x2f\x31\x01", "OpenEXR"),
     (b"qoif", "QOI"),
+    (b"PF\n", "a portable map of floats in colour (PFM)"),
     (b"\x00\x00\x01\x00", "a Windows icon"),
     (b"\x1a\x45\xdf\xa3", "a Matroska or WebM video"),
     (b"RIFF", "sound or video (RIFF)"),

@@ -10,29 +10,21 @@ from dataclasses import dataclass
 from threading import Lock
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
+from pnp_core.colour import to_rgb
 from pnp_core.errors import UnreadableImage
 from pnp_core.first_bytes import UNKNOWN, refusal
+from pnp_core.tiff import ICC_PROFILE, ORIENTATION, Bands, Page, find_page, read_bands
 
 IMAGE_EXTENSIONS = frozenset(
     (
-        "avif",
-        "bmp",
-        "gif",
-        "heic",
-        "heif",
-        "jfif",
-        "jp2",
-        "jpe",
-        "jpeg",
-        "jpg",
-        "png",
-        "pnm",
-        "ppm",
-        "tif",
-        "tiff",
-        "webp",
+        *("jpg", "jpeg", "jpe", "jif", "jfi", "jfif", "mpo"),
+        *("png", "apng", "gif", "webp", "bmp", "dib"),
+        *("avif", "avifs", "heic", "heics", "heif", "heifs", "hif"),
+        *("tif", "tiff", "btf", "tf8"),
+        *("pbm", "pgm", "ppm", "pnm", "pam", "pfm"),
+        *("jp2", "j2k", "j2c", "jpc", "jpf", "jpx"),
     )
 )
 """File name endings that are taken for pictures."""
@@ -136,8 +128,9 @@ _ONE_LARGE = Lock()
 def decode_image(data: bytes, max_pixels: int, side: int | None = None) -> Picture:
     """Decode a picture as a viewer shows it.
 
-    EXIF rotation is applied, 16-bit grey is scaled (not saturated), transparency is laid on
-    white, an animation gives its first frame.
+    EXIF rotation is applied, colours are brought to sRGB by the embedded profile, more than 8 bits are scaled (not
+    saturated) from the range they are in, transparency is laid on white, an animation gives its first frame, a TIFF
+    the first page that is no reduced copy.
 
     Args:
         data: encoded picture.
@@ -151,18 +144,39 @@ def decode_image(data: bytes, max_pixels: int, side: int | None = None) -> Pictu
     if reason := refusal(data):
         raise UnreadableImage(reason)
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        page = find_page(data)
+        opened = None if page and page.misread_by_pillow else _open(data, page)
+        if opened is None:
+            assert page
+            with _ONE_LARGE:
+                return _of_bands(read_bands(data, page, max_pixels), page)
+        with opened as image:
             if image.width * image.height > max_pixels:
                 raise UnreadableImage(f"{image.width}x{image.height} pixels are over the limit of {max_pixels}")
             with _ONE_LARGE if image.width * image.height > _LARGE_PIXELS else nullcontext():
                 if side:
                     image.draft(None, (side, side))
                 image.load()  # first: after a failed look at the EXIF it would give half a picture
-                return _upright_rgb(image)
+                return _upright_rgb(image, page)
     except UnreadableImage:
         raise
     except Exception as error:  # Pillow's decoders raise nearly any type on hostile bytes
         raise UnreadableImage(_one_line(error)) from error
+
+
+def _open(data: bytes, page: Page | None) -> Image.Image | None:
+    """The picture, not yet decoded; None for a page of a TIFF in a kind that Pillow does not know."""
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        if page and page.index:
+            image.seek(page.index)
+    except (UnidentifiedImageError, SyntaxError):  # the latter when another page is looked at
+        if data.startswith(b"P7"):
+            raise UnreadableImage("a portable map of the kind PAM (P7) is not read; convert it to PNG or PPM") from None
+        if page is None:
+            raise
+        return None
+    return image
 
 
 def _one_line(error: Exception) -> str:
@@ -174,31 +188,105 @@ def _one_line(error: Exception) -> str:
     return f"cannot be decoded: {message} ({type(error).__name__})"[:300]
 
 
-def _upright_rgb(image: Image.Image) -> Picture:
+SCALED = "brightness scaled to 8 bits"
+_ON_WHITE = "transparency laid on white"
+
+
+def _upright_rgb(image: Image.Image, page: Page | None) -> Picture:
     """Turn, flatten and convert; in place where it can be, for a copy of 100 million pixels is 400 MB."""
     notes = []
-    if _several(image):
+    if page.several if page else _several(image):
         several = "several pictures in the file" if image.format in ("MPO", "TIFF") else "animation"
         notes.append(f"{several}: only the first is used")
+    if page and page.note:
+        notes.append(page.note)
     if _turned(image):
         notes.append("EXIF orientation applied")
         ImageOps.exif_transpose(image, in_place=True)
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        values, clear = np.asarray(image), image.info.get("transparency")
-        eight = _to_8_bits(values)
-        notes.append("brightness scaled to 8 bits")
-        if clear is not None and (values == clear).any():
-            eight[values == clear] = 255
-            notes.append("transparency laid on white")
-        return Picture(np.repeat(eight[..., None], 3, axis=2), tuple(notes))
+        image = _wide_grey(image, page, notes)
+    gamma = image.info.get("gamma")
+    if gamma and abs(gamma - _SRGB_GAMMA) > 0.05 and not {"srgb", "icc_profile"} & image.info.keys():
+        notes.append(f"the file's gamma {gamma:g} is not applied")
+    return _flat(image, page, notes)
+
+
+_SRGB_GAMMA = 0.45455
+"""What a PNG says of values as screens take them."""
+
+
+def _flat(image: Image.Image, page: Page | None, notes: list[str]) -> Picture:
+    """A picture of 8 bits in sRGB, laid on white where it is transparent."""
+    profile, alpha = image.info.get("icc_profile"), None
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        layered = image if image.mode == "RGBA" else image.convert("RGBA")
-        alpha = layered.getchannel("A")
-        if alpha.getextrema() != (255, 255):
-            notes.append("transparency laid on white")
-        image = Image.new("RGB", layered.size, (255, 255, 255))
-        image.paste(layered, mask=alpha)
-    return Picture(np.asarray(image if image.mode == "RGB" else image.convert("RGB")), tuple(notes))
+        kind = "L" if image.mode in ("L", "LA", "La") else "RGB"
+        image = image.convert("LA") if image.mode == "La" else image
+        image = image if image.mode in ("RGBA", "LA") else image.convert("RGBA")
+        alpha, image = image.getchannel("A"), image.convert(kind)
+        if page and not _is_opacity(alpha, image, page):
+            notes.append(f"band {len(kind) + 1} of {page.samples} is said to be opacity and is a picture: left out")
+            alpha = None
+    elif page and page.left_out and not any("bands" in note for note in notes):
+        notes.append(f"{page.left_out} of {page.samples} bands left out")
+    rgb, converted = to_rgb(image, profile)
+    notes += [converted] if converted else []
+    if alpha is not None and alpha.getextrema() != (255, 255):
+        notes.append(_ON_WHITE)
+        white = Image.new("RGB", rgb.size, (255, 255, 255))
+        white.paste(rgb, mask=alpha)
+        rgb = white
+    pixels = np.asarray(rgb)
+    return Picture(pixels, (*notes, *_poor_contrast(pixels)))
+
+
+def _is_opacity(alpha: Image.Image, colours: Image.Image, page: Page) -> bool:
+    """Whether a band of a TIFF is the opacity that it is said to be: programs also call near infrared so.
+
+    Opacity is mostly all or nothing; where it is not, it does not follow the picture.
+    """
+    values = np.asarray(alpha)
+    if ((values == 0) | (values == 255)).mean() >= 0.5:
+        return True
+    if page.geographic:
+        return False
+    step = max(1, values.size // 100_000)
+    with np.errstate(invalid="ignore", divide="ignore"):  # an even band follows nothing
+        bands = [values.reshape(-1, 1)[::step], np.asarray(colours).reshape(values.size, -1)[::step]]
+        follows = np.abs(np.asarray(np.corrcoef(np.column_stack(bands).T.astype(np.float64))))
+    return not (np.nan_to_num(follows[0, 1:]) > 0.3).any()
+
+
+def _poor_contrast(pixels: np.ndarray) -> list[str]:
+    """A note on a picture in which little can be seen: it may have been read in the wrong range."""
+    low, high = int(pixels.min()), int(pixels.max())
+    if high - low >= 32 or pixels.shape[0] * pixels.shape[1] == 1:
+        return []
+    if (pixels == pixels[0, 0]).all():
+        return ["blank: all pixels are alike"]
+    return [f"hardly any contrast: all values lie between {low} and {high} of 255"]
+
+
+def _of_bands(bands: Bands, page: Page) -> Picture:
+    """A TIFF's page from its values."""
+    notes = ["several pictures in the file: only the first is used"] if page.several else []
+    notes += [page.note] if page.note else []
+    colour, range_notes = _to_8_bits(bands.colour)
+    notes += [*bands.notes, *range_notes]
+    if page.white_is_zero:
+        colour = 255 - colour
+    planes = [colour[..., i] for i in range(colour.shape[-1])]
+    mode = {1: "L", 3: "RGB", 4: "CMYK"}[len(planes)]
+    if bands.opacity is not None:
+        planes.append(_to_8_bits(bands.opacity)[0])
+        mode += "a" if bands.premultiplied else "A"
+    image = Image.merge(mode, [Image.fromarray(np.ascontiguousarray(plane)) for plane in planes])
+    if profile := page.tags.get(ICC_PROFILE):
+        image.info["icc_profile"] = profile
+    if (turn := page.number(ORIENTATION, 1)) in range(2, 9):
+        notes.append("EXIF orientation applied")
+        image.getexif()[ORIENTATION] = turn
+        ImageOps.exif_transpose(image, in_place=True)
+    return _flat(image, page, notes)
 
 
 def _several(image: Image.Image) -> bool:
@@ -211,11 +299,33 @@ def _several(image: Image.Image) -> bool:
 
 def _turned(image: Image.Image) -> bool:
     """Whether a viewer turns or mirrors it; an XMP packet may say so where EXIF does not."""
-    return image.getexif().get(0x0112, 1) in range(2, 9)
+    return image.getexif().get(ORIENTATION, 1) in range(2, 9)
 
 
-def _to_8_bits(values: np.ndarray) -> np.ndarray:
-    """Grey values of 16 or 32 bits or floats to uint8; the range must be one that can be told.
+def _wide_grey(image: Image.Image, page: Page | None, notes: list[str]) -> Image.Image:
+    """A grey picture of more than 8 bits as one of 8, with the opacity that a transparent value stands for."""
+    values, clear = np.asarray(image), image.info.get("transparency")
+    eight, range_notes = _to_8_bits(values, 12 if page and page.bits == 12 else None)
+    notes += range_notes
+    if page and page.white_is_zero:
+        eight = 255 - eight
+    grey = Image.fromarray(eight)
+    if clear is not None and (values == clear).any():
+        grey.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
+    grey.info = {name: image.info[name] for name in ("icc_profile", "gamma") if name in image.info}
+    return grey
+
+
+def _to_8_bits(values: np.ndarray, bits: int | None = None) -> tuple[np.ndarray, list[str]]:
+    """Values of more than 8 bits, or floats, to uint8; the range must be one that can be told.
+
+    Cameras put 10, 12 or 14 bits in 16: what stays under an eighth of 16 bits is taken for that.
+
+    Args:
+        bits: what the file says of them, where it says it.
+
+    Returns:
+        The values, and notes for people.
 
     Raises:
         UnreadableImage: values of no known range.
@@ -223,11 +333,26 @@ def _to_8_bits(values: np.ndarray) -> np.ndarray:
     low, high = float(values.min()), float(values.max())
     if not np.isfinite(values).all() or low < 0 or high > 65535:
         raise UnreadableImage(f"grey values from {low:g} to {high:g}: convert the picture to 8 or 16 bits")
-    if values.dtype == np.uint16:
-        return (values >> 8).astype(np.uint8)
-    # Wider values say nothing of their range: the narrowest usual one that holds them.
-    whole = next(top for top in ((1, 255, 65535) if values.dtype.kind == "f" else (255, 65535)) if high <= top)
-    return np.rint(values * (255 / whole)).astype(np.uint8)
+    if values.dtype == np.uint8:
+        return values, []
+    top = 2**bits - 1 if bits else _top(high, values.dtype.kind == "f")
+    guessed = not bits and high < _EIGHTH and (top > 255 or (top == 255 and values.dtype.itemsize == 2))
+    notes = [SCALED] + [f"brightest value {high:g}: taken for {(top + 1).bit_length() - 1} bits"] * guessed
+    if values.dtype.kind == "f":
+        return np.rint(values * (255 / top)).astype(np.uint8), notes
+    steps = np.arange(65536)
+    table = (steps >> 8 if top == 65535 else np.minimum(np.rint(steps * (255 / top)), 255)).astype(np.uint8)
+    return table[values], notes
+
+
+_EIGHTH = 65536 // 8
+
+
+def _top(high: float, floats: bool) -> int:
+    """The greatest value there can be where the greatest is `high`: that of the narrowest usual range."""
+    if floats and high <= 1:
+        return 1
+    return 65535 if high >= _EIGHTH else next(top for top in (255, 1023, 4095, 16383) if high <= top)
 
 
 COMMENT = 200

@@ -216,10 +216,14 @@ def check_label(config: LabelConfig) -> list[str]:
     """
     plan = plan_label(config)
     check_ours(Files(config.out), "run")
-    source = open_source(config.source, config.out, config.image_column, config.follow_links)
+    source = _open_source(config)
     warnings = check_own_pictures(plan) + ignored_files(source)
     check_writable(config.out, "run")
     return warnings
+
+
+def _open_source(config: LabelConfig) -> Source:
+    return open_source(config.source, config.out, config.image_column, config.follow_links, config.exclude)
 
 
 def check_own_pictures(plan: Plan) -> list[str]:
@@ -260,7 +264,7 @@ def shard_source(config: LabelConfig) -> list[ShardRef]:
         SourceError: no pictures there.
         OutputError: the run folder belongs to another source or cannot be written.
     """
-    source = open_source(config.source, config.out, config.image_column, config.follow_links)
+    source = _open_source(config)
     run = RunFolder(config.out)
     digest = fingerprint(source.digest(), config.images_per_shard)
 

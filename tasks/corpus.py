@@ -12,14 +12,14 @@ from pnp_core.ownership import claim
 from pnp_core.plan import Plan, plan_label
 from pnp_core.records import ShardRef
 from pnp_core.shards import read_refs
-from pnp_core.sources.links import LINKS
+from pnp_core.sources.links import LINKS, left_out, no_pictures
 from tasks.runtime import stage_task
 
 
 @dataclass(frozen=True)
 class Collected:
-    """What one batch has to label, whether there may be more for another, and how many files and links that leave the
-    folder were passed over.
+    """What one batch has to label, whether there may be more for another, how many files and links that leave the
+    folder were passed over, and what is to be said of what else was left out.
     """
 
     number: int
@@ -28,6 +28,7 @@ class Collected:
     more: bool
     ignored: int = 0
     links: int = 0
+    left_out: tuple[str, ...] = ()
 
 
 @stage_task("collect")
@@ -35,8 +36,9 @@ def task_collect(config: CorpusConfig, retry: bool) -> Collected:
     """Find what is new or changed, and shard it."""
     corpus = Corpus(config, plan_label(config))
     shards, more = corpus.collect(retry)
-    links = corpus.ignored[LINKS]
-    return Collected(corpus.number, corpus.plan(), shards, more, corpus.ignored.total() - links, links)
+    ignored = corpus.ignored
+    others = no_pictures(ignored).total()
+    return Collected(corpus.number, corpus.plan(), shards, more, others, ignored[LINKS], tuple(left_out(ignored)))
 
 
 @stage_task("mend")

@@ -158,6 +158,8 @@ def show_summary(summary: RunSummary, console: Console) -> None:
     """Print the tables, the counts and where the results lie."""
     if summary.scores:
         console.print(_scores_table(summary.scores, summary.part))
+    for warning in summary.scores.get("warnings", ()):
+        console.print(f"[yellow]warning[/]: {shown(warning)}", soft_wrap=True)
     console.print(_stages_table(summary))
     console.print(
         f"{summary.images} pictures: {summary.labelled} labelled ({summary.resumed} of them in an earlier run), "
@@ -190,7 +192,7 @@ def show_corpus(summary: CorpusSummary, console: Console) -> None:
     console.print(f"manifest       {out}/{shown(summary.manifest)}", soft_wrap=True)
     from pnp_core.sources.links import links_passed_over
 
-    for warning in links_passed_over(summary.links):
+    for warning in [*summary.left_out, *links_passed_over(summary.links)]:
         console.print(f"[yellow]warning[/]: {shown(warning)}", soft_wrap=True)
     if summary.quarantined:
         _show_reasons(summary, console)
@@ -325,6 +327,8 @@ def show_check(report: CheckReport, console: Console) -> None:
         console.print(f"... and {len(report.problems) - SHOWN} more (--json has all)")
     if report.ok:
         console.print("[green]all well[/]: complete, readable, sizes equal, labels in range")
+    for remark in report.remarks:
+        console.print(f"[yellow]remark[/]: {shown(remark)}", soft_wrap=True)
 
 
 def show_candidates(report: FileReport, console: Console) -> None:

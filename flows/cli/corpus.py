@@ -10,6 +10,7 @@ import typer
 from flows.cli.options import (
     ConfidenceOption,
     DebugOption,
+    ExcludeOption,
     FollowLinksOption,
     JsonOption,
     PipelineOptions,
@@ -48,6 +49,7 @@ def label_corpus(
         int | None, typer.Option(help="Quarantine larger pictures; 100 million, at most 178956970.")
     ] = None,
     follow_links: FollowLinksOption = None,
+    exclude: ExcludeOption = None,
     png: PngOption = None,
     confidence: ConfidenceOption = None,
     strict: StrictOption = False,
@@ -60,7 +62,7 @@ def label_corpus(
     names, while the next run is at work.
     """
     own = {"source": source, "classes": names(classes), "out": out, "settle": settle, "png": png}
-    own |= {"follow_links": follow_links}
+    own |= {"exclude": exclude, "follow_links": follow_links}
     own |= {"salience": given(max_pixels=max_pixels), "masks": given(confidence=confidence)}
 
     def show(summary: Any, console: Any) -> None:

@@ -29,7 +29,10 @@ def check(
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Verify a dataset on disk: complete, readable, sizes equal, labels in range. Exit code 1 when not."""
+    """Verify a dataset on disk: complete, readable, sizes equal, labels in range, classes in the masks.
+
+    Exit code 1 when not.
+    """
     from rich.console import Console
 
     from flows.cli.console import ProgressBars, errors, show_check

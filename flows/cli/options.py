@@ -33,6 +33,14 @@ FollowLinksOption = Annotated[
         help="Of a folder: also take what links lead to outside of it. Otherwise they are passed over.",
     ),
 ]
+ExcludeOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="PATTERN",
+        help="Leave out what fits a path, or the name of a file or folder: 'thumbs', '*.gif', 'raw/*'. Of a folder, a "
+        "list or tars; can be given several times.",
+    ),
+]
 StrictOption = Annotated[bool, typer.Option("--strict", help="End with exit code 1 when a picture was quarantined.")]
 
 

@@ -10,6 +10,7 @@ import typer
 
 from flows.cli.options import (
     DebugOption,
+    ExcludeOption,
     FollowLinksOption,
     JsonOption,
     PipelineOptions,
@@ -50,6 +51,7 @@ def tune(
         str | None, typer.Option(help="Column of a Parquet source that holds the pictures.")
     ] = None,
     follow_links: FollowLinksOption = None,
+    exclude: ExcludeOption = None,
     only_classes: Annotated[
         str | None, typer.Option(help='These classes only, separated by commas: "sofa,train".')
     ] = None,
@@ -86,7 +88,12 @@ def tune(
     """
     own = {"dataset": dataset, "out": out or f"runs/tune-{_stem(dataset)}", "data": data, "split": split}
     own |= {"images": images, "image_labels": image_labels, "image_column": image_column}
-    own |= {"follow_links": follow_links, "classes": names(classes), "only_classes": names(only_classes)}
+    own |= {
+        "exclude": exclude,
+        "follow_links": follow_links,
+        "classes": names(classes),
+        "only_classes": names(only_classes),
+    }
     asked = given(model=clip, pretrained=clip_weights)
     own |= {"reward": given(kind=reward, judge=judge or ("clip" if asked else None), clip=asked)}
     own |= {"search": given(optimizer=optimizer, trials=trials, seed=seed), "compare": given(masks=compare)}

@@ -29,7 +29,7 @@ from pnp_core.plan import Plan, check_own_pictures, plan_label
 from pnp_core.records import Sample, ShardRef
 from pnp_core.shards import read_index, write_shards
 from pnp_core.sources.folder import GrowingFolder
-from pnp_core.sources.links import LINKS, links_passed_over
+from pnp_core.sources.links import LINKS, left_out, links_passed_over
 from pnp_core.stages.masks import STAGE as MASKS
 from pnp_core.store import RunFolder
 
@@ -48,7 +48,7 @@ class Corpus:
         """
         self.config, self.out = config, RunFolder(config.out)
         self.settings = plan.masks.fingerprint
-        self.folder = GrowingFolder.of(config.source, config.follow_links)
+        self.folder = GrowingFolder.of(config.source, config.follow_links, config.exclude)
         self.ignored: Counter[str] = Counter()
         newest = read_progress(self.out)
         if newest and newest.corpus != self.folder.identity:
@@ -88,6 +88,7 @@ class Corpus:
             SourceError: nothing is left of a corpus that held pictures.
         """
         digest = f"{self.settings}/{self.config.images_per_shard}" + "/links" * self.config.follow_links
+        digest += "".join(f"/without {pattern}" for pattern in self.config.exclude)
         identity = f"batch {self.number} of {self.folder.identity}"
         batch = self.batch(self.number)
         if (shards := read_index(batch, identity, digest)) is not None:
@@ -98,7 +99,7 @@ class Corpus:
             raise SourceError(
                 f"no pictures in '{self.folder.identity}', where there were {len(self.newest.pictures)}: is it "
                 f"mounted? When they are gone for good: allow_empty: true in --config"
-                + "".join(f"; {warning}" for warning in links_passed_over(self.ignored[LINKS]))
+                + "".join(f"; {warning}" for warning in left_out(self.ignored) + links_passed_over(self.ignored[LINKS]))
             )
         sorting = sort_out(files, self.before, time(), self.config.settle, retry)
         reading = Reading(self.folder, sorting, self.before.contents, self.config.images_per_batch)

@@ -23,6 +23,8 @@ class CorpusSummary(Summary):
     """Files passed over because they are no pictures."""
     links: int = 0
     """Links that leave the folder, passed over."""
+    left_out: tuple[str, ...] = ()
+    """What else was left out: by a pattern, or in folders that file servers make."""
     pictures: int = 0
     """In the corpus now."""
     manifest: str = ""
@@ -53,7 +55,10 @@ class CorpusSummary(Summary):
     def as_json(self) -> dict[str, Any]:
         """The object that `--json` prints."""
         counts = ("images", "labelled", "quarantined", "failed", "waiting", "deleted", "ignored", "links", "pictures")
-        own = {name: getattr(self, name) for name in (*counts, "out", "manifest", "reasons", "mended", "damaged")}
+        own = {
+            name: getattr(self, name)
+            for name in (*counts, "out", "manifest", "left_out", "reasons", "mended", "damaged")
+        }
         return {**own, **self.stages_json()}
 
     def markdown(self) -> str:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from pnp_core.errors import UsageError
 from pnp_core.export.pictures import Labelled
-from pnp_core.images import FORMATS, decode_image
+from pnp_core.images import decode_image
 
 JPEG_QUALITY = 95
 JPEG_SIDE = 65_500
@@ -46,9 +46,7 @@ def upright_jpeg(name: str, image: bytes) -> bytes:
     Raises:
         UsageError: it is too long for JPEG.
     """
-    with Image.open(io.BytesIO(image), formats=FORMATS) as opened:
-        as_it_is = opened.format == "JPEG" and opened.mode in ("RGB", "L") and opened.getexif().get(0x0112, 1) == 1
-    if as_it_is:
+    if _is_upright_jpeg(image):
         return image
     buffer = io.BytesIO()
     pixels = decode_image(image, _MOST_PIXELS).pixels
@@ -59,3 +57,10 @@ def upright_jpeg(name: str, image: bytes) -> bytes:
         )
     Image.fromarray(pixels).save(buffer, format="JPEG", quality=JPEG_QUALITY, subsampling=0)
     return buffer.getvalue()
+
+
+def _is_upright_jpeg(image: bytes) -> bool:
+    if not image.startswith(b"\xff\xd8"):
+        return False
+    with Image.open(io.BytesIO(image), formats=["JPEG"]) as opened:
+        return opened.format == "JPEG" and opened.mode in ("RGB", "L") and opened.getexif().get(0x0112, 1) == 1

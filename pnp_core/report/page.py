@@ -67,7 +67,7 @@ def report_page(
     page = templates_of("pnp_core.report").get_template("report.html").render(
         title=_title(config),
         about=_about(config, summary),
-        warnings=warnings_of(plan.salience),
+        warnings=[*summary.scores.get("warnings", ()), *warnings_of(plan.salience)],
         confused=matrix is not None and bool(matrix.any()),
         summary=summary,
         plan=plan,

@@ -26,6 +26,7 @@ def run_markdown(plan: Plan, shards: Sequence[ShardRef], summary: RunSummary) ->
         miou, accuracy = (_rate(summary.scores[name]) for name in ("miou", "pixel_accuracy"))
         part = f", on {summary.part} of the split" if summary.part else ""
         lines += [f"**mIoU {miou}**, pixel accuracy {accuracy}{part}", ""]
+        lines += [line for warning in summary.scores.get("warnings", ()) for line in (markdown_text(warning), "")]
     lines += [
         "| stage | shards | resumed | failed | pictures | quarantined | pictures/s |",
         "|---|---|---|---|---|---|---|",

@@ -26,7 +26,11 @@ _PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".zip")
 
 
 def open_source(
-    source: str, leave_out: str | None = None, image_column: str | None = None, follow_links: bool = False
+    source: str,
+    leave_out: str | None = None,
+    image_column: str | None = None,
+    follow_links: bool = False,
+    exclude: tuple[str, ...] = (),
 ) -> Source:
     """List the pictures of a source; nothing but names, lists and table schemas is read.
 
@@ -36,27 +40,40 @@ def open_source(
         leave_out: a folder not to read, such as a run folder inside the source.
         image_column: of a Parquet source.
         follow_links: of a folder: take what links lead to outside of it too.
+        exclude: of a folder, a list or tars: patterns of paths and names to leave out.
 
     Raises:
-        SourceError: nothing there, no pictures, or files that are not what their ending says.
+        SourceError: nothing there, no pictures, files that are not what their ending says, or patterns for a source
+            without names.
     """
     file = FileRef.of(source)
     kind = file.kind()
     if kind == "directory":
-        return open_folder(file, leave_out, follow_links)
+        return open_folder(file, leave_out, follow_links, exclude)
     lower = source.lower()
     if lower.endswith(_PACKED):
         raise SourceError(f"'{source}' is packed; unpack it and give the folder, or tars without compression")
     if lower.endswith(".tar"):
-        return open_tars(source, expand(source))
+        return open_tars(source, expand(source), exclude)
     if lower.endswith(".parquet"):
+        _refuse_patterns(source, exclude)
         return open_tables(source, expand(source), image_column)
     if kind is None:
         raise SourceError(
             f"source '{source}' does not exist; give a folder of pictures, a picture, a .txt list, .parquet or "
             f".tar files"
         )
-    return open_list(file) if lower.endswith((".txt", ".lst")) else open_picture(file)
+    if lower.endswith((".txt", ".lst")):
+        return open_list(file, exclude)
+    _refuse_patterns(source, exclude)
+    return open_picture(file)
+
+
+def _refuse_patterns(source: str, exclude: tuple[str, ...]) -> None:
+    if exclude:
+        raise SourceError(
+            f"--exclude leaves out files of a folder, lines of a list and files of tars; '{source}' has none"
+        )
 
 
 def subset_of(source: Source, number: int, seed: int) -> Iterator[Sample]:

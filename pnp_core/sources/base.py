@@ -27,6 +27,7 @@ MAX_BYTES = 512 * 2**20
 _CHUNK = 1 << 20
 _URL = re.compile(r"([a-z0-9+.-]+::)*[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _VOLATILE = frozenset(("atime", "time"))
+_LOOK = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 _IS_FOLDER = "cannot be read: it is a folder"
 _IS_DEVICE = "cannot be read: it is a pipe or device, not a file"
 
@@ -168,6 +169,24 @@ class FileRef:
             raise
         except Exception as error:  # packages raise types of their own
             raise NotReadError(f"cannot be read: {reason(error)}") from error
+
+    def head(self, length: int) -> bytes:
+        """The first bytes; none where they cannot be read."""
+        try:
+            if not self.local:
+                return self.fs.cat_file(self.path, start=0, end=length)
+            # A pipe is not waited for.
+            opened = open_below(self.within, self.path) if self.within else os.open(self.path, _LOOK)
+        except Exception:  # packages raise types of their own
+            return b""
+        if opened is None:
+            return b""
+        try:
+            return os.read(opened, length) if stat.S_ISREG(os.fstat(opened).st_mode) else b""
+        except OSError:
+            return b""
+        finally:
+            os.close(opened)
 
     def _read_below(self, root: str) -> bytes:
         """Content of a file that lies below a folder, whatever is put in its place meanwhile."""

@@ -10,15 +10,19 @@ from datetime import datetime
 from itertools import chain
 from typing import Any
 
+from fsspec.implementations.local import LocalFileSystem
+
 from pnp_core.errors import SourceError, UnreadableImage
-from pnp_core.images import IMAGE_EXTENSIONS, decode_image
+from pnp_core.images import decode_image
 from pnp_core.records import Sample
 from pnp_core.sources.base import FileRef, NotReadError, digest_of, file_sample, marks, reason
 from pnp_core.sources.keys import printable, safe_key, split_ending
-from pnp_core.sources.links import LINKS, leaves
+from pnp_core.sources.links import LINKS, leaves, left_out
+from pnp_core.sources.picking import Picker
 
 HIDDEN = "hidden folder"
 _NO_LIMIT = 178_956_970
+_LOCAL = LocalFileSystem()
 
 
 @dataclass(frozen=True)
@@ -72,12 +76,13 @@ class FolderSource:
             yield file_sample(self.file(name), name, key)
 
 
-def _local_names(folder: str, leave_out: str | None, ignored: Counter[str], follow_links: bool) -> Iterator[str]:
-    """All pictures below a local folder, linked folders once, hidden folders passed over.
+def _local_names(folder: str, leave_out: str | None, picker: Picker, follow_links: bool) -> Iterator[str]:
+    """All pictures below a local folder, linked folders once, hidden folders and those of file servers passed over.
 
     A folder inside that may not be read is named like a file, to be quarantined.
     """
     locked: list[str] = []
+    within = None if follow_links else folder
 
     def unreadable(error: OSError) -> None:
         if error.filename == folder:
@@ -87,8 +92,14 @@ def _local_names(folder: str, leave_out: str | None, ignored: Counter[str], foll
     def stays(path: str) -> bool:
         if follow_links or not leaves(folder, path):
             return True
-        ignored[LINKS] += os.path.realpath(path) != leave_out
+        picker.ignored[LINKS] += os.path.realpath(path) != leave_out
         return False
+
+    def enters(path: str) -> bool:
+        return picker.enters(os.path.relpath(path, folder)) and stays(path)
+
+    def takes(path: str) -> bool:
+        return picker.takes(os.path.relpath(path, folder), FileRef(_LOCAL, path, within)) and stays(path)
 
     seen = set()
     for place, folders, names in os.walk(folder, followlinks=True, onerror=unreadable):
@@ -97,18 +108,16 @@ def _local_names(folder: str, leave_out: str | None, ignored: Counter[str], foll
             folders.clear()
             continue
         seen.add(real)
-        ignored[HIDDEN] += sum(name.startswith(".") for name in folders)
+        picker.ignored[HIDDEN] += sum(name.startswith(".") for name in folders)
         shown = sorted(name for name in folders if not name.startswith("."))
-        folders[:] = [name for name in shown if stays(os.path.join(place, name))]  # noqa: PTH118 - surrogates
-        paths = (os.path.join(place, name) for name in names if _pick(name, ignored))  # noqa: PTH118 - surrogates
-        yield from (os.path.relpath(path, folder) for path in paths if stays(path))
-    yield from (name for name in (os.path.relpath(place, folder) for place in locked) if _pick(name, ignored))
+        folders[:] = [name for name in shown if enters(os.path.join(place, name))]  # noqa: PTH118 - surrogates
+        paths = (os.path.join(place, name) for name in names)  # noqa: PTH118 - surrogates
+        yield from (os.path.relpath(path, folder) for path in paths if takes(path))
+    yield from (os.path.relpath(path, folder) for path in locked if takes(path))
 
 
-def _remote_files(
-    root: FileRef, leave_out: FileRef | None, ignored: Counter[str]
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """All files below a folder of another file system, and what it tells of each.
+def _remote_files(root: FileRef, leave_out: FileRef | None, picker: Picker) -> Iterator[tuple[str, dict[str, Any]]]:
+    """All pictures below a folder of another file system, and what it tells of each.
 
     Raises:
         SourceError: it cannot be listed.
@@ -118,26 +127,31 @@ def _remote_files(
         listed = root.fs.find(root.path, detail=True)
     except Exception as error:  # packages raise types of their own
         raise SourceError(f"cannot list '{root.path}': {reason(error)}") from error
-    hidden = set()
+    folders: dict[str, bool] = {}
     excluded = leave_out.path.rstrip("/") + "/" if leave_out and type(leave_out.fs) is type(root.fs) else None
     for path, info in listed.items():
         name = path.removeprefix(root.path.rstrip("/")).lstrip("/")
-        parts = name.split("/")
-        depth = next((i for i, part in enumerate(parts[:-1]) if part.startswith(".")), None)
-        if depth is not None:
-            hidden.add(tuple(parts[: depth + 1]))
-        elif excluded is None or not path.startswith(excluded):
+        inside = (excluded is None or not path.startswith(excluded)) and _all_entered(name, folders, picker)
+        if inside and picker.takes(name, FileRef(root.fs, path)):
             yield name, info
-    ignored[HIDDEN] += len(hidden)
 
 
-def _pick(name: str, ignored: Counter[str]) -> bool:
-    """Whether a file is taken for a picture: by its ending, or for want of one."""
-    ending = split_ending(name)[1]
-    if ending in IMAGE_EXTENSIONS or not ending:
-        return True
-    ignored[printable(f".{ending}")] += 1
-    return False
+def _all_entered(name: str, folders: dict[str, bool], picker: Picker) -> bool:
+    """Whether the folders on a path may hold pictures of the source.
+
+    Args:
+        folders: what is known of folders already; is added to.
+    """
+    parts = name.split("/")[:-1]
+    for end in range(1, len(parts) + 1):
+        folder = "/".join(parts[:end])
+        if folder not in folders:
+            hidden = parts[end - 1].startswith(".")
+            picker.ignored[HIDDEN] += hidden
+            folders[folder] = not hidden and picker.enters(folder)
+        if not folders[folder]:
+            return False
+    return True
 
 
 def _order(name: str) -> tuple[str, str]:
@@ -151,28 +165,31 @@ def _place(url: str | None) -> FileRef | None:
         return None
 
 
-def open_folder(folder: FileRef, leave_out: str | None, follow_links: bool = False) -> FolderSource:
+def open_folder(
+    folder: FileRef, leave_out: str | None, follow_links: bool = False, exclude: tuple[str, ...] = ()
+) -> FolderSource:
     """List the pictures of a folder.
 
     Args:
         leave_out: path or URL of a folder not to read, such as a run folder inside the source.
         follow_links: take what links lead to outside of the folder too.
+        exclude: patterns of paths and names to leave out.
 
     Raises:
         SourceError: no pictures there, or it cannot be read.
     """
     ignored: Counter[str] = Counter()
+    picker = Picker(exclude, ignored)
     excluded = _place(leave_out)
     listing = within = None
     # A broken link is kept, to be quarantined: nothing named like a picture is lost in silence.
     if folder.local:
         folder = FileRef(folder.fs, os.path.realpath(folder.path))
         skip = os.path.realpath(excluded.path) if excluded and excluded.local else None
-        names = sorted(_local_names(folder.path, skip, ignored, follow_links), key=_order)
+        names = sorted(_local_names(folder.path, skip, picker, follow_links), key=_order)
         within = None if follow_links else folder.path
     else:
-        listed = _remote_files(folder, excluded, ignored)
-        told = {name: marks(info) for name, info in listed if _pick(name, ignored)}
+        told = {name: marks(info) for name, info in _remote_files(folder, excluded, picker)}
         names = sorted(told, key=_order)
         listing = digest_of(f"{folder.path}/{name}\0{told[name]}" for name in names)
     ignored += Counter()  # drops zeros
@@ -203,13 +220,15 @@ class GrowingFolder:
 
     root: FileRef
     follow_links: bool = False
+    exclude: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, url: str, follow_links: bool = False) -> GrowingFolder:
+    def of(cls, url: str, follow_links: bool = False, exclude: tuple[str, ...] = ()) -> GrowingFolder:
         """A folder by its path or URL.
 
         Args:
             follow_links: take what links lead to outside of the folder too.
+            exclude: patterns of paths and names to leave out.
 
         Raises:
             SourceError: there is none.
@@ -219,7 +238,7 @@ class GrowingFolder:
         # In a bucket a folder without files is not there at all.
         if kind not in ("directory", None) or (kind is None and root.local):
             raise SourceError(f"'{url}' is no folder; a corpus that grows is a folder or a bucket")
-        return cls(FileRef(root.fs, os.path.realpath(root.path)) if root.local else root, follow_links)
+        return cls(FileRef(root.fs, os.path.realpath(root.path)) if root.local else root, follow_links, exclude)
 
     @property
     def identity(self) -> str:
@@ -255,14 +274,14 @@ class GrowingFolder:
             leave_out: path or URL of a folder inside that holds no pictures of the corpus.
             ignored: gets the number of files passed over, by ending, and of links.
         """
-        excluded = _place(leave_out)
+        excluded, picker = _place(leave_out), Picker(self.exclude, ignored)
         if self.root.local:
             skip = os.path.realpath(excluded.path) if excluded and excluded.local else None
-            names = _local_names(self.root.path, skip, ignored, self.follow_links)
+            names = _local_names(self.root.path, skip, picker, self.follow_links)
             seen = [self._local(name) for name in names]
         else:
-            listed = _remote_files(self.root, excluded, ignored)
-            seen = [FileSeen(n, marks(i), _changed(i), i.get("size")) for n, i in listed if _pick(n, ignored)]
+            listed = _remote_files(self.root, excluded, picker)
+            seen = [FileSeen(n, marks(i), _changed(i), i.get("size")) for n, i in listed]
         return sorted(seen, key=lambda file: _order(file.name))
 
 
@@ -290,6 +309,8 @@ def _hint(path: str, ignored: Counter[str]) -> str:
         return f"; for {kinds[found]} give '{printable(path)}/*{found}'"
     if ignored[LINKS]:
         return f", but {ignored[LINKS]} links that leave the folder: --follow-links reads what they lead to"
+    if left := left_out(ignored):
+        return f", but {'; '.join(left)}"
     return "" if ignored else ": it is empty"
 
 

@@ -54,16 +54,43 @@ def open_below(root: str, path: str) -> int | None:
 _FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
 
 
+EXCLUDED = "left out by --exclude"
+"""Under which name files and folders that patterns leave out are counted."""
+MADE = "made by a file server: "
+"""With what the names of folders begin that file servers make, where they are counted."""
+
+
 def passed_over(ignored: Counter[str]) -> list[str]:
     """Warnings about what of a source was passed over.
 
     >>> passed_over(Counter({".txt": 2, LINKS: 1}))[1]
     '1 links that leave the folder passed over (--follow-links reads what they lead to)'
     """
-    others = Counter({ending: number for ending, number in ignored.items() if ending != LINKS})
-    counts = ", ".join(f"{ending} x{number}" for ending, number in others.most_common(5))
-    warnings = [f"{others.total()} files passed over because they are no pictures ({counts})"] if others else []
-    return warnings + links_passed_over(ignored[LINKS])
+    others = no_pictures(ignored)
+    warnings = (
+        [f"{others.total()} files passed over because they are no pictures ({_counts(others)})"] if others else []
+    )
+    return warnings + left_out(ignored) + links_passed_over(ignored[LINKS])
+
+
+def no_pictures(ignored: Counter[str]) -> Counter[str]:
+    """Of what was passed over the files that are no pictures."""
+    return Counter({why: n for why, n in ignored.items() if why not in (LINKS, EXCLUDED) and not why.startswith(MADE)})
+
+
+def left_out(ignored: Counter[str]) -> list[str]:
+    """Warnings about pictures that are there and were left out: by a pattern, or in a file server's folders.
+
+    >>> left_out(Counter({f"{MADE}@eaDir": 2, ".txt": 1}))
+    ['2 folders that file servers make passed over (@eaDir x2)']
+    """
+    made = Counter({why.removeprefix(MADE): n for why, n in ignored.items() if why.startswith(MADE)})
+    warnings = [f"{made.total()} folders that file servers make passed over ({_counts(made)})"] if made else []
+    return warnings + [f"{ignored[EXCLUDED]} files and folders {EXCLUDED}"] * (ignored[EXCLUDED] > 0)
+
+
+def _counts(found: Counter[str]) -> str:
+    return ", ".join(f"{name} x{number}" for name, number in found.most_common(5))
 
 
 def links_passed_over(number: int) -> list[str]:

@@ -10,6 +10,8 @@ from pnp_core.errors import SourceError
 from pnp_core.records import Sample
 from pnp_core.sources.base import FileRef, NotReadError, digest_of, file_sample, is_url
 from pnp_core.sources.keys import UniqueNames, printable, safe_ending, safe_key, split_ending
+from pnp_core.sources.links import EXCLUDED
+from pnp_core.sources.picking import excludes
 
 
 def resolve_line(line: str, folder: FileRef) -> FileRef:
@@ -65,8 +67,11 @@ class ListSource:
             yield pointed_sample(line, self.file.folder, safe_key(unique(stem)))
 
 
-def open_list(file: FileRef) -> ListSource:
+def open_list(file: FileRef, exclude: tuple[str, ...] = ()) -> ListSource:
     """Read a list; the pictures are looked for later.
+
+    Args:
+        exclude: patterns of lines to leave out.
 
     Raises:
         SourceError: missing, not UTF-8, or without lines.
@@ -80,4 +85,7 @@ def open_list(file: FileRef) -> ListSource:
     lines = tuple(line for line in text.replace("\r\n", "\n").split("\n") if line.strip())
     if not lines:
         raise SourceError(f"list '{file.path}' is empty; it needs one path or URL per line")
-    return ListSource(file, lines)
+    kept = tuple(line for line in lines if not excludes(exclude, line))
+    if not kept:
+        raise SourceError(f"list '{file.path}': all of its {len(lines)} lines are {EXCLUDED}")
+    return ListSource(file, kept, Counter({EXCLUDED: len(lines) - len(kept)} if len(kept) < len(lines) else {}))

@@ -15,6 +15,7 @@ from pnp_core.records import Sample
 from pnp_core.sources.base import FileRef, NotReadError, common_folder, digest_of, reason
 from pnp_core.sources.keys import UniqueNames, printable, safe_ending, safe_key, split_ending
 from pnp_core.sources.members import Member, TarWalk, is_header
+from pnp_core.sources.picking import claims_picture, excludes, server_folder
 
 _LABEL_MAP = ".seg.png"
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd")
@@ -29,7 +30,7 @@ def _record_key(member: Member) -> str:
 
 def _is_picture(member: Member) -> bool:
     ending = split_ending(member.name)[1]
-    return (ending in IMAGE_EXTENSIONS or not ending) and not member.name.endswith(_LABEL_MAP)
+    return (not ending or claims_picture(member.name)) and not member.name.endswith(_LABEL_MAP)
 
 
 def _is_clutter(member: Member) -> bool:
@@ -62,6 +63,9 @@ def _read(name: str, member: Member) -> Found:
 
 def _record(key: str, members: Iterable[Member]) -> Iterator[Found]:
     """The pictures of a record: a single one is named by the key, several in full."""
+    if made := server_folder(key):
+        yield from _refused(made, members)
+        return
     refused = None
 
     def pictures() -> Iterator[Member]:
@@ -84,15 +88,28 @@ def _record(key: str, members: Iterable[Member]) -> Iterator[Found]:
             yield _read(split_ending(member.name)[0], member)
 
 
-def read_pictures(file: Any) -> Iterator[Found]:
-    """Every picture of a tar in order, one in memory at a time; damage after the record it was found in."""
+def read_pictures(file: Any, exclude: tuple[str, ...] = ()) -> Iterator[Found]:
+    """Every picture of a tar in order, one in memory at a time; damage after the record it was found in.
+
+    Args:
+        exclude: patterns of names to leave out.
+    """
     walk = TarWalk(file)
     reported = 0
-    for key, members in groupby((m for m in walk if not _is_clutter(m)), key=_record_key):
+    kept = (m for m in walk if not _is_clutter(m) and not excludes(exclude, m.name))
+    for key, members in groupby(kept, key=_record_key):
         yield from _record(key, members)
         lost, reported = walk.damage[reported:], len(walk.damage)
         yield from (_lost(at, fault) for at, fault in lost)
     yield from (_lost(at, fault) for at, fault in walk.damage[reported:])
+
+
+def _refused(folder: str, members: Iterable[Member]) -> Iterator[Found]:
+    """Pictures in a folder that a file server made, which are no pictures of the source."""
+    fault = (
+        f"lies in {printable(folder)}, a folder that file servers make; --exclude '{printable(folder)}' leaves it out"
+    )
+    yield from (Found(member.name, member.name, fault=fault) for member in members if _is_picture(member))
 
 
 def _lost(at: int, fault: str) -> Found:
@@ -110,6 +127,7 @@ class TarSource:
     pattern: str
     files: tuple[FileRef, ...]
     ignored: Counter[str] = field(default_factory=Counter)
+    exclude: tuple[str, ...] = ()
 
     @property
     def identity(self) -> str:
@@ -117,8 +135,8 @@ class TarSource:
         return printable(self.pattern)
 
     def digest(self) -> str:
-        """From the tars' names, sizes and times of change."""
-        return digest_of(f"{file.path}\0{file.stamp()}" for file in self.files)
+        """From the tars' names, sizes and times of change, and what is left out of them."""
+        return digest_of(chain((f"{file.path}\0{file.stamp()}" for file in self.files), self.exclude))
 
     def samples(self) -> Iterator[Sample]:
         """The pictures of all tars in order; damage comes as samples with a fault."""
@@ -137,7 +155,7 @@ class TarSource:
     def _pictures(self, file: FileRef) -> Iterator[Found]:
         try:
             with file.fs.open(file.path, "rb") as opened:
-                yield from read_pictures(opened)
+                yield from read_pictures(opened, self.exclude)
         except Exception as error:  # the file system's, in the middle of the tar: packages raise types of their own
             raise SourceError(f"'{printable(file.path)}' cannot be read: {reason(error)}") from error
 
@@ -160,8 +178,11 @@ def _check_tar(file: FileRef) -> None:
             raise SourceError(f"'{name}' is not a tar")
 
 
-def open_tars(pattern: str, files: list[FileRef]) -> TarSource:
+def open_tars(pattern: str, files: list[FileRef], exclude: tuple[str, ...] = ()) -> TarSource:
     """Check that the files are tars; a damaged one among others is read as far as it goes.
+
+    Args:
+        exclude: patterns of names to leave out.
 
     Raises:
         SourceError: none is, or one cannot be read.
@@ -176,4 +197,4 @@ def open_tars(pattern: str, files: list[FileRef]) -> TarSource:
             raise SourceError(f"'{printable(file.path)}' cannot be read: {reason(error)}") from error
     if len(wrong) == len(files):
         raise wrong[0]
-    return TarSource(pattern, tuple(files))
+    return TarSource(pattern, tuple(files), exclude=exclude)

@@ -117,11 +117,12 @@ def merge_scores(job: ScoreJob, shards: Iterable[ShardRef]) -> dict[str, Any]:
     """Add up all shards.
 
     `classes` is how many are scored, `classes_present` how many of them occur in the ground truth,
-    `images_scored`, `pixels` and `pixels_ignored` what was counted and what was void.
+    `images_scored`, `pixels` and `pixels_ignored` what was counted and what was void. `warnings`, there only when
+    there are some, say why the score is worth nothing.
     """
     matrix, images, ignored = merge_counts(job, shards)
     iou = matrix.iou()
-    return {
+    found = {
         "miou": _number(matrix.mean_iou(job.config.mean, job.scored)),
         "miou_present": _number(matrix.mean_iou("present", job.scored)),
         "miou_union": _number(matrix.mean_iou("union", job.scored)),
@@ -133,3 +134,28 @@ def merge_scores(job: ScoreJob, shards: Iterable[ShardRef]) -> dict[str, Any]:
         "pixels_ignored": ignored,
         "per_class_iou": {job.label_names[label]: _number(iou[label]) for label in job.scored},
     }
+    truth = matrix.counts.sum(axis=1)
+    if images and not truth[1:].any():
+        found["warnings"] = [f"the score means nothing: {without_classes(int(truth[0]), ignored, images)}"]
+    return found
+
+
+def without_classes(background: int, void: int, masks: int) -> str:
+    """What is to be said of ground truth in which no class occurs.
+
+    Args:
+        background: pixels of label 0.
+        void: pixels of 255.
+        masks: number of pictures.
+
+    >>> without_classes(100, 0, 3)
+    'no class occurs in any of 3 masks: all is background'
+    """
+    nothing = f"no class occurs in any of {masks} masks"
+    if not void:
+        return f"{nothing}: all is background"
+    share = f"{void / (background + void):.1%} of the pixels are 255"
+    return (
+        f"{nothing}: there is nothing but background (0), and {share}, which is void and never scored. Where 255 is "
+        f"meant as a class, write the class's number instead (1 for the first)"
+    )

@@ -93,6 +93,8 @@ class TuneConfig(DatasetConfig, PipelineConfig):
     """Column of a Parquet source; found by itself when there is only one that fits."""
     follow_links: bool = False
     """Of a folder with pictures of your own: also take what links lead to outside of it."""
+    exclude: tuple[str, ...] = ()
+    """Of pictures of your own: patterns of paths and names to leave out."""
     images: int = Field(default=100, ge=1)
     """Pictures to tune on, drawn at random by the search's seed."""
     images_per_shard: int = Field(default=32, ge=1)

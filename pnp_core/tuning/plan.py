@@ -224,7 +224,7 @@ def check_tune(config: TuneConfig) -> list[str]:
 
 
 def _open_source(config: TuneConfig) -> Source:
-    return open_source(config.data or "", config.out, config.image_column, config.follow_links)
+    return open_source(config.data or "", config.out, config.image_column, config.follow_links, config.exclude)
 
 
 def shard_tuning(config: TuneConfig) -> list[ShardRef]:

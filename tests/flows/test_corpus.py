@@ -165,3 +165,33 @@ def test_picture_with_none_of_the_classes_is_all_background(tmp_path, prefect_se
     (row,) = rows_of(label(tmp_path / "in", tmp_path / "out", "--min-score", "0.999"))
     assert (row["classes"], row["chosen"]) == ([], "itm, no class: all background")
     assert not decode_label_map(row["mask"]["bytes"]).any()
+
+
+WILD = ("planar16-tiff", "rgbnir-as-alpha", "gray12-in-16", "icc-profile", "tiff-multiband-reason", "pgm-folder")
+
+
+def test_pictures_that_programs_write_are_labelled_and_what_was_done_is_told(shared_data, tmp_path, prefect_server):
+    for name in WILD:
+        shutil.copytree(shared_data / "wild" / name, tmp_path / "in" / name)
+    (tmp_path / "in/@eaDir/pgm-folder").mkdir(parents=True)
+    shutil.copy(shared_data / "wild/pgm-folder/x.pbm", tmp_path / "in/@eaDir/pgm-folder/x.pbm")
+    shutil.copy(shared_data / "wild/icc-profile/icc_swapped_rgb.jpg", tmp_path / "in/cat.jpg?w=640")
+    (tmp_path / "c.yaml").write_text("exclude: [s1_2.*]")
+    result = label(
+        tmp_path / "in", tmp_path / "out", "--candidates", "vocabulary", "--config", str(tmp_path / "c.yaml")
+    )
+    told = {row["source"]: " / ".join(row["notes"]) for row in rows_of(result)}
+    assert told == {
+        "cat.jpg?w=640": "colours converted to sRGB by the embedded profile",
+        "gray12-in-16/gray_12bit_in_16.png": "brightness scaled to 8 bits / brightest value 3088: taken for 12 bits",
+        "icc-profile/icc_swapped_rgb.jpg": "colours converted to sRGB by the embedded profile",
+        "pgm-folder/s1_1.pgm": "",
+        "pgm-folder/x.pbm": "",
+        "planar16-tiff/plain.jpg": "",
+        "planar16-tiff/rgb_uint16_planar_full.tif": "brightness scaled to 8 bits",
+        "rgbnir-as-alpha/aerial_rgbnir_gdal_alpha.tif": (
+            "band 4 of 4 is said to be opacity and is a picture: left out"
+        ),
+        "tiff-multiband-reason/rgb_float32.tif": "brightness scaled to 8 bits",
+    }
+    assert result["quarantined"] == 0

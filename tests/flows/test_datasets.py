@@ -235,6 +235,60 @@ def test_check_of_a_whole_copy_is_well(tmp_path):
     assert "images/a.png" in report["problems"][0]
 
 
+def own_masks(folder: Path, *masks: np.ndarray, classes: str = "cat\ndog\n") -> str:
+    """A folder of pictures with these masks; returns its path."""
+    for name in ("images", "masks"):
+        (folder / name).mkdir()
+    (folder / "classes.txt").write_text(classes)
+    for number, mask in enumerate(masks):
+        noise = np.random.default_rng(number).integers(0, 255, (*mask.shape, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(folder / f"images/{number}.png")
+        Image.fromarray(mask.astype(np.uint8)).save(folder / f"masks/{number}.png")
+    return str(folder)
+
+
+NO_CLASS = "no class occurs in any of 2 masks: there is nothing but background (0), and 23.8% of the pixels are 255"
+
+
+def test_masks_of_0_and_255_alone_are_not_well_and_their_score_is_warned_of(shared_data, tmp_path, prefect_server):
+    data = str(shared_data / "wild/masks-0-255")
+    report = run("check", "folder", "--data", data, code=1)
+    assert not report["ok"]
+    assert report["problems"][0].startswith(NO_CLASS)
+    shown = runner.invoke(app, ["check", "folder", "--data", data])
+    assert "all well" not in shown.output
+    command = ["eval", "folder", "--data", data, "--out", str(tmp_path / "run"), "--candidates", "vocabulary"]
+    done = runner.invoke(app, [*command, "--preset", "tiny", "--json"])
+    assert done.exit_code == 0, done.output
+    (warning,) = json.loads(done.stdout.strip().splitlines()[-1])["warnings"]
+    assert warning.startswith(f"the score means nothing: {NO_CLASS}")
+    assert f"warning: {warning}" in " ".join(done.stderr.split())
+    assert "the score means nothing" in (tmp_path / "run/report/index.html").read_text()
+
+
+def test_masks_of_background_alone_are_not_well(tmp_path):
+    report = run("check", "folder", "--data", own_masks(tmp_path, np.zeros((9, 9))), code=1)
+    assert report["problems"] == ["no class occurs in any of 1 masks: all is background"]
+
+
+def test_classes_that_never_occur_and_void_that_fills_a_picture_are_remarks(tmp_path):
+    bare = np.where(np.eye(9), 255, 0)
+    filled = np.full((9, 9), 255)
+    filled[0, 0] = 1
+    data = own_masks(tmp_path, np.ones((9, 9)), filled, bare)
+    report = run("check", "folder", "--data", data)
+    assert (report["ok"], report["problems"]) == (True, [])
+    assert report["remarks"] == [
+        "1 of 2 classes occur in no mask (dog)",
+        "1 of 3 masks are nearly all void (255), which is never scored (images/1.png)",
+        "1 of 3 masks hold 0 and 255 alone, background and void: is 255 meant as a class? (images/2.png)",
+    ]
+    assert (
+        "remark: 1 of 2 classes occur in no mask (dog)"
+        in runner.invoke(app, ["check", "folder", "--data", data]).output
+    )
+
+
 def test_own_masks_carry_the_cards_palette(tmp_path, prefect_server):
     for folder in ("images", "masks"):
         (tmp_path / folder).mkdir()

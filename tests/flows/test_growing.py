@@ -416,3 +416,17 @@ def test_corpus_is_exported_as_it_was_published_last(tmp_path, prefect_server):
     for source, row in rows.items():
         with Image.open(tmp_path / f"export/masks/{row['name']}.png") as mask:
             assert np.array_equal(np.array(mask), expected[Path(source).name])
+
+
+def test_patterns_and_file_servers_folders_are_no_part_of_a_corpus(corpus):
+    folder, out = corpus
+    put(folder, "a.png", picture(0))
+    assert run(folder, out)["labelled"] == 1
+    for name in ("@eaDir/x.png", "thumbs/y.png", "z.gif"):
+        put(folder, name, picture(77))
+    found = run(folder, out, "--exclude", "thumbs", "--exclude", "*.gif")
+    assert (found["images"], found["pictures"]) == (0, 1)
+    assert found["left_out"] == [
+        "1 folders that file servers make passed over (@eaDir x1)",
+        "2 files and folders left out by --exclude",
+    ]

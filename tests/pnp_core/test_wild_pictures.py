@@ -1,0 +1,342 @@
+"""Pictures that programs write and that are easily read wrongly without a word."""
+
+import io
+import struct
+import zlib
+from importlib.resources import files
+
+import cv2
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image, ImageCms
+
+from pnp_core.errors import UnreadableImage
+from pnp_core.images import decode_image
+
+PHOTOGRAPH = (
+    Image.open(io.BytesIO((files("pnp_core") / "_photographs/cat.jpg").read_bytes())).convert("RGB").resize((96, 64))
+)
+RGB = np.asarray(PHOTOGRAPH)
+RGB12 = RGB.astype(np.uint16) << 4
+NEAR_INFRARED = 255 - np.asarray(PHOTOGRAPH.convert("L"))
+
+
+def decoded(data: bytes):
+    return decode_image(data, 10**8)
+
+
+def tiff(*pages: tuple[np.ndarray, dict]) -> bytes:
+    buffer = io.BytesIO()
+    with tifffile.TiffWriter(buffer) as writer:
+        for pixels, how in pages:
+            writer.write(pixels, **{"photometric": "rgb", "metadata": None, **how})
+    return buffer.getvalue()
+
+
+def saved(image: Image.Image, name: str, **how) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format=name, **how)
+    return buffer.getvalue()
+
+
+def off(pixels: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.abs(pixels.astype(float) - expected).max())
+
+
+@pytest.fixture
+def wild(shared_data):
+    return shared_data / "wild"
+
+
+# Inputs of public bug reports.
+
+
+def test_planes_of_16_bits_are_told_apart(wild):
+    found = decoded((wild / "planar16-tiff/rgb_uint16_planar_full.tif").read_bytes())
+    stored = tifffile.imread(wild / "planar16-tiff/rgb_uint16_planar_full.tif").transpose(1, 2, 0)
+    assert off(found.pixels, stored / 257) <= 1
+    with Image.open(wild / "planar16-tiff/plain.jpg") as same:
+        assert np.abs(found.pixels.astype(float) - np.asarray(same.convert("RGB"))).mean() < 5
+
+
+def test_near_infrared_is_no_opacity(wild):
+    found = decoded((wild / "rgbnir-as-alpha/aerial_rgbnir_gdal_alpha.tif").read_bytes())
+    assert np.round(found.pixels.mean((0, 1))).tolist() == [148, 111, 87]
+    assert found.notes == ("band 4 of 4 is said to be opacity and is a picture: left out",)
+
+
+def test_12_bits_in_16_are_scaled_by_12(wild):
+    found = decoded((wild / "gray12-in-16/gray_12bit_in_16.png").read_bytes())
+    assert found.pixels.max() == round(3088 * 255 / 4095)
+    assert "brightest value 3088: taken for 12 bits" in found.notes
+
+
+def test_colours_are_brought_to_srgb(wild):
+    data = (wild / "icc-profile/icc_swapped_rgb.jpg").read_bytes()
+    found = decoded(data)
+    with Image.open(io.BytesIO(data)) as image:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"]))
+        expected = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
+        assert expected is not None
+        assert off(found.pixels, np.asarray(expected)) <= 1
+        assert off(found.pixels, np.asarray(image)) > 50
+    assert found.notes == ("colours converted to sRGB by the embedded profile",)
+
+
+def test_three_bands_of_floats_are_read(wild):
+    found = decoded((wild / "tiff-multiband-reason/rgb_float32.tif").read_bytes())
+    assert off(found.pixels, tifffile.imread(wild / "tiff-multiband-reason/rgb_float32.tif") * 255) <= 1
+
+
+# The same kinds in other clothes.
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_colours_of_12_bits_in_16_are_scaled_by_12(compression):
+    found = decoded(tiff((RGB12, {"compression": compression})))
+    assert off(found.pixels, RGB12 * (255 / 4095)) <= 1
+    assert any("taken for 12 bits" in note for note in found.notes)
+
+
+def test_dark_picture_that_is_read_as_it_is_is_noted():
+    done, data = cv2.imencode(".png", RGB12[..., ::-1])
+    assert done
+    (note,) = decoded(data.tobytes()).notes
+    assert note.startswith("hardly any contrast: all values lie between")
+
+
+def test_14_bits_in_16_of_full_brightness_stay_as_they_are():
+    values = np.asarray(PHOTOGRAPH.convert("L")).astype(np.uint16) << 6
+    assert off(decoded(saved(Image.fromarray(values), "PNG")).pixels[..., 0], values >> 8) == 0
+
+
+@pytest.mark.parametrize("level", [0, 128, 255])
+def test_blank_picture_is_noted(level):
+    data = saved(Image.new("RGB", (20, 10), (level, level, level)), "PNG")
+    assert decoded(data).notes == ("blank: all pixels are alike",)
+
+
+@pytest.mark.parametrize(
+    "thumbnail",
+    [{"subfiletype": 1}, {"extratags": [(255, "H", 1, 2, True)]}],
+    ids=["reduced copy", "old tag"],
+)
+@pytest.mark.parametrize("pixels", [RGB, RGB.astype(np.float32) / 255], ids=["8 bits", "floats"])
+def test_full_page_is_used_where_a_reduced_copy_comes_first(thumbnail, pixels):
+    found = decoded(tiff((RGB[::4, ::4], thumbnail), (pixels, {})))
+    assert off(found.pixels, RGB) <= 1
+    assert "reduced copies or masks come first: page 2 of the file is used" in found.notes
+
+
+def test_reduced_copies_behind_the_picture_are_no_other_pictures():
+    found = decoded(tiff((RGB, {}), (RGB[::2, ::2], {"subfiletype": 1}), (RGB[::4, ::4], {"subfiletype": 1})))
+    assert found.notes == ()
+    assert off(found.pixels, RGB) == 0
+
+
+def test_camera_raw_file_is_not_taken_for_its_thumbnail():
+    data = tiff((RGB[::4, ::4], {"subfiletype": 1, "subifds": 1}), (RGB, {}))
+    with pytest.raises(UnreadableImage, match=r"camera raw files, such as DNG.*convert it"):
+        decoded(data)
+
+
+def test_lone_page_marked_as_a_reduced_copy_is_used_and_noted():
+    found = decoded(tiff((RGB, {"subfiletype": 1})))
+    assert found.notes == ("the file says that this is a reduced copy, and has no other page",)
+
+
+def test_opacity_of_a_tiff_is_still_opacity():
+    mask = np.zeros((64, 96), np.uint8)
+    mask[10:50, 20:80] = 255
+    found = decoded(tiff((np.dstack([RGB, mask]), {"extrasamples": ["unassalpha"]})))
+    assert found.notes == ("transparency laid on white",)
+    assert found.pixels[0, 0].tolist() == [255, 255, 255]
+    assert off(found.pixels[10:50, 20:80], RGB[10:50, 20:80]) == 0
+
+
+def test_fourth_band_of_a_map_is_no_opacity_whatever_is_in_it():
+    noise = np.random.default_rng(0).integers(1, 255, (64, 96), dtype=np.uint8)
+    pixel_scale = (33550, "d", 3, (0.5, 0.5, 0.0), True)
+    how = {"extrasamples": ["unassalpha"], "extratags": [pixel_scale]}
+    assert off(decoded(tiff((np.dstack([RGB, noise]), how))).pixels, RGB) == 0
+
+
+@pytest.mark.parametrize("depth", [8, 16])
+def test_four_bands_without_names_give_the_first_three(depth):
+    values = np.dstack([RGB, NEAR_INFRARED]).astype(f"uint{depth}") * (257 if depth == 16 else 1)
+    found = decoded(tiff((values, {"photometric": "minisblack", "planarconfig": "contig"})))
+    assert off(found.pixels, RGB) <= 1
+    assert any(note.startswith("4 bands that the file does not name") for note in found.notes)
+
+
+def test_bands_beyond_the_colours_are_left_out_and_noted():
+    found = decoded(tiff((np.dstack([RGB, NEAR_INFRARED]), {"extrasamples": ["unspecified"]})))
+    assert off(found.pixels, RGB) == 0
+    assert found.notes == ("1 of 4 bands left out",)
+
+
+def test_premultiplied_opacity_is_divided_out():
+    mask = np.where(np.arange(96) < 48, 255, 102).astype(np.uint8) * np.ones((64, 1), np.uint8)
+    colours = (RGB.astype(np.uint32) * mask[..., None] // 255).astype(np.uint16) * 257
+    stored = np.dstack([colours, mask.astype(np.uint16) * 257])
+    found = decoded(tiff((stored, {"extrasamples": ["assocalpha"]})))
+    share = mask[..., None] / 255
+    assert off(found.pixels, RGB * share + 255 * (1 - share)) <= 3
+
+
+@pytest.mark.parametrize("depth", [8, 16])
+def test_premultiplied_opacity_of_grey_is_divided_out(depth):
+    mask = np.where(np.arange(96) < 48, 255, 0).astype(np.uint8) * np.ones((64, 1), np.uint8)
+    stored = np.dstack([RGB[..., 0] * (mask > 0), mask]).astype(f"uint{depth}") * (257 if depth == 16 else 1)
+    how = {"photometric": "minisblack", "planarconfig": "contig", "extrasamples": ["assocalpha"]}
+    found = decoded(tiff((stored, how)))
+    assert off(found.pixels[..., 0], np.where(mask, RGB[..., 0], 255)) <= 1
+
+
+def test_turned_tiff_of_floats_is_upright():
+    found = decoded(tiff((RGB.astype(np.float32) / 255, {"extratags": [(274, "H", 1, 6, True)]})))
+    assert off(found.pixels, np.rot90(RGB, -1)) <= 1
+    assert "EXIF orientation applied" in found.notes
+
+
+@pytest.mark.parametrize(
+    ("pixels", "how", "says"),
+    [
+        (np.zeros((8, 8, 3), np.complex64), {}, "TIFF of 3 RGB bands of 64-bit values: not read"),
+        (RGB.astype(np.float64) - 300, {}, "values from -300"),
+        (np.full((8, 8, 3), np.nan, np.float32), {}, "values from nan"),
+    ],
+)
+def test_what_is_not_read_is_said_with_bands_and_bits(pixels, how, says):
+    with pytest.raises(UnreadableImage) as error:
+        decoded(tiff((pixels, how)))
+    assert says in str(error.value)
+
+
+def test_portable_maps_that_are_not_read_are_said():
+    with pytest.raises(UnreadableImage, match=r"PAM \(P7\) is not read; convert it"):
+        decoded(b"P7\nWIDTH 1\nHEIGHT 1\nDEPTH 3\nMAXVAL 255\nTUPLTYPE RGB\nENDHDR\n\0\0\0")
+    with pytest.raises(UnreadableImage, match="a portable map of floats in colour"):
+        decoded(b"PF\n1 1\n-1.0\n" + bytes(12))
+
+
+def test_band_beside_grey_is_left_out_and_noted():
+    pair = np.dstack([RGB[..., 0], NEAR_INFRARED])
+    found = decoded(tiff((pair, {"photometric": "minisblack", "planarconfig": "contig"})))
+    assert off(found.pixels[..., 0], RGB[..., 0]) == 0
+    assert found.notes == ("1 of 2 bands left out",)
+
+
+def test_unsigned_values_of_32_bits_are_not_taken_for_signed_ones():
+    values = np.full((8, 8), 4_000_000_000, np.uint32)
+    with pytest.raises(UnreadableImage, match=r"values from 4e\+09 to 4e\+09: convert the picture"):
+        decoded(tiff((values, {"photometric": "minisblack"})))
+
+
+def test_compression_that_is_not_read_is_said():
+    done, data = cv2.imencode(".tiff", RGB.astype(np.float32), (cv2.IMWRITE_TIFF_COMPRESSION, 5))
+    assert done
+    with pytest.raises(UnreadableImage, match="TIFF of 3 RGB bands of 32-bit floats, LZW: not read; convert it to 8"):
+        decoded(data.tobytes())
+
+
+def test_bomb_in_a_tiff_is_not_unpacked():
+    data = bytearray(tiff((RGB.astype(np.float32), {"compression": "zlib", "rowsperstrip": 64})))
+    with tifffile.TiffFile(io.BytesIO(bytes(data))) as file:
+        page = file.pages[0]
+        count, offset = page.tags["StripByteCounts"], page.tags["StripOffsets"]
+    bomb = zlib.compress(bytes(64 << 20), 9)
+    data[offset.valueoffset : offset.valueoffset + 4] = len(data).to_bytes(4, "little")
+    data[count.valueoffset : count.valueoffset + 4] = len(bomb).to_bytes(4, "little")
+    with pytest.raises(UnreadableImage, match="decompression bomb"):
+        decoded(bytes(data) + bomb)
+
+
+def test_bands_of_which_parts_are_missing_are_refused():
+    data = tiff((RGB.astype(np.float32), {"rowsperstrip": 8, "compression": "zlib"}))
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        height = file.pages[0].tags["ImageLength"].valueoffset
+    taller = data[:height] + (640).to_bytes(4, "little") + data[height + 4 :]
+    with pytest.raises(UnreadableImage, match="TIFF of 3 RGB bands of 32-bit floats, Deflate: parts of it are missing"):
+        decoded(taller)
+
+
+def test_pixel_limit_holds_for_bands_too():
+    with pytest.raises(UnreadableImage, match="96x64 pixels are over the limit of 100"):
+        decode_image(tiff((RGB.astype(np.float32), {})), 100)
+
+
+def test_srgb_profile_changes_nothing():
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    found = decoded(saved(PHOTOGRAPH, "PNG", icc_profile=profile))
+    assert off(found.pixels, RGB) == 0
+    assert found.notes == ()
+
+
+def test_profile_for_other_pictures_is_not_used_and_said():
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB", 5000)).tobytes()
+    found = decoded(saved(PHOTOGRAPH, "PNG", icc_profile=profile))
+    assert found.notes == ("embedded colour profile ignored: it is for Lab pictures",)
+    assert off(found.pixels, RGB) == 0
+
+
+def test_damaged_profile_costs_a_note_and_no_picture():
+    found = decoded(saved(PHOTOGRAPH, "JPEG", icc_profile=b"no profile"))
+    assert found.notes[0].startswith("embedded colour profile ignored: ")
+
+
+def test_colours_under_opacity_are_brought_to_srgb_too(wild):
+    with Image.open(wild / "icc-profile/icc_swapped_rgb.jpg") as image:
+        profile, opaque = image.info["icc_profile"], image.convert("RGB")
+    clear = opaque.convert("RGBA")
+    clear.putpixel((0, 0), (0, 0, 0, 0))
+    expected = decoded(saved(opaque, "PNG", icc_profile=profile)).pixels
+    found = decoded(saved(clear, "PNG", icc_profile=profile))
+    assert found.pixels[0, 0].tolist() == [255, 255, 255]
+    assert off(found.pixels[1:], expected[1:]) <= 1
+
+
+def grey_profile() -> bytes:
+    """An ICC profile for grey values that are linear in light."""
+    white = struct.pack(">3i", 63190, 65536, 54061)
+    parts = {b"wtpt": b"XYZ \0\0\0\0" + white, b"kTRC": b"curv\0\0\0\0" + struct.pack(">IHH", 1, 256, 0)}
+    start = 128 + 4 + 12 * len(parts)
+    table, body = struct.pack(">I", len(parts)), b""
+    for name, part in parts.items():
+        table += name + struct.pack(">II", start + len(body), len(part))
+        body += part
+    head = struct.pack(">IIIIII", start + len(body), 0, 0x02100000, *struct.unpack(">III", b"mntrGRAYXYZ "))
+    return (head.ljust(36, b"\0") + b"acsp" + bytes(28) + white).ljust(128, b"\0") + table + body
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "I;16"])
+def test_grey_is_brought_to_srgb_by_a_profile_for_grey(mode):
+    ramp = np.tile(np.arange(256, dtype=np.uint8), (4, 1))
+    image = Image.fromarray(ramp.astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(ramp).convert(mode)
+    found = decoded(saved(image, "PNG", icc_profile=grey_profile()))
+    light = ramp / 255
+    expected = 255 * np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    assert off(found.pixels[:, 16:, 0], expected[:, 16:]) <= 1  # LittleCMS is coarse next to black
+    assert "colours converted to sRGB by the embedded profile" in found.notes
+    wrong = decoded(saved(PHOTOGRAPH, "PNG", icc_profile=grey_profile()))
+    assert wrong.notes == ("embedded colour profile ignored: it is for GRAY pictures, not RGB",)
+
+
+def test_profile_in_a_tiff_of_16_bits_is_used(wild):
+    with Image.open(wild / "icc-profile/icc_swapped_rgb.jpg") as image:
+        profile, stored = image.info["icc_profile"], np.asarray(image.convert("RGB"))
+        expected = decoded(saved(image.convert("RGB"), "PNG", icc_profile=profile)).pixels
+    data = tiff((stored.astype(np.uint16) * 257, {"iccprofile": profile}))
+    assert off(decoded(data).pixels, expected) <= 1
+
+
+def test_gamma_that_is_not_applied_is_said():
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+
+    plain = saved(PHOTOGRAPH, "PNG")
+    linear = plain[:33] + chunk(b"gAMA", (100_000).to_bytes(4, "big")) + plain[33:]
+    usual = plain[:33] + chunk(b"gAMA", (45_455).to_bytes(4, "big")) + plain[33:]
+    assert decoded(linear).notes == ("the file's gamma 1 is not applied",)
+    assert decoded(usual).notes == ()
