@@ -10,6 +10,7 @@ from pnp_core.errors import SourceError
 from pnp_core.records import Sample
 from pnp_core.sources.base import FileRef, NotReadError, digest_of, file_sample, is_url
 from pnp_core.sources.keys import UniqueNames, printable, safe_ending, safe_key, split_ending
+from pnp_core.texts import text_of
 
 
 def resolve_line(line: str, folder: FileRef) -> FileRef:
@@ -69,13 +70,11 @@ def open_list(file: FileRef) -> ListSource:
     """Read a list; the pictures are looked for later.
 
     Raises:
-        SourceError: missing, not UTF-8, or without lines.
+        SourceError: missing, no text, or without lines.
     """
     try:
-        text = file.read().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise SourceError(f"list '{file.path}' is not UTF-8 text: {error}") from error
-    except NotReadError as error:
+        text = text_of(file.read())
+    except (NotReadError, ValueError) as error:
         raise SourceError(f"list '{file.path}' {error}") from error
     lines = tuple(line for line in text.replace("\r\n", "\n").split("\n") if line.strip())
     if not lines:

@@ -19,6 +19,7 @@ from pnp_core.sources.members import Member, TarWalk, is_header
 _LABEL_MAP = ".seg.png"
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd")
 _SEARCHED = 64 << 20
+NO_PICTURE = "the tar's record holds no picture"
 
 
 def _record_key(member: Member) -> str:
@@ -75,7 +76,7 @@ def _record(key: str, members: Iterable[Member]) -> Iterator[Found]:
     remaining = pictures()
     first, second = next(remaining, None), next(remaining, None)
     if first is None:
-        fault = "its name in the tar leaves its folder" if refused else "the tar's record holds no picture"
+        fault = "its name in the tar leaves its folder" if refused else NO_PICTURE
         yield Found(key, key, fault=fault)
     elif second is None:
         yield _read(key, first)
@@ -85,14 +86,36 @@ def _record(key: str, members: Iterable[Member]) -> Iterator[Found]:
 
 
 def read_pictures(file: Any) -> Iterator[Found]:
-    """Every picture of a tar in order, one in memory at a time; damage after the record it was found in."""
+    """Every picture of a tar in order, one in memory at a time; damage after the record it was found in.
+
+    Labels may stand apart from their pictures, before or behind them: records without a picture come last, and only
+    those that no picture of the tar belongs to.
+    """
     walk = TarWalk(file)
     reported = 0
+    pictured: set[str] = set()
+    without: dict[str, Found] = {}
     for key, members in groupby((m for m in walk if not _is_clutter(m)), key=_record_key):
-        yield from _record(key, members)
+        for found in _record(key, members):
+            if found.fault == NO_PICTURE:
+                without[key] = found
+            else:
+                pictured.add(key)
+                yield found
         lost, reported = walk.damage[reported:], len(walk.damage)
         yield from (_lost(at, fault) for at, fault in lost)
     yield from (_lost(at, fault) for at, fault in walk.damage[reported:])
+    yield from (without[key] for key in _lost_records(without, pictured))
+
+
+def _lost_records(without: Iterable[str], pictured: set[str]) -> Iterator[str]:
+    """Records that no picture belongs to: none has their key, nor, where no picture is in their folder, their name."""
+    folders, names = {key.rpartition("/")[0] for key in pictured}, {key.rpartition("/")[2] for key in pictured}
+    for key in without:
+        folder, _, name = key.rpartition("/")
+        beside = folder not in folders and name in names  # labels/0.json of images/0.jpg
+        if key not in pictured and not beside:
+            yield key
 
 
 def _lost(at: int, fault: str) -> Found:
@@ -104,7 +127,8 @@ class TarSource:
     """Pictures in webdataset tars; a `Source`.
 
     A record with one picture is named by its key; of several pictures in a record each is named in
-    full; a record without one comes with a fault. ``.seg.png`` files are label maps, not pictures.
+    full; a record that no picture of the tar belongs to comes with a fault. ``.seg.png`` files are label maps, not
+    pictures.
     """
 
     pattern: str

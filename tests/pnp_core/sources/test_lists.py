@@ -1,5 +1,6 @@
 """Text files of paths and URLs."""
 
+import codecs
 import io
 
 import fsspec
@@ -55,6 +56,20 @@ def test_list_that_is_none_is_refused(tmp_path, content, message):
     (tmp_path / "list.txt").write_bytes(content)
     with pytest.raises(SourceError, match=message):
         open_source(str(tmp_path / "list.txt"))
+
+
+def test_list_of_windows_powershell_is_read_by_its_byte_order_mark(shared_data):
+    samples = list(open_source(str(shared_data / "wild/utf16-list/utf16.txt")).samples())
+    assert [(s.name or s.source, s.fault) for s in samples] == [("images/plain.jpg", None), ("images/ü.jpg", None)]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16-be", "utf-32"])
+def test_lists_are_read_in_every_encoding_that_has_a_mark(tmp_path, encoding):
+    (tmp_path / "猫.png").write_bytes(png())
+    mark = codecs.BOM_UTF16_BE if encoding == "utf-16-be" else b""
+    (tmp_path / "list.txt").write_bytes(mark + "猫.png\r\n".encode(encoding))
+    (sample,) = open_source(str(tmp_path / "list.txt")).samples()
+    assert sample.fault is None
 
 
 def test_one_bad_line_never_stops_the_others(tmp_path):
