@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -24,12 +25,14 @@ class CheckReport:
         pictures: listed in the split.
         usable: of them, with readable picture and ground truth that fits.
         problems: one line each, in plain words.
+        remarks: what was left out and costs no picture, one line each.
     """
 
     identity: str
     pictures: int
     usable: int
     problems: tuple[str, ...]
+    remarks: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -50,6 +53,13 @@ def _problem(sample: Sample) -> str | None:
     except UnreadableImage as error:
         return f"{sample.source}: {error}"
     return None
+
+
+def _remarked(samples: Iterator[Sample], remarks: list[str]) -> Iterator[Sample]:
+    """Samples as they are, while what was left out of their ground truth is noted."""
+    for sample in samples:
+        remarks += [f"{sample.source}: {note}" for note in sample.notes]
+        yield sample
 
 
 def check_dataset(
@@ -75,9 +85,10 @@ def check_dataset(
         if without:
             problems.append(f"pictures without ground truth: {len(without)}, such as {', '.join(without[:3])}")
     wrong = 0
-    for problem in map_ahead(_problem, opened.samples()):
+    remarks: list[str] = []
+    for problem in map_ahead(_problem, _remarked(opened.samples(), remarks)):
         progress(1)
         if problem is not None:
             wrong += 1
             problems.append(problem)
-    return CheckReport(opened.identity, len(opened), len(opened) - wrong, tuple(problems))
+    return CheckReport(opened.identity, len(opened), len(opened) - wrong, tuple(problems), tuple(remarks))
