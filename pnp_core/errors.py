@@ -22,6 +22,11 @@ def in_words(error: BaseException) -> str:
     return said[:200]
 
 
+def first_line(error: BaseException) -> str:
+    """What another package's exception says first: some go on for a page."""
+    return str(error).strip().split("\n")[0].strip() or in_words(error)
+
+
 class PnpError(Exception):
     """A run cannot go on; the command line ends with `exit_code` and this one line.
 
