@@ -196,6 +196,10 @@ def ignored_files(source: Source) -> list[str]:
     return passed_over(source.ignored)
 
 
+def _open_source(config: LabelConfig) -> Source:
+    return open_source(config.source, config.out, config.image_column, config.follow_links, config.fetch_seconds)
+
+
 def check_label(config: LabelConfig) -> list[str]:
     """Find what is wrong with a run before anything is started.
 
@@ -208,7 +212,7 @@ def check_label(config: LabelConfig) -> list[str]:
     """
     plan = plan_label(config)
     check_ours(Files(config.out), "run")
-    source = open_source(config.source, config.out, config.image_column, config.follow_links)
+    source = _open_source(config)
     warnings = check_own_pictures(plan) + ignored_files(source)
     check_writable(config.out, "run")
     return warnings
@@ -252,7 +256,7 @@ def shard_source(config: LabelConfig) -> list[ShardRef]:
         SourceError: no pictures there.
         OutputError: the run folder belongs to another source or cannot be written.
     """
-    source = open_source(config.source, config.out, config.image_column, config.follow_links)
+    source = _open_source(config)
     run = RunFolder(config.out)
     digest = fingerprint(source.digest(), config.images_per_shard)
 

@@ -14,6 +14,7 @@ import numpy as np
 from pnp_core.errors import SourceError
 from pnp_core.records import Sample
 from pnp_core.sources.base import MAX_BYTES, FileRef, Source, expand
+from pnp_core.sources.fetching import FETCH_SECONDS, Fetches
 from pnp_core.sources.folder import FolderSource, open_folder, open_picture
 from pnp_core.sources.keys import printable, safe_key
 from pnp_core.sources.lists import ListSource, open_list
@@ -26,7 +27,11 @@ _PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".zip")
 
 
 def open_source(
-    source: str, leave_out: str | None = None, image_column: str | None = None, follow_links: bool = False
+    source: str,
+    leave_out: str | None = None,
+    image_column: str | None = None,
+    follow_links: bool = False,
+    fetch_seconds: float = FETCH_SECONDS,
 ) -> Source:
     """List the pictures of a source; nothing but names, lists and table schemas is read.
 
@@ -36,11 +41,12 @@ def open_source(
         leave_out: a folder not to read, such as a run folder inside the source.
         image_column: of a Parquet source.
         follow_links: of a folder: take what links lead to outside of it too.
+        fetch_seconds: limit for each picture that a list or a table names on another machine.
 
     Raises:
         SourceError: nothing there, no pictures, or files that are not what their ending says.
     """
-    file = FileRef.of(source)
+    file, fetches = FileRef.of(source, fetch_seconds), Fetches(fetch_seconds)
     kind = file.kind()
     if kind == "directory":
         return open_folder(file, leave_out, follow_links)
@@ -50,13 +56,13 @@ def open_source(
     if lower.endswith(".tar"):
         return open_tars(source, expand(source))
     if lower.endswith(".parquet"):
-        return open_tables(source, expand(source), image_column)
+        return open_tables(source, expand(source), image_column, fetches)
     if kind is None:
         raise SourceError(
             f"source '{source}' does not exist; give a folder of pictures, a picture, a .txt list, .parquet or "
             f".tar files"
         )
-    return open_list(file) if lower.endswith((".txt", ".lst")) else open_picture(file)
+    return open_list(file, fetches) if lower.endswith((".txt", ".lst")) else open_picture(file)
 
 
 def subset_of(source: Source, number: int, seed: int) -> Iterator[Sample]:
