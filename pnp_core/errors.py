@@ -19,7 +19,7 @@ def in_words(error: BaseException) -> str:
         return f"it has no {said}"
     if not said:
         return "it took too long" if isinstance(error, TimeoutError) else "for no reason that it says"
-    return said[:200]
+    return said[:300]
 
 
 def first_line(error: BaseException) -> str:

@@ -12,7 +12,7 @@ from threading import Lock
 import numpy as np
 from PIL import Image, ImageOps
 
-from pnp_core.errors import UnreadableImage
+from pnp_core.errors import UnreadableImage, in_words
 from pnp_core.first_bytes import UNKNOWN, refusal
 
 IMAGE_EXTENSIONS = frozenset(
@@ -171,7 +171,7 @@ def _one_line(error: Exception) -> str:
     message = " ".join(str(error).split())
     if "cannot identify image file" in message:
         return UNKNOWN
-    return f"cannot be decoded: {message} ({type(error).__name__})"[:300]
+    return f"cannot be decoded: {message or in_words(error)}"[:300]
 
 
 def _upright_rgb(image: Image.Image) -> Picture:

@@ -22,10 +22,12 @@ from pnp_core.candidates.base import Proposal
 from pnp_core.cards import DatasetCard
 from pnp_core.errors import CandidatesFileError
 from pnp_core.records import Sample
+from pnp_core.sources.base import reason
 from pnp_core.texts import text_of
 
 _KEYS = ("key", "id", "image_id", "file_name", "filename", "image", "path")
 _CLASSES = ("classes", "labels", "class", "label")
+_NAMES = ("name", "class", "label", "id")
 _SCORES = ("scores", "probabilities", "score", "probability")
 _ENDINGS = (".json", ".jsonl", ".csv", ".tsv", ".parquet")
 
@@ -35,7 +37,7 @@ def _read(path: str) -> bytes:
         fs, inner = fsspec.core.url_to_fs(path)
         return fs.cat_file(inner)
     except (OSError, ValueError, ImportError) as error:
-        raise CandidatesFileError(f"cannot read candidates file '{path}': {error}") from error
+        raise CandidatesFileError(f"cannot read candidates file '{path}': {reason(error)}") from error
 
 
 def file_revision(path: str) -> str:
@@ -83,7 +85,7 @@ def _from_value(value: Any) -> Answer:
     if isinstance(value, str):
         return parse_answer(value)
     if isinstance(value, list) and all(isinstance(v, dict) for v in value) and value:
-        names = [next(v[k] for k in ("name", "class", "label", "id") if k in v) for v in value]
+        names = [_first(v, _NAMES) for v in value]
         return _answer(names, [v.get("score", v.get("probability")) for v in value])
     if isinstance(value, list):
         return _answer(value, None)
@@ -151,7 +153,7 @@ def _from_json(value: Any, path: str) -> Iterator[tuple[str, Answer]]:
         for key, entry in value.items():
             try:
                 yield str(key), _from_value(entry)
-            except (TypeError, ValueError, StopIteration) as error:
+            except (TypeError, ValueError) as error:
                 raise CandidatesFileError(f"'{path}', {key}: {error}") from error
     else:
         raise CandidatesFileError(f"'{path}' must hold a mapping from keys to classes, or a list of rows")

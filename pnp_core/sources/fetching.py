@@ -41,6 +41,7 @@ class Fetches:
 
     seconds: float = FETCH_SECONDS
     _unanswered: Counter[str] = field(default_factory=Counter)
+    _late: set[str] = field(default_factory=set)
 
     def is_silent(self, url: str) -> bool:
         """Whether a URL's host has not answered for some time: it is not asked then."""
@@ -49,10 +50,13 @@ class Fetches:
     def note(self, url: str, answered: bool) -> None:
         """Remember whether a URL's host has answered."""
         self._unanswered[_host(url)] = 0 if answered else self._unanswered[_host(url)] + 1
+        if not answered:
+            self._late.add(url)
 
     def forgive(self) -> None:
-        """Give every host another chance."""
+        """Give every host and URL another chance."""
         self._unanswered.clear()
+        self._late.clear()
 
     def silence(self, url: str) -> str:
         """Why there is nothing from a URL, in words."""
@@ -63,7 +67,7 @@ class Fetches:
     def ask(
         self, items: Iterable[Item], url_of: Callable[[Item], str | None], answer: Callable[[Item], Answer]
     ) -> Iterator[tuple[Item, Answer | None]]:
-        """Each item with its answer, in order; None where there was none in time.
+        """Each item with its answer, in order; None where there was none in time, now or before.
 
         Args:
             url_of: where an item is asked for; None when it is at hand, and needs no waiting.
@@ -83,7 +87,7 @@ class Fetches:
 
     def _begin(self, item: Item, url: str | None, answer: Callable[[Item], Answer]) -> _Asked[Item, Answer]:
         future: Future[Answer] = Future()
-        if url is not None and self.is_silent(url):
+        if url is not None and (url in self._late or self.is_silent(url)):
             return _Asked(item, future, 0)
 
         def work() -> None:
