@@ -7,8 +7,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from pnp_core.errors import SourceError
+from pnp_core.first_bytes import pointer
 from pnp_core.records import Sample
 from pnp_core.sources.base import FileRef, NotReadError, digest_of, is_near, is_url
+from pnp_core.sources.cells import picture_text, strange_text
 from pnp_core.sources.fetching import Fetches
 from pnp_core.sources.keys import UniqueNames, printable, safe_ending, safe_key, split_ending
 from pnp_core.texts import text_of
@@ -93,6 +95,10 @@ def stamps(items: Iterable[Pointed], fetches: Fetches) -> Iterator[str]:
         yield f"{item.line}\0{stamp or 'unreadable: no answer'}"
 
 
+FIRST_LINES = 32
+"""Lines that are looked at before a text file is taken for a list."""
+
+
 @dataclass(frozen=True)
 class ListSource:
     """Pictures named in a text file; a `Source`."""
@@ -113,7 +119,16 @@ class ListSource:
 
     def samples(self) -> Iterator[Sample]:
         """The pictures in order, the late ones last; the same line twice gives two of them."""
-        return fetched(self._pointed(), self.fetches)
+        return fetched((self._written(number, item) for number, item in enumerate(self._pointed())), self.fetches)
+
+    def _written(self, number: int, item: Pointed) -> Sample | Pointed:
+        """A line that is a picture itself, as a data URI or base64, is named by its number."""
+        named = replace(item.sample, key=safe_key(f"line/{number + 1}"), extension="bin", source=f"line {number + 1}")
+        try:
+            data = picture_text(item.line)
+            return item if data is None else replace(named, image=data)
+        except ValueError as error:
+            return replace(named, fault=str(error))
 
     def _pointed(self) -> Iterator[Pointed]:
         unique = UniqueNames()
@@ -127,13 +142,18 @@ def open_list(file: FileRef, fetches: Fetches) -> ListSource:
     """Read a list; the pictures are looked for later.
 
     Raises:
-        SourceError: missing, no text, or without lines.
+        SourceError: missing, no text, without lines, or with lines that name no files.
     """
     try:
-        text = text_of(file.read())
+        data = file.read()
+        if what := pointer(data):
+            raise SourceError(f"list '{file.path}' is a {what}")
+        text = text_of(data)
     except (NotReadError, ValueError) as error:
         raise SourceError(f"list '{file.path}' {error}") from error
     lines = tuple(line for line in text.replace("\r\n", "\n").split("\n") if line.strip())
     if not lines:
         raise SourceError(f"list '{file.path}' is empty; it needs one path or URL per line")
+    if what := strange_text(lines[:FIRST_LINES], file.folder):
+        raise SourceError(f"list '{file.path}' holds {what}; it needs one path or URL per line, and nothing else")
     return ListSource(file, lines, fetches=fetches)

@@ -10,6 +10,7 @@ from itertools import chain, groupby
 from typing import Any
 
 from pnp_core.errors import SourceError
+from pnp_core.first_bytes import pointer
 from pnp_core.images import IMAGE_EXTENSIONS
 from pnp_core.records import Sample
 from pnp_core.sources.base import FileRef, NotReadError, common_folder, digest_of, reason
@@ -181,7 +182,8 @@ def _check_tar(file: FileRef) -> None:
             block = opened.read(tarfile.BLOCKSIZE)
             read += len(block)
         if not first or block.strip(b"\0") or not zeros:
-            raise SourceError(f"'{name}' is not a tar")
+            what = pointer(first)
+            raise SourceError(f"'{name}' is not a tar" + (f": {what}" if what else ""))
 
 
 def open_tars(pattern: str, files: list[FileRef]) -> TarSource:

@@ -40,12 +40,12 @@ class Handler(BaseHTTPRequestHandler):
         elif kind == "late" and self.asked[self.path] > 1:
             self.answer(png())
         elif kind in ("silent", "late"):
-            sleep(4)
+            sleep(9)
         elif kind == "trickle":
             self.send_response(200)
             self.end_headers()
             with suppress(OSError):  # who asked has gone
-                for _ in range(40):
+                for _ in range(90):
                     self.wfile.write(b"\xff")
                     sleep(0.1)
         elif kind == "cut":
@@ -82,7 +82,7 @@ def closed_port() -> int:
         return probe.getsockname()[1]
 
 
-def faults(tmp_path, lines: list[str], seconds: float = 0.6) -> dict[str, str | None]:
+def faults(tmp_path, lines: list[str], seconds: float = 1.5) -> dict[str, str | None]:
     (tmp_path / "urls.txt").write_text("\n".join(lines))
     found = open_source(str(tmp_path / "urls.txt"), fetch_seconds=seconds).samples()
     return {sample.source: sample.fault for sample in found}
@@ -92,18 +92,18 @@ def faults(tmp_path, lines: list[str], seconds: float = 0.6) -> dict[str, str | 
 def test_host_that_does_not_answer_costs_its_picture_only_and_little_time(server, tmp_path, kind):
     (tmp_path / "second.png").write_bytes(png())
     (tmp_path / "urls.txt").write_text(f"{server}/{kind}/a.jpg\nsecond.png\n{server}/b.jpg\n")
-    source = open_source(str(tmp_path / "urls.txt"), fetch_seconds=0.6)
+    source = open_source(str(tmp_path / "urls.txt"), fetch_seconds=1.5)
     start = monotonic()
     assert source.digest()
     samples = source.samples()
     found = [next(samples)]
-    assert monotonic() - start < 1.5, "it waits for its turn"
+    assert monotonic() - start < 5, "it waits for its turn"
     found += samples
-    assert monotonic() - start < 5
+    assert monotonic() - start < 8
     assert [(s.source, s.fault) for s in found] == [
         ("second.png", None),
         (f"{server}/b.jpg", None),
-        (f"{server}/{kind}/a.jpg", "cannot be read: no answer within 0.6 seconds"),
+        (f"{server}/{kind}/a.jpg", "cannot be read: no answer within 1.5 seconds"),
     ]
     # By GET for the digest where HEAD does not do, for the picture, and once more at the end where that began.
     assert Handler.asked[f"/{kind}/a.jpg"] <= (1 if kind == "silent" else 3)
@@ -114,7 +114,7 @@ def test_several_are_fetched_at_a_time_in_their_order(server, tmp_path):
     start = monotonic()
     assert faults(tmp_path, lines, seconds=10) == dict.fromkeys(lines)
     assert list(faults(tmp_path, lines, seconds=10)) == lines
-    assert monotonic() - start < 5  # one after the other they take 16 seconds
+    assert monotonic() - start < 10  # one after the other they take 16 seconds
 
 
 def test_what_was_late_is_asked_for_once_more_at_the_end(server, tmp_path):
@@ -127,7 +127,7 @@ def test_silent_host_is_left_alone_after_some_requests(server, tmp_path):
     lines = [f"{server}/silent/{i}.png" for i in range(60)]
     start = monotonic()
     found = faults(tmp_path, lines)
-    assert monotonic() - start < 5  # one after the other they would take 72 seconds
+    assert monotonic() - start < 20  # one after the other they would take three minutes
     host = server.removeprefix("http://")
     assert found[lines[-1]] == f"cannot be read: host '{host}' does not answer"
     assert len(found) == 60
@@ -150,12 +150,12 @@ def test_reasons_are_in_words(server, tmp_path):
 def test_pictures_that_a_table_names_are_limited_too(server, tmp_path):
     urls = [f"{server}/silent/a.png", f"{server}/b.png"]
     pq.write_table(pa.table({"url": urls, "id": ["a", "b"], "caption": ["a cat", "a dog"]}), tmp_path / "x.parquet")
-    source = open_source(str(tmp_path / "x.parquet"), fetch_seconds=0.6)
+    source = open_source(str(tmp_path / "x.parquet"), fetch_seconds=1.5)
     start = monotonic()
     assert source.digest()
     found = {sample.key: sample.fault for sample in source.samples()}
-    assert monotonic() - start < 5
-    assert found == {"b": None, "a": "cannot be read: no answer within 0.6 seconds"}
+    assert monotonic() - start < 8
+    assert found == {"b": None, "a": "cannot be read: no answer within 1.5 seconds"}
 
 
 def test_picture_larger_than_the_limit_is_not_fetched(server, tmp_path, monkeypatch):
