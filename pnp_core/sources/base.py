@@ -91,7 +91,8 @@ def reason(error: Exception) -> str:
     if status := getattr(error, "status", None):
         return f"HTTP {status} {getattr(error, 'message', '')}".rstrip()
     if (host := getattr(error, "host", None)) and (port := getattr(error, "port", None)):
-        return f"cannot connect to {host}:{port}"
+        wrong = getattr(error, "certificate_error", None)
+        return f"the certificate of {host} is not trusted" if wrong else f"cannot connect to {host}:{port}"
     if type(error).__name__ == "ClientPayloadError":  # of aiohttp, which is imported with the first URL only
         return "the answer was cut short"
     return getattr(error, "strerror", None) or known.get(type(error)) or in_words(error)
