@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from pnp_core.errors import SourceError
 from pnp_core.sources import open_source
 
 
@@ -164,3 +165,11 @@ def test_picture_larger_than_the_limit_is_not_fetched(server, tmp_path, monkeypa
     monkeypatch.setattr("pnp_core.sources.base.MAX_BYTES", 10)
     (found,) = source.samples()
     assert found.fault == f"{len(png())} bytes are over the limit of 10 for one picture"
+
+
+@pytest.mark.parametrize("name", ["list.txt", "x.parquet", "a.jpg"])
+def test_source_on_a_silent_host_is_refused_in_time(server, name):
+    start = monotonic()
+    with pytest.raises(SourceError, match="cannot be read: it took too long"):
+        open_source(f"{server}/silent/{name}", fetch_seconds=1.5)
+    assert monotonic() - start < 5
