@@ -16,6 +16,7 @@ from pathlib import Path
 from pnp_core.errors import PnpError
 
 USER = "pnp-ovss"
+_HERE = "127.0.0.1"
 
 
 def new_secret() -> str:
@@ -75,5 +76,6 @@ def client_settings(api: str, secret: str) -> dict[str, str]:
 
 def without_proxy() -> dict[str, str]:
     """The variable that keeps requests to this machine from a proxy, which would be told the secret."""
-    others = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")  # the one in small letters wins
-    return {"no_proxy": ",".join(filter(None, (others, "127.0.0.1")))}
+    others = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""  # the one in small letters wins
+    kept = [name.strip() for name in others.split(",") if name.strip()]
+    return {"no_proxy": ",".join(kept if _HERE in kept else [*kept, _HERE])}

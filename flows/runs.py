@@ -18,7 +18,7 @@ from prefect.client.schemas.responses import DeploymentResponse
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL
 
-from pnp_core.errors import PnpError, UsageError
+from pnp_core.errors import PnpError, UsageError, in_words
 from pnp_core.presets import merge
 
 NAMES = ("checkpoint", "dataset")
@@ -85,7 +85,7 @@ def require_access() -> str:
         if error.response.status_code in (401, 403):
             raise UsageError(f"{url} refuses: PREFECT_API_AUTH_STRING must be its user:password") from error
     except httpx.TransportError as error:
-        raise PnpError(f"{url} does not answer: {str(error) or type(error).__name__}") from error
+        raise PnpError(f"{url} does not answer: {in_words(error)}") from error
     return url
 
 

@@ -15,7 +15,7 @@ from flows.dask import DaskWorkers
 from flows.deployed import run_deployed
 from pnp_core.completion import StageFolder
 from pnp_core.config import DispatchConfig
-from pnp_core.errors import PnpError, ShardError, StageFailedError
+from pnp_core.errors import PnpError, ShardError, StageFailedError, in_words
 from pnp_core.plan import Plan, quarantine_reasons
 from pnp_core.records import RunSummary, ShardRef, StageResult, StageSummary, Summary
 from pnp_core.shards import set_shard_aside
@@ -173,9 +173,9 @@ def _give_up(stage: Stage, shard: ShardRef, error: Exception, dispatch: Dispatch
     """Set a shard aside, unless the run is at fault and not the shard."""
     if stage.folder is None or (isinstance(error, PnpError) and not isinstance(error, ShardError)):
         raise error
-    reason = " ".join(str(error).split())[:300]
+    reason = in_words(error)
     if not isinstance(error, ShardError):
-        reason = f"the shard failed {dispatch.attempts} times: {type(error).__name__}: {reason}"
+        reason = f"the shard failed {dispatch.attempts} times: {reason}"
     return set_shard_aside(stage.folder, shard, reason, stage.before)
 
 

@@ -32,6 +32,7 @@ def temporary_server() -> Iterator[None]:
 
     from flows.runs import require_access
 
+    os.environ.update(without_proxy())  # also of a server of the user's on this machine
     if PREFECT_API_URL.value():
         require_access()
         yield
@@ -70,7 +71,6 @@ def _use(api: str, secret: str) -> Iterator[None]:
         temporary_settings,
     )
 
-    os.environ.update(without_proxy())
     settings = {PREFECT_API_URL: api, PREFECT_API_AUTH_STRING: secret, PREFECT_CLIENT_CSRF_SUPPORT_ENABLED: True}
     with temporary_settings(settings):
         yield

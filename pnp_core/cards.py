@@ -17,6 +17,7 @@ from pnp_core.config import Config, Words
 from pnp_core.errors import UnknownNameError, UsageError
 from pnp_core.presets import merge
 from pnp_core.records import IGNORE
+from pnp_core.texts import text_of
 
 SCHEMA_FILE = "card.schema.json"
 
@@ -260,8 +261,8 @@ def available_cards() -> dict[str, Path]:
 
 def _read_card(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        values = yaml.safe_load(text_of(path.read_bytes()))
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise UsageError(f"cannot read dataset card '{path}': {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise UsageError(f"dataset card '{path}' must be a mapping; see datasets/voc21.yaml for an example")

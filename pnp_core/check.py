@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -27,7 +28,7 @@ class CheckReport:
         pictures: listed in the split.
         usable: of them, with readable picture and ground truth that fits.
         problems: one line each, in plain words.
-        remarks: what is no fault by itself, and may be meant otherwise.
+        remarks: what is no fault by itself and may be meant otherwise, or was left out and costs no picture.
     """
 
     identity: str
@@ -120,6 +121,13 @@ _FILLED = 0.9
 """Share of void in a mask that is remarked on; one that is void all over is a fault that its reader finds."""
 
 
+def _remarked(samples: Iterator[Sample], remarks: list[str]) -> Iterator[Sample]:
+    """Samples as they are, while what was left out of their ground truth is noted."""
+    for sample in samples:
+        remarks += [f"{sample.source}: {note}" for note in sample.notes]
+        yield sample
+
+
 def check_dataset(
     dataset: str, data: str, split: str | None, ground_truth: str | None, progress: Progress = silent
 ) -> CheckReport:
@@ -142,10 +150,10 @@ def check_dataset(
         without = sorted(opened.images.ids() - set(opened.ids))
         if without:
             problems.append(f"pictures without ground truth: {len(without)}, such as {', '.join(without[:3])}")
-    masks, faults = _Masks(card.names), []
-    for seen in map_ahead(_look, opened.samples()):
+    masks, faults, remarks = _Masks(card.names), [], []
+    for seen in map_ahead(_look, _remarked(opened.samples(), remarks)):
         progress(1)
         masks.add(seen)
         faults += [seen.problem] if seen.problem else []
     found = (*problems, *masks.problems(), *faults)
-    return CheckReport(opened.identity, len(opened), len(opened) - len(faults), found, tuple(masks.remarks()))
+    return CheckReport(opened.identity, len(opened), len(opened) - len(faults), found, (*masks.remarks(), *remarks))

@@ -441,6 +441,9 @@ class LabelConfig(OwnPicturesConfig):
 
     image_column: str | None = None
     """Column of a Parquet source; found by itself when there is only one that fits."""
+    fetch_seconds: float = Field(default=30, gt=0)
+    """Limit for each picture that a list or a table names on another machine. Those that did not come in time are asked
+    for once more at the end, and then quarantined."""
 
 
 class CorpusConfig(OwnPicturesConfig):

@@ -8,6 +8,25 @@ from collections.abc import Iterable
 from pnp_core.visible import visible
 
 
+def in_words(error: BaseException) -> str:
+    r"""What another package's exception says, in one line and without the names of Python's types.
+
+    >>> in_words(KeyError("width")), in_words(OSError("broken\n data stream")), in_words(TimeoutError())
+    ("it has no 'width'", 'broken data stream', 'it took too long')
+    """
+    said = " ".join(str(error).split())
+    if isinstance(error, KeyError):
+        return f"it has no {said}"
+    if not said:
+        return "it took too long" if isinstance(error, TimeoutError) else "for no reason that it says"
+    return said[:300]
+
+
+def first_line(error: BaseException) -> str:
+    """What another package's exception says first: some go on for a page."""
+    return str(error).strip().split("\n")[0].strip() or in_words(error)
+
+
 class PnpError(Exception):
     """A run cannot go on; the command line ends with `exit_code` and this one line.
 

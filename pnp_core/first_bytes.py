@@ -101,6 +101,16 @@ def refusal(data: bytes) -> str | None:
     return f"{UNKNOWN}: by its first bytes it is {kind}" if kind else f"{UNKNOWN}: its first bytes are no picture's"
 
 
+def pointer(data: bytes) -> str | None:
+    """What a file is that only stands for another, by its first bytes; None when it is none.
+
+    >>> pointer(b"version https://git-lfs.github.com/spec/v1")
+    'git-lfs pointer, not the file itself: `git lfs pull` fetches it'
+    """
+    found = next((reason for start, reason in _REFUSED[1:] if data.startswith(start)), None)
+    return found and found.replace("the picture itself", "the file itself")
+
+
 def only_pictures(samples: Iterable[Sample]) -> Iterator[Sample]:
     """Samples as they are; of those that are no picture the bytes are put away and the reason is kept."""
     for sample in samples:

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pnp_core.colour import to_rgb
-from pnp_core.errors import UnreadableImage
+from pnp_core.errors import UnreadableImage, in_words
 from pnp_core.first_bytes import UNKNOWN, refusal
 from pnp_core.tiff import ICC_PROFILE, ORIENTATION, Bands, Page, find_page, read_bands
 
@@ -185,7 +185,7 @@ def _one_line(error: Exception) -> str:
     message = " ".join(str(error).split())
     if "cannot identify image file" in message:
         return UNKNOWN
-    return f"cannot be decoded: {message} ({type(error).__name__})"[:300]
+    return f"cannot be decoded: {message or in_words(error)}"[:300]
 
 
 SCALED = "brightness scaled to 8 bits"

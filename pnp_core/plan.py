@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import islice, product
 
 from pnp_core.backbones import backbone_card
 from pnp_core.backbones.known_names import listed, unknown_names
@@ -19,6 +19,7 @@ from pnp_core.ownership import check_ours, check_writable
 from pnp_core.presets import PHOTO, TINY
 from pnp_core.prompts import build_prompts, clean_class_names
 from pnp_core.readers import Dataset, open_dataset, resolve_card
+from pnp_core.reasons import grouped
 from pnp_core.records import ShardRef
 from pnp_core.shapes import CLASS_NAMES
 from pnp_core.shards import even_sizes, read_index, write_shards
@@ -204,6 +205,12 @@ def ignored_files(source: Source) -> list[str]:
     return passed_over(source.ignored)
 
 
+def _open_source(config: LabelConfig) -> Source:
+    return open_source(
+        config.source, config.out, config.image_column, config.follow_links, config.exclude, config.fetch_seconds
+    )
+
+
 def check_label(config: LabelConfig) -> list[str]:
     """Find what is wrong with a run before anything is started.
 
@@ -220,10 +227,6 @@ def check_label(config: LabelConfig) -> list[str]:
     warnings = check_own_pictures(plan) + ignored_files(source)
     check_writable(config.out, "run")
     return warnings
-
-
-def _open_source(config: LabelConfig) -> Source:
-    return open_source(config.source, config.out, config.image_column, config.follow_links, config.exclude)
 
 
 def check_own_pictures(plan: Plan) -> list[str]:
@@ -277,8 +280,8 @@ def shard_source(config: LabelConfig) -> list[ShardRef]:
 
 
 def quarantine_reasons(folders: Iterable[StageFolder], shards: list[ShardRef]) -> dict[str, int]:
-    """The most frequent reasons of some stages' shards."""
+    """The most frequent reasons of some stages' shards, see `grouped`."""
     reasons: Counter[str] = Counter()
     for folder, shard in product(folders, shards):
         reasons.update(picture.reason for picture in folder.quarantined(shard.name))
-    return dict(reasons.most_common(REASONS))
+    return dict(islice(grouped(reasons).items(), REASONS))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pnp_core.errors import UnknownNameError, UsageError
+from pnp_core.texts import text_of
 
 TINY: Final = "tiny"
 PHOTO: Final = "photo"
@@ -77,8 +78,8 @@ def read_settings(url: str) -> dict[str, Any]:
 
     try:
         fs, path = fsspec.core.url_to_fs(url if "://" in url else str(Path(url).expanduser()))
-        values = yaml.safe_load(fs.cat_file(path).decode())
-    except (OSError, UnicodeDecodeError, ValueError, ImportError) as error:
+        values = yaml.safe_load(text_of(fs.cat_file(path)))
+    except (OSError, ValueError, ImportError) as error:
         raise UsageError(f"cannot read configuration '{url}': {getattr(error, 'strerror', None) or error}") from error
     except yaml.YAMLError as error:
         raise UsageError(f"configuration '{url}' is not valid YAML: {' '.join(str(error).split())}") from error

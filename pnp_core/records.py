@@ -25,6 +25,7 @@ class Sample:
         classes: image-level labels (class ids), when known.
         fault: why there are no image bytes; the pipeline quarantines the sample with it.
         name: the picture's own name, to look it up in tables; empty when `source` is that.
+        notes: what of its ground truth was left out, for people.
     """
 
     key: str
@@ -35,6 +36,7 @@ class Sample:
     classes: tuple[int, ...] | None = None
     fault: str | None = None
     name: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,8 @@ def pack(samples: Iterable[Sample]) -> bytes:
                 meta["fault"] = sample.fault
             if sample.name:
                 meta["name"] = sample.name
+            if sample.notes:
+                meta["notes"] = list(sample.notes)
             record = {"__key__": sample.key, f"img.{sample.extension}": sample.image}
             if sample.label_map is not None:
                 record[_LABEL_MAP] = sample.label_map
@@ -84,6 +86,7 @@ def unpack(data: bytes) -> Iterator[Sample]:
             classes=tuple(meta["classes"]) if "classes" in meta else None,
             fault=meta.get("fault"),
             name=meta.get("name", ""),
+            notes=tuple(meta.get("notes", ())),
         )
 
 

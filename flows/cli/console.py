@@ -325,6 +325,10 @@ def show_check(report: CheckReport, console: Console) -> None:
         console.print(f"[red]problem[/]: {shown(problem)}", soft_wrap=True)
     if len(report.problems) > SHOWN:
         console.print(f"... and {len(report.problems) - SHOWN} more (--json has all)")
+    for remark in report.remarks[:SHOWN]:
+        console.print(f"[yellow]remark[/]: {shown(remark)}", soft_wrap=True)
+    if len(report.remarks) > SHOWN:
+        console.print(f"... and {len(report.remarks) - SHOWN} more (--json has all)")
     if report.ok:
         console.print("[green]all well[/]: complete, readable, sizes equal, labels in range")
     for remark in report.remarks:

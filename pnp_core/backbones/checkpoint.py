@@ -12,11 +12,14 @@ from typing import Any
 from pnp_core.backbones.base import Checkpoint
 from pnp_core.backbones.cards import BackboneCard, backbone_card
 from pnp_core.config import BackboneConfig
-from pnp_core.errors import CheckpointError, UnknownNameError
+from pnp_core.errors import CheckpointError, UnknownNameError, first_line
+from pnp_core.first_bytes import pointer
 from pnp_core.presets import BUNDLED
 
 _PACKAGE = Path(__file__).parent.parent
 SAFETENSORS, PICKLED = "model.safetensors", "pytorch_model.bin"
+_INDEX = ".index.json"
+"""Behind the name of a weights file: which part of a model that is split into several holds which tensor."""
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
     "vocab.txt", "vocab.json", "merges.txt", "vocabulary.json",
@@ -37,8 +40,10 @@ def locate_checkpoint(config: BackboneConfig) -> Checkpoint:
     card = backbone_card(config.name)
     local = _local_folder(config, card)
     folder = local or _from_hub(config.checkpoint, config.revision)
+    _refuse_pointers(folder)
     raw = _read_config(folder, card)
-    weights = _weights_file(folder, card)
+    weights = weights_files(folder)
+    _require_tensors(folder, weights, card)
     if not any((folder / name).is_file() for name in _VOCABULARIES):
         raise CheckpointError(f"checkpoint '{folder}' has no tokenizer: it needs one of {', '.join(_VOCABULARIES)}")
     heads, layers = _number(raw, card.heads_at, folder), _number(raw, card.layers_at, folder, card.layers)
@@ -78,12 +83,19 @@ def _from_hub(repository: str, revision: str | None) -> Path:
         return Path(snapshot_download(repository, revision=revision, allow_patterns=list(files)))
 
     try:
-        folder = fetch(*_FILES, SAFETENSORS)
-        return folder if (folder / SAFETENSORS).exists() else fetch(*_FILES, PICKLED)
+        for name in (SAFETENSORS, PICKLED):
+            folder = fetch(*_FILES, name, f"{name}{_INDEX}")
+            if not (folder / name).exists() and (folder / f"{name}{_INDEX}").exists():
+                fetch(*_part_names(folder / f"{name}{_INDEX}"))
+            if (folder / name).exists() or (folder / f"{name}{_INDEX}").exists():
+                break
+        return folder
+    except CheckpointError:
+        raise
     except HFValidationError as error:
         raise CheckpointError(f"checkpoint '{repository}' is neither a folder nor a hub id like owner/name") from error
     except Exception as error:  # the hub client raises many types: offline, gated, missing, DNS ...
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        reason = first_line(error).rstrip(".")
         offline = "; HF_HUB_OFFLINE is set, so nothing is downloaded" if is_offline() else ""
         raise CheckpointError(
             f"weights '{repository}' are no local folder, and not to be had from the hub ({reason}){offline}; "
@@ -128,19 +140,67 @@ def _number(raw: dict[str, Any], path: str, folder: Path, default: int | None = 
     return value
 
 
-def _weights_file(folder: Path, card: BackboneCard) -> Path:
-    """The file of the weights, safetensors where there is one, with the tensors that are needed."""
-    file = next((folder / name for name in (SAFETENSORS, PICKLED) if (folder / name).is_file()), None)
-    if file is None:
-        raise CheckpointError(f"checkpoint '{folder}' has neither {SAFETENSORS} nor {PICKLED}")
-    names = tensor_names(file)
+def _refuse_pointers(folder: Path) -> None:
+    """Refuse a clone of which git-lfs has not fetched the large files."""
+    names = ("config.json", SAFETENSORS, PICKLED, f"{SAFETENSORS}{_INDEX}", f"{PICKLED}{_INDEX}", *TOKENIZER_FILES)
+    for name in names:
+        _refuse_pointer(folder / name)
+
+
+def _refuse_pointer(file: Path) -> None:
+    if file.is_file():
+        with file.open("rb") as opened:
+            what = pointer(opened.read(_POINTER))
+        if what:
+            raise CheckpointError(f"'{file}' is a {what}")
+
+
+_POINTER = 200
+
+
+def weights_files(folder: Path) -> tuple[Path, ...]:
+    """The file of the weights, or its parts where it is split; safetensors where there are some.
+
+    Raises:
+        CheckpointError: there is none, or a part is missing.
+    """
+    for name in (SAFETENSORS, PICKLED):
+        if (folder / name).is_file():
+            return (folder / name,)
+        if (index := folder / f"{name}{_INDEX}").is_file():
+            parts = tuple(folder / part for part in _part_names(index))
+            for part in parts:
+                if not part.is_file():
+                    raise CheckpointError(f"checkpoint '{folder}' lacks {part.name}, which {index.name} names")
+                _refuse_pointer(part)
+            return parts
+    raise CheckpointError(
+        f"checkpoint '{folder}' has neither {SAFETENSORS} nor {PICKLED}, nor the {_INDEX} of one that is split"
+    )
+
+
+def _part_names(index: Path) -> list[str]:
+    """Names of the files that an index says the tensors are in."""
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"'{index}' is no index of weights: it has no readable weight_map") from error
+    endings = (".safetensors", ".bin")
+    wrong = [name for name in names if Path(name).name != name or not name.endswith(endings)]
+    if wrong or not names:
+        raise CheckpointError(f"'{index}' names no part of the weights: '{wrong[0] if wrong else ''}'")
+    return names
+
+
+def _require_tensors(folder: Path, weights: tuple[Path, ...], card: BackboneCard) -> None:
+    """Refuse weights without the tensors that are needed."""
+    names = set().union(*(tensor_names(file) for file in weights))
     missing = [name for name in card.needed if name not in names]
     if missing:
         kind = card.title.split(",")[0]
         raise CheckpointError(
             f"checkpoint '{folder}' is not an image-text-matching {kind}: it lacks {', '.join(missing)}"
         )
-    return file
 
 
 def tensor_names(file: Path) -> set[str]:
@@ -171,6 +231,7 @@ def read_pickled(file: Path) -> Any:
     """
     import torch
 
+    _refuse_pointer(file)
     with suppress(Exception):  # files written by torch before 1.6 cannot be mapped into memory
         return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     try:
@@ -182,10 +243,10 @@ def read_pickled(file: Path) -> Any:
         ) from error
 
 
-def _digest(folder: Path, weights: Path) -> str:
+def _digest(folder: Path, weights: tuple[Path, ...]) -> str:
     """Digest of the files that matter."""
     digest = hashlib.sha256()
-    for name in ("config.json", weights.name, *TOKENIZER_FILES):
+    for name in ("config.json", *(file.name for file in weights), *TOKENIZER_FILES):
         if (folder / name).is_file():
             with (folder / name).open("rb") as file:
                 digest.update(name.encode() + hashlib.file_digest(file, "sha256").digest())

@@ -11,9 +11,9 @@ import torch
 from transformers import AutoTokenizer, PreTrainedModel
 from transformers.utils import logging
 
-from pnp_core.backbones.checkpoint import SAFETENSORS
+from pnp_core.backbones.checkpoint import weights_files
 from pnp_core.config import BackboneConfig
-from pnp_core.errors import CheckpointError
+from pnp_core.errors import CheckpointError, first_line
 from pnp_core.finite import check_weights
 from pnp_core.prompts import EncodedText
 
@@ -25,7 +25,7 @@ def load_weights(kind: type[PreTrainedModel], folder: Path) -> Any:
         CheckpointError: weights missing, not finite or of another shape than config.json says.
     """
     logging.disable_progress_bar()  # the pipeline shows its own progress
-    safe = (folder / SAFETENSORS).is_file()
+    safe = weights_files(folder)[0].suffix == ".safetensors"
     with _told(folder):
         loaded: Any = kind.from_pretrained(
             folder,
@@ -61,8 +61,7 @@ def _told(folder: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # transformers wraps nearly anything: shapes, JSON, tokenizers
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(f"checkpoint '{folder}' cannot be loaded: {reason}") from error
+        raise CheckpointError(f"checkpoint '{folder}' cannot be loaded: {first_line(error)}") from error
 
 
 def encode(tokenizer: Any, text: str, first: int | None = None) -> EncodedText:

@@ -22,9 +22,12 @@ from pnp_core.candidates.base import Proposal
 from pnp_core.cards import DatasetCard
 from pnp_core.errors import CandidatesFileError
 from pnp_core.records import Sample
+from pnp_core.sources.base import reason
+from pnp_core.texts import text_of
 
 _KEYS = ("key", "id", "image_id", "file_name", "filename", "image", "path")
 _CLASSES = ("classes", "labels", "class", "label")
+_NAMES = ("name", "class", "label", "id")
 _SCORES = ("scores", "probabilities", "score", "probability")
 _ENDINGS = (".json", ".jsonl", ".csv", ".tsv", ".parquet")
 
@@ -34,7 +37,7 @@ def _read(path: str) -> bytes:
         fs, inner = fsspec.core.url_to_fs(path)
         return fs.cat_file(inner)
     except (OSError, ValueError, ImportError) as error:
-        raise CandidatesFileError(f"cannot read candidates file '{path}': {error}") from error
+        raise CandidatesFileError(f"cannot read candidates file '{path}': {reason(error)}") from error
 
 
 def file_revision(path: str) -> str:
@@ -49,14 +52,28 @@ def file_revision(path: str) -> str:
 
 
 def _answer(classes: Sequence[Any], scores: Sequence[Any] | None) -> Answer:
-    """A table row; scores are in [0, 1]."""
+    """A table row; scores are in [0, 1]. A null among the classes costs itself only."""
     if scores is not None and len(scores) != len(classes):
         raise ValueError(f"{len(classes)} classes but {len(scores)} scores")
-    graded = tuple(None if s is None else float(s) for s in (scores or [None] * len(classes)))
-    if wrong := [s for s in graded if s is not None and not 0 <= s <= 1]:
-        raise ValueError(f"score {wrong[0]:g} does not lie in 0..1")
-    items = tuple((int(c), None) if _is_number(c) else (None, str(c).strip()) for c in classes)
-    return Answer(items, graded)
+    named = [i for i, name in enumerate(classes) if name is not None]
+    graded = tuple(_score(scores[i]) if scores else None for i in named)
+    items = tuple((int(c), None) if _is_number(c) else (None, str(c).strip()) for c in (classes[i] for i in named))
+    repairs = ("null among the classes left out",) if len(named) < len(classes) else ()
+    if None in graded and any(score is not None for score in graded):
+        repairs += ("classes without a score count as 1",)
+    return Answer(items, graded, repairs)
+
+
+def _score(value: Any) -> float | None:
+    if value is None or value != value:  # NaN is how pandas writes null
+        return None
+    try:
+        score = float(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"score '{value}' is no number") from error
+    if not 0 <= score <= 1:
+        raise ValueError(f"score {score:g} does not lie in 0..1")
+    return score
 
 
 def _is_number(value: Any) -> bool:
@@ -68,15 +85,18 @@ def _from_value(value: Any) -> Answer:
     if isinstance(value, str):
         return parse_answer(value)
     if isinstance(value, list) and all(isinstance(v, dict) for v in value) and value:
-        names = [next(v[k] for k in ("name", "class", "label", "id") if k in v) for v in value]
+        names = [_first(v, _NAMES) for v in value]
         return _answer(names, [v.get("score", v.get("probability")) for v in value])
     if isinstance(value, list):
         return _answer(value, None)
     if isinstance(value, dict) and (classes := _first(value, _CLASSES)) is not None:
         return _answer(classes, _first(value, _SCORES))
     if isinstance(value, dict):
-        return _answer(list(value), list(value.values()))
-    raise ValueError(f"{type(value).__name__} is neither text, a list nor a mapping")
+        empty = bool(value) and all(name in _CLASSES for name in value)  # which are null, as was seen above
+        return _from_value(None) if empty else _answer(list(value), list(value.values()))
+    if value is None:
+        return Answer((), (), ("no answer (null)",))
+    raise ValueError(f"'{value}' is neither text, a list nor a mapping")
 
 
 def _first(row: dict[str, Any], names: Iterable[str]) -> Any:
@@ -107,8 +127,9 @@ def _from_rows(rows: Iterable[Any], path: str) -> Iterator[tuple[str, Answer]]:
             yield str(key), _checked(classes, scores, path, key)
             classes, scores = [], []
         key = found
-        named = _split(_first(row, _CLASSES))
-        graded = _split(_first(row, _SCORES))
+        cell = _first(row, _CLASSES)
+        named = [None] if cell is None else _split(cell)  # a null is left out, and told
+        graded = [] if cell is None else _split(_first(row, _SCORES))
         classes += named
         scores += graded or [None] * len(named)
     if key is not None:
@@ -132,7 +153,7 @@ def _from_json(value: Any, path: str) -> Iterator[tuple[str, Answer]]:
         for key, entry in value.items():
             try:
                 yield str(key), _from_value(entry)
-            except (TypeError, ValueError, StopIteration) as error:
+            except (TypeError, ValueError) as error:
                 raise CandidatesFileError(f"'{path}', {key}: {error}") from error
     else:
         raise CandidatesFileError(f"'{path}' must hold a mapping from keys to classes, or a list of rows")
@@ -152,11 +173,11 @@ def read_answers(path: str) -> Iterator[tuple[str, Answer]]:
     ending = PurePosixPath(path.lower()).suffix
     try:
         if ending == ".json":
-            yield from _from_json(json.loads(data, object_pairs_hook=_no_repeats), path)
+            yield from _from_json(json.loads(text_of(data), object_pairs_hook=_no_repeats), path)
         elif ending == ".jsonl":
-            yield from _from_rows((json.loads(line) for line in data.splitlines() if line.strip()), path)
+            yield from _from_rows((json.loads(line) for line in text_of(data).split("\n") if line.strip()), path)
         elif ending in (".csv", ".tsv"):
-            text = io.StringIO(data.decode("utf-8-sig"), newline="")
+            text = io.StringIO(text_of(data), newline="")
             yield from _from_rows(csv.DictReader(text, delimiter="\t" if ending == ".tsv" else ","), path)
         elif ending == ".parquet":
             batches = pq.ParquetFile(pa.BufferReader(data)).iter_batches(batch_size=1024, use_threads=False)

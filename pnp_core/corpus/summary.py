@@ -8,6 +8,7 @@ from typing import Any
 
 from pnp_core.corpus.manifest import WAITING, Manifest
 from pnp_core.markdown import markdown_code
+from pnp_core.reasons import grouped
 from pnp_core.records import RunSummary, Summary
 
 
@@ -36,7 +37,7 @@ class CorpusSummary(Summary):
         for name in ("images", "labelled", "failed", "quarantined"):
             setattr(self, name, getattr(self, name) + getattr(batch, name))
         self.mended += batch.mended
-        self.reasons = dict((Counter(self.reasons) + Counter(batch.reasons)).most_common())
+        self.reasons = grouped(Counter(self.reasons) + Counter(batch.reasons))
         for name, stage in batch.stages.items():
             self.stages[name] = self.stages[name] + stage if name in self.stages else stage
 

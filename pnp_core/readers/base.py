@@ -88,6 +88,10 @@ class Truth(Protocol):
         """Changes when the picture's ground truth changes on disk."""
         ...
 
+    def remarks(self, picture_id: str) -> tuple[str, ...]:
+        """What of the picture's ground truth is left out, for people."""
+        ...
+
 
 @dataclass(frozen=True)
 class TruthFiles:

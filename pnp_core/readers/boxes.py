@@ -11,7 +11,7 @@ from pnp_core.cards import DatasetCard
 from pnp_core.errors import DatasetError, UsageError
 from pnp_core.readers.base import GroundTruthError
 from pnp_core.readers.folder import DataFolder
-from pnp_core.readers.instances import load_coco
+from pnp_core.readers.instances import coco_id, load_coco
 from pnp_core.sources.base import NotReadError
 
 
@@ -84,7 +84,7 @@ class CocoBoxes:
         for image in coco.dataset["images"]:
             numbers = {a["category_id"] for a in coco.imgToAnns.get(image["id"], [])}
             labels = {card.label_of[n] for n in numbers if n in card.label_of}
-            found[PurePosixPath(image["file_name"]).stem] = tuple(sorted(labels))
+            found[coco_id(image["file_name"])] = tuple(sorted(labels))
         return cls(file, folder.file(file).stamp(), found)
 
     def classes(self, picture_id: str) -> tuple[int, ...]:

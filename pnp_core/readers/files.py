@@ -58,7 +58,13 @@ class ImageFiles:
     def path(self, picture_id: str) -> str:
         """Path of a picture, relative to the data folder, whether or not it is there."""
         named = self.template.replace("{id}", picture_id)
-        return self._there.get(picture_id, named) if self.template.endswith("*") else named
+        if self.template.endswith("*"):
+            return self._there.get(picture_id, named)
+        folder, _, name = picture_id.rpartition("/")
+        # Some files name pictures from further up: train2017/1.jpg lies at images/train2017/1.jpg.
+        plain = self.template.replace("{id}", name)
+        above = folder and not self.folder.exists(str(PurePosixPath(named).parent)) and self.folder.exists(plain)
+        return plain if above else named
 
 
 def _look(image: bytes) -> tuple[tuple[int, int] | None, int]:
@@ -156,5 +162,6 @@ class FileDataset:
             classes = self.boxes.classes(picture_id) if self.boxes else None
         except GroundTruthError as error:
             return replace(empty, fault=str(error))
-        sample = replace(empty, image=image, classes=classes)
+        notes = self.truth.remarks(picture_id) if self.truth else ()
+        sample = replace(empty, image=image, classes=classes, notes=notes)
         return labelled_sample(sample, labels, self.only, self.card.background)

@@ -9,6 +9,7 @@ from pnp_core.errors import DatasetError, SourceError
 from pnp_core.images import IMAGE_EXTENSIONS
 from pnp_core.sources.base import FileRef, reason
 from pnp_core.sources.keys import split_ending
+from pnp_core.texts import text_of
 
 
 class DataFolder:
@@ -63,9 +64,9 @@ class DataFolder:
             DatasetError: missing, or no text.
         """
         try:
-            return self.fs.cat_file(self.path(relative)).decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise DatasetError(f"'{self.path(relative)}' is not a text file: {error}") from error
+            return text_of(self.fs.cat_file(self.path(relative)))
+        except ValueError as error:
+            raise DatasetError(f"'{self.path(relative)}' {error}") from error
         except Exception as error:  # file systems raise types of their own
             raise DatasetError(f"'{self.path(relative)}' {_why(error)}{self.advice()}") from error
 

@@ -93,6 +93,10 @@ class LabelMapTruth(TruthFiles):
             raise GroundTruthError(f"ground truth '{path}' has values that stand for no class: {shown}")
         return labels.astype(np.uint8)
 
+    def remarks(self, picture_id: str) -> tuple[str, ...]:
+        """Nothing is ever left out."""
+        return ()
+
     def stamp(self, picture_id: str) -> str:
         """Size and time of the file."""
         return self.folder.file(self.path(picture_id)).stamp()

@@ -23,6 +23,7 @@ from pnp_core.config import LabellingConfig
 from pnp_core.html import preformatted, templates_of
 from pnp_core.plan import Plan, warnings_of
 from pnp_core.provenance import versions
+from pnp_core.reasons import grouped
 from pnp_core.records import RunSummary, ShardRef
 from pnp_core.report.gallery import ERRORS, Survey, gallery, survey
 from pnp_core.stages.scores import merge_counts
@@ -77,7 +78,7 @@ def report_page(
         no_room=no_room,
         classes=_class_rows(plan, found, matrix),
         quarantined=rows,
-        reasons=reasons.most_common(),
+        reasons=list(grouped(reasons).items()),
         configuration=preformatted(
             yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
         ),

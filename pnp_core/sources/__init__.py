@@ -14,6 +14,7 @@ import numpy as np
 from pnp_core.errors import SourceError
 from pnp_core.records import Sample
 from pnp_core.sources.base import MAX_BYTES, FileRef, Source, expand
+from pnp_core.sources.fetching import FETCH_SECONDS, Fetches
 from pnp_core.sources.folder import FolderSource, open_folder, open_picture
 from pnp_core.sources.keys import printable, safe_key
 from pnp_core.sources.lists import ListSource, open_list
@@ -31,6 +32,7 @@ def open_source(
     image_column: str | None = None,
     follow_links: bool = False,
     exclude: tuple[str, ...] = (),
+    fetch_seconds: float = FETCH_SECONDS,
 ) -> Source:
     """List the pictures of a source; nothing but names, lists and table schemas is read.
 
@@ -41,12 +43,13 @@ def open_source(
         image_column: of a Parquet source.
         follow_links: of a folder: take what links lead to outside of it too.
         exclude: of a folder, a list or tars: patterns of paths and names to leave out.
+        fetch_seconds: limit for each picture that a list or a table names on another machine.
 
     Raises:
         SourceError: nothing there, no pictures, files that are not what their ending says, or patterns for a source
             without names.
     """
-    file = FileRef.of(source)
+    file, fetches = FileRef.of(source, fetch_seconds), Fetches(fetch_seconds)
     kind = file.kind()
     if kind == "directory":
         return open_folder(file, leave_out, follow_links, exclude)
@@ -57,14 +60,14 @@ def open_source(
         return open_tars(source, expand(source), exclude)
     if lower.endswith(".parquet"):
         _refuse_patterns(source, exclude)
-        return open_tables(source, expand(source), image_column)
+        return open_tables(source, expand(source), image_column, fetches)
     if kind is None:
         raise SourceError(
             f"source '{source}' does not exist; give a folder of pictures, a picture, a .txt list, .parquet or "
             f".tar files"
         )
     if lower.endswith((".txt", ".lst")):
-        return open_list(file, exclude)
+        return open_list(file, fetches, exclude)
     _refuse_patterns(source, exclude)
     return open_picture(file)
 

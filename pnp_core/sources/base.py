@@ -15,9 +15,10 @@ from typing import Any, Protocol, runtime_checkable
 
 import braceexpand
 import fsspec
+from fsspec.asyn import sync
 from fsspec.implementations.local import LocalFileSystem
 
-from pnp_core.errors import SourceError
+from pnp_core.errors import SourceError, in_words
 from pnp_core.records import Sample
 from pnp_core.sources.keys import printable, safe_ending
 from pnp_core.sources.links import REFUSED, open_below
@@ -70,6 +71,16 @@ def is_url(text: str) -> bool:
 class NotReadError(Exception):
     """A picture that is not read, and why, in one line."""
 
+    @property
+    def may_pass(self) -> bool:
+        """Whether it may be another time: the other machine did not answer, or said that it is busy."""
+        cause = self.__cause__
+        busy = getattr(cause, "status", None) in _BUSY
+        return busy or isinstance(cause, TimeoutError | ConnectionError) or hasattr(cause, "host")
+
+
+_BUSY = (408, 425, 429, 500, 502, 503, 504)
+
 
 def reason(error: Exception) -> str:
     """What a file system's exception means, in one line; each package raises types of its own.
@@ -78,8 +89,14 @@ def reason(error: Exception) -> str:
     'No such file or directory'
     """
     known = {FileNotFoundError: "No such file or directory", PermissionError: "Permission denied"}
-    told = getattr(error, "strerror", None) or known.get(type(error))
-    return told or f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]
+    if status := getattr(error, "status", None):
+        return f"HTTP {status} {getattr(error, 'message', '')}".rstrip()
+    if (host := getattr(error, "host", None)) and (port := getattr(error, "port", None)):
+        wrong = getattr(error, "certificate_error", None)
+        return f"the certificate of {host} is not trusted" if wrong else f"cannot connect to {host}:{port}"
+    if type(error).__name__ == "ClientPayloadError":  # of aiohttp, which is imported with the first URL only
+        return "the answer was cut short"
+    return getattr(error, "strerror", None) or known.get(type(error)) or in_words(error)
 
 
 def marks(info: dict[str, Any]) -> str:
@@ -94,15 +111,20 @@ class FileRef:
 
     Attributes:
         within: a local folder, without links itself: what is read must lie below it after all links.
+        seconds: limit for each question to another machine; that of the file system when None.
     """
 
     fs: Any
     path: str
     within: str | None = None
+    seconds: float | None = None
 
     @classmethod
-    def of(cls, url: str) -> FileRef:
+    def of(cls, url: str, seconds: float | None = None) -> FileRef:
         """A path or URL.
+
+        Args:
+            seconds: limit for each question to another machine.
 
         Raises:
             SourceError: the file system is unknown, needs a package that is missing, or cannot be opened.
@@ -111,7 +133,7 @@ class FileRef:
             # pathlib's expanduser fails on names such as `~cat.png`
             return cls(LocalFileSystem(), os.path.abspath(os.path.expanduser(url)))  # noqa: PTH100, PTH111
         try:
-            return cls(*fsspec.core.url_to_fs(url))
+            return cls(*fsspec.core.url_to_fs(url), seconds=seconds)
         except Exception as error:  # opening may read, for one an archive in a chained URL
             raise SourceError(f"cannot open '{url}': {reason(error)}") from error
 
@@ -132,7 +154,7 @@ class FileRef:
             SourceError: the file system does not tell.
         """
         try:
-            return self.fs.info(self.path).get("type", "file")
+            return self._info().get("type", "file")
         except (FileNotFoundError, NotADirectoryError):
             return None
         except Exception as error:  # packages raise types of their own
@@ -141,12 +163,19 @@ class FileRef:
     def stamp(self) -> str:
         """Changes when the file changes: size and time of change, or what the file system has instead."""
         try:
-            info = self.fs.info(self.path)
+            info = self._info()
         except Exception as error:  # packages raise types of their own
-            return f"unreadable: {type(error).__name__}"
+            return f"unreadable: {reason(error)}"
         if self.local:
             return f"{info['size']}/{info['mtime']}/{os.access(self.path, os.R_OK)}"
         return marks(info)
+
+    def _info(self) -> dict[str, Any]:
+        return self.fs.info(self.path, **self._limit())
+
+    def _limit(self) -> dict[str, float]:
+        """What fsspec's file systems that wait for other machines take as a limit."""
+        return {"timeout": self.seconds} if self.seconds and getattr(self.fs, "async_impl", False) else {}
 
     def read(self) -> bytes:
         """Content, at most `MAX_BYTES`.
@@ -157,14 +186,18 @@ class FileRef:
         try:
             if self.within is not None:
                 return self._read_below(self.within)
-            info = self.fs.info(self.path)
+            if "http" in self.fs.protocol:
+                got: Any = sync(self.fs.loop, _get, self.fs, self.path, timeout=self.seconds)
+                return got
+            info = self._info()
             if info.get("type", "file") == "directory":
                 self.fs.ls(self.path, detail=False)  # says so when it may not be read
                 raise NotReadError(_IS_FOLDER)
             if info.get("type", "file") != "file":
                 raise NotReadError(_IS_DEVICE)  # it might never end
             check_size(info.get("size"))
-            return self.fs.cat_file(self.path) if info.get("size") is not None else self._read_chunks()
+            known = info.get("size") is not None
+            return self.fs.cat_file(self.path, **self._limit()) if known else self._read_chunks()
         except NotReadError:
             raise
         except Exception as error:  # packages raise types of their own
@@ -213,10 +246,35 @@ class FileRef:
         return bytes(content)
 
 
+async def _get(fs: Any, url: str) -> bytes:
+    """What a web server has, in one question: fsspec would ask for its size before, and take any error for no file."""
+    session = await fs.set_session()
+    async with session.get(fs.encode_url(url), **fs.kwargs) as response:
+        response.raise_for_status()
+        check_size(response.content_length)
+        content = bytearray()
+        async for chunk in response.content.iter_chunked(_CHUNK):
+            content += chunk
+            check_size(len(content))
+    return bytes(content)
+
+
 def check_size(size: int | None) -> None:
     """Raise NotReadError when a picture has too many bytes."""
     if size is not None and size > MAX_BYTES:
         raise NotReadError(f"{size} bytes are over the limit of {MAX_BYTES} for one picture")
+
+
+def is_near(url: str) -> bool:
+    """Whether a URL leads to this machine.
+
+    >>> is_near("file:///a.png"), is_near("https://host/a.png"), is_near("zip://a.png::http://host/x.zip")
+    (True, False, False)
+    """
+    return all(part.partition("://")[0] in _NEAR for part in url.split("::") if "://" in part)
+
+
+_NEAR = ("file", "local", "memory", "zip", "tar", "simplecache", "filecache", "blockcache")
 
 
 def file_sample(file: FileRef, name: str, key: str) -> Sample:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pyarrow as pa
 
 from pnp_core.errors import SourceError
@@ -20,17 +22,35 @@ def value_type(type_: pa.DataType) -> pa.DataType:
     return pa.string() if any(kind(plain) for kind in texts) else plain
 
 
+def picture_type(type_: pa.DataType) -> pa.DataType:
+    """The type of one picture in a column of single ones or of lists, see `value_type`.
+
+    >>> picture_type(pa.list_(pa.large_string()))
+    DataType(string)
+    """
+    return value_type(type_.value_type if is_list(type_) else type_)
+
+
+def is_list(type_: pa.DataType) -> bool:
+    """Whether each row holds a list, of any kind."""
+    kinds = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    return any(kind(type_) for kind in kinds)
+
+
 def _holds_pictures(type_: pa.DataType) -> bool:
-    """Whether a column of this type can: bytes, a path, or a struct of both."""
-    plain = value_type(type_)
+    """Whether a column of this type can: bytes, text, a struct of bytes and path, or lists of them."""
+    plain = picture_type(type_)
     if pa.types.is_struct(plain):
         return not {"bytes", "path"}.isdisjoint(f.name for f in plain)
     kinds = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_string)
     return any(kind(plain) for kind in kinds)
 
 
-def image_column(schema: pa.Schema, wanted: str | None, path: str) -> str:
+def image_column(schema: pa.Schema, wanted: str | None, path: str, look: Callable[[str], str | None]) -> str:
     """The column with the pictures: the one asked for, `image`, or the only one that fits.
+
+    Args:
+        look: what the first rows of a column of text hold, when that is no picture and no path or URL.
 
     Raises:
         SourceError: none fits, or several do.
@@ -41,12 +61,20 @@ def image_column(schema: pa.Schema, wanted: str | None, path: str) -> str:
     if wanted is not None:
         if wanted not in fitting:
             raise SourceError(f"'{path}' has no column '{wanted}' of pictures; columns: {listed}")
-        return wanted
-    if "image" in fitting:
-        return "image"
+        fitting = [wanted]
     # A column of text is only a guess; bytes and structs are not.
-    texts = [n for n in fitting if pa.types.is_string(value_type(schema.field(n).type))]
-    sure = [n for n in fitting if n not in texts] or [n for n in texts if n not in _KEYS] or texts
+    texts = [n for n in fitting if pa.types.is_string(picture_type(schema.field(n).type))]
+    strange = {name: what for name in texts if (what := look(name)) is not None}
+    texts = [name for name in texts if name not in strange]
+    sure = [n for n in fitting if n not in (*texts, *strange)] or [n for n in texts if n not in _KEYS] or texts
+    if "image" in sure or "image" in texts:
+        return "image"
+    if not sure and strange:
+        name = next((name for name in ("image", "images") if name in strange), next(iter(strange)))
+        raise SourceError(
+            f"column '{name}' of '{path}' holds {strange[name]}, no pictures, paths or URLs; columns: {listed}; "
+            f"say which one with --image-column"
+        )
     if len(sure) != 1:
         which = f"several may be: {', '.join(sure)}" if sure else f"columns: {listed}"
         raise SourceError(f"which column of '{path}' holds the pictures? {which}; say so with --image-column")

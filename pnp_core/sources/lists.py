@@ -3,42 +3,102 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 
 from pnp_core.errors import SourceError
+from pnp_core.first_bytes import pointer
 from pnp_core.records import Sample
-from pnp_core.sources.base import FileRef, NotReadError, digest_of, file_sample, is_url
+from pnp_core.sources.base import FileRef, NotReadError, digest_of, is_near, is_url
+from pnp_core.sources.cells import picture_text, strange_text
+from pnp_core.sources.fetching import Fetches
 from pnp_core.sources.keys import UniqueNames, printable, safe_ending, safe_key, split_ending
 from pnp_core.sources.links import EXCLUDED
 from pnp_core.sources.picking import excludes
+from pnp_core.texts import text_of
 
 
-def resolve_line(line: str, folder: FileRef) -> FileRef:
+def resolve_line(line: str, folder: FileRef, seconds: float | None = None) -> FileRef:
     """A path or URL of a list; a path is on the list's file system, relative to its folder.
+
+    Args:
+        seconds: limit for each question to another machine.
 
     Raises:
         SourceError: the file system is unknown, needs a package that is missing, or cannot be opened.
     """
     if is_url(line):
-        return FileRef.of(line)
-    return FileRef(folder.fs, line if line.startswith("/") else f"{folder.path.rstrip('/')}/{line}")
+        return FileRef.of(line, seconds)
+    path = line if line.startswith("/") else f"{folder.path.rstrip('/')}/{line}"
+    return FileRef(folder.fs, path, seconds=seconds)
 
 
-def pointed_stamp(line: str, folder: FileRef) -> str:
-    """Changes when what a line points to does."""
-    try:
-        return resolve_line(line, folder).stamp()
-    except SourceError as error:
-        return str(error)
+@dataclass(frozen=True)
+class Pointed:
+    """A picture that a list or a table names.
+
+    Attributes:
+        line: its path or URL.
+        folder: what a path is relative to.
+        sample: all of it but its bytes.
+    """
+
+    line: str
+    folder: FileRef
+    sample: Sample
+
+    @property
+    def url(self) -> str | None:
+        """Where another machine is asked for it; None when it is on this one."""
+        if is_url(self.line):
+            return None if is_near(self.line) else self.line
+        return None if self.folder.local or "memory" in self.folder.fs.protocol else self.folder.path
+
+    def read(self, seconds: float) -> tuple[Sample, bool]:
+        """The picture or its fault, and whether it may be there another time."""
+        try:
+            return replace(self.sample, image=resolve_line(self.line, self.folder, seconds).read()), False
+        except NotReadError as error:
+            return replace(self.sample, fault=str(error)), error.may_pass
+        except SourceError as error:
+            return replace(self.sample, fault=str(error)), False
+
+    def stamp(self, seconds: float) -> str:
+        """Changes when what the line points to does."""
+        try:
+            return resolve_line(self.line, self.folder, seconds).stamp()
+        except SourceError as error:
+            return str(error)
 
 
-def pointed_sample(line: str, folder: FileRef, key: str) -> Sample:
-    """What a line points to as a sample, with a fault when it cannot be read."""
-    try:
-        return file_sample(resolve_line(line, folder), line, key)
-    except SourceError as error:
-        return Sample(key, b"", safe_ending(line), printable(line), fault=str(error))
+def fetched(items: Iterable[Sample | Pointed], fetches: Fetches) -> Iterator[Sample]:
+    """Samples, with their bytes or their fault; those that another machine did not give come last, asked once more."""
+
+    def url_of(item: Sample | Pointed) -> str | None:
+        return item.url if isinstance(item, Pointed) else None
+
+    def read(item: Sample | Pointed) -> tuple[Sample, bool]:
+        return item.read(fetches.seconds) if isinstance(item, Pointed) else (item, False)
+
+    late = []
+    for item, answer in fetches.ask(items, url_of, read):
+        if isinstance(item, Pointed) and (answer is None or answer[1]):
+            late.append(item)
+        elif answer:
+            yield answer[0]
+    fetches.forgive()
+    for item, answer in fetches.ask(late, url_of, read):
+        yield answer[0] if answer else replace(item.sample, fault=fetches.silence(item.url or ""))
+
+
+def stamps(items: Iterable[Pointed], fetches: Fetches) -> Iterator[str]:
+    """A line for each picture that changes when it does."""
+    for item, stamp in fetches.ask(items, lambda item: item.url, lambda item: item.stamp(fetches.seconds)):
+        yield f"{item.line}\0{stamp or 'unreadable: no answer'}"
+
+
+FIRST_LINES = 32
+"""Lines that are looked at before a text file is taken for a list."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +108,7 @@ class ListSource:
     file: FileRef
     lines: tuple[str, ...]
     ignored: Counter[str] = field(default_factory=Counter)
+    fetches: Fetches = field(default_factory=Fetches, compare=False)
 
     @property
     def identity(self) -> str:
@@ -56,31 +117,44 @@ class ListSource:
 
     def digest(self) -> str:
         """From the lines and each file's size and time of change."""
-        return digest_of(f"{line}\0{pointed_stamp(line, self.file.folder)}" for line in self.lines)
+        return digest_of(stamps(self._pointed(), self.fetches))
 
     def samples(self) -> Iterator[Sample]:
-        """The pictures in order; the same line twice gives two of them."""
+        """The pictures in order, the late ones last; the same line twice gives two of them."""
+        return fetched((self._written(number, item) for number, item in enumerate(self._pointed())), self.fetches)
+
+    def _written(self, number: int, item: Pointed) -> Sample | Pointed:
+        """A line that is a picture itself, as a data URI or base64, is named by its number."""
+        named = replace(item.sample, key=safe_key(f"line/{number + 1}"), extension="bin", source=f"line {number + 1}")
+        try:
+            data = picture_text(item.line)
+            return item if data is None else replace(named, image=data)
+        except ValueError as error:
+            return replace(named, fault=str(error))
+
+    def _pointed(self) -> Iterator[Pointed]:
         unique = UniqueNames()
         for line in self.lines:
             # a.jpg and a.png are different pictures of the same stem.
-            stem = split_ending(line.lstrip("/"))[0]
-            yield pointed_sample(line, self.file.folder, safe_key(unique(stem)))
+            key = safe_key(unique(split_ending(line.lstrip("/"))[0]))
+            yield Pointed(line, self.file.folder, Sample(key, b"", safe_ending(line), printable(line)))
 
 
-def open_list(file: FileRef, exclude: tuple[str, ...] = ()) -> ListSource:
+def open_list(file: FileRef, fetches: Fetches, exclude: tuple[str, ...] = ()) -> ListSource:
     """Read a list; the pictures are looked for later.
 
     Args:
         exclude: patterns of lines to leave out.
 
     Raises:
-        SourceError: missing, not UTF-8, or without lines.
+        SourceError: missing, no text, without lines, or with lines that name no files.
     """
     try:
-        text = file.read().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise SourceError(f"list '{file.path}' is not UTF-8 text: {error}") from error
-    except NotReadError as error:
+        data = file.read()
+        if what := pointer(data):
+            raise SourceError(f"list '{file.path}' is a {what}")
+        text = text_of(data)
+    except (NotReadError, ValueError) as error:
         raise SourceError(f"list '{file.path}' {error}") from error
     lines = tuple(line for line in text.replace("\r\n", "\n").split("\n") if line.strip())
     if not lines:
@@ -88,4 +162,7 @@ def open_list(file: FileRef, exclude: tuple[str, ...] = ()) -> ListSource:
     kept = tuple(line for line in lines if not excludes(exclude, line))
     if not kept:
         raise SourceError(f"list '{file.path}': all of its {len(lines)} lines are {EXCLUDED}")
-    return ListSource(file, kept, Counter({EXCLUDED: len(lines) - len(kept)} if len(kept) < len(lines) else {}))
+    if what := strange_text(kept[:FIRST_LINES], file.folder):
+        raise SourceError(f"list '{file.path}' holds {what}; it needs one path or URL per line, and nothing else")
+    passed = Counter({EXCLUDED: len(lines) - len(kept)} if len(kept) < len(lines) else {})
+    return ListSource(file, kept, passed, fetches=fetches)

@@ -10,6 +10,7 @@ from itertools import chain, groupby
 from typing import Any
 
 from pnp_core.errors import SourceError
+from pnp_core.first_bytes import pointer
 from pnp_core.images import IMAGE_EXTENSIONS
 from pnp_core.records import Sample
 from pnp_core.sources.base import FileRef, NotReadError, common_folder, digest_of, reason
@@ -20,6 +21,7 @@ from pnp_core.sources.picking import claims_picture, excludes, server_folder
 _LABEL_MAP = ".seg.png"
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd")
 _SEARCHED = 64 << 20
+NO_PICTURE = "the tar's record holds no picture"
 
 
 def _record_key(member: Member) -> str:
@@ -79,7 +81,7 @@ def _record(key: str, members: Iterable[Member]) -> Iterator[Found]:
     remaining = pictures()
     first, second = next(remaining, None), next(remaining, None)
     if first is None:
-        fault = "its name in the tar leaves its folder" if refused else "the tar's record holds no picture"
+        fault = "its name in the tar leaves its folder" if refused else NO_PICTURE
         yield Found(key, key, fault=fault)
     elif second is None:
         yield _read(key, first)
@@ -91,17 +93,38 @@ def _record(key: str, members: Iterable[Member]) -> Iterator[Found]:
 def read_pictures(file: Any, exclude: tuple[str, ...] = ()) -> Iterator[Found]:
     """Every picture of a tar in order, one in memory at a time; damage after the record it was found in.
 
+    Labels may stand apart from their pictures, before or behind them: records without a picture come last, and only
+    those that no picture of the tar belongs to.
+
     Args:
         exclude: patterns of names to leave out.
     """
     walk = TarWalk(file)
     reported = 0
+    pictured: set[str] = set()
+    without: dict[str, Found] = {}
     kept = (m for m in walk if not _is_clutter(m) and not excludes(exclude, m.name))
     for key, members in groupby(kept, key=_record_key):
-        yield from _record(key, members)
+        for found in _record(key, members):
+            if found.fault == NO_PICTURE:
+                without[key] = found
+            else:
+                pictured.add(key)
+                yield found
         lost, reported = walk.damage[reported:], len(walk.damage)
         yield from (_lost(at, fault) for at, fault in lost)
     yield from (_lost(at, fault) for at, fault in walk.damage[reported:])
+    yield from (without[key] for key in _lost_records(without, pictured))
+
+
+def _lost_records(without: Iterable[str], pictured: set[str]) -> Iterator[str]:
+    """Records that no picture belongs to: none has their key, nor, where no picture is in their folder, their name."""
+    folders, names = {key.rpartition("/")[0] for key in pictured}, {key.rpartition("/")[2] for key in pictured}
+    for key in without:
+        folder, _, name = key.rpartition("/")
+        beside = folder not in folders and name in names  # labels/0.json of images/0.jpg
+        if key not in pictured and not beside:
+            yield key
 
 
 def _refused(folder: str, members: Iterable[Member]) -> Iterator[Found]:
@@ -121,7 +144,8 @@ class TarSource:
     """Pictures in webdataset tars; a `Source`.
 
     A record with one picture is named by its key; of several pictures in a record each is named in
-    full; a record without one comes with a fault. ``.seg.png`` files are label maps, not pictures.
+    full; a record that no picture of the tar belongs to comes with a fault. ``.seg.png`` files are label maps, not
+    pictures.
     """
 
     pattern: str
@@ -175,7 +199,8 @@ def _check_tar(file: FileRef) -> None:
             block = opened.read(tarfile.BLOCKSIZE)
             read += len(block)
         if not first or block.strip(b"\0") or not zeros:
-            raise SourceError(f"'{name}' is not a tar")
+            what = pointer(first)
+            raise SourceError(f"'{name}' is not a tar" + (f": {what}" if what else ""))
 
 
 def open_tars(pattern: str, files: list[FileRef], exclude: tuple[str, ...] = ()) -> TarSource:

@@ -159,7 +159,7 @@ def _prepare(sample: Sample, job: SalienceJob, source: CandidateSource) -> _Inpu
         return Quarantined(sample.key, sample.source, STAGE, str(error))
     pixels = model_pixels(picture.pixels, job.config.backbone.sides)
     height, width = picture.pixels.shape[:2]
-    return _Input(sample, pixels, height, width, picture.notes, source.preprocess(picture.pixels))
+    return _Input(sample, pixels, height, width, (*picture.notes, *sample.notes), source.preprocess(picture.pixels))
 
 
 Look = Callable[[Backbone, torch.Tensor, PromptBatch, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]

@@ -146,7 +146,7 @@ def compare(
     if dataset is None:
         return None
     rewards = {trial.setting: trial.reward for trial in trials}
-    asked = [VERSION, dataset.digest(None), config.compare.model_dump(), _mask_config(plan).model_dump()]
+    asked = [VERSION, dataset.digest(None), config.compare.model_dump(), _mask_config(plan).facts()]
     asked += [config.salience.dropout.model_dump(), [asdict(setting) for setting in rewards]]
     file = f"{plan.search_folder(shards)}/compare-{fingerprint(*asked)}.parquet"
     if table := plan.run.find_table(file):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import stat
 import subprocess
 import sys
@@ -163,3 +164,28 @@ def wait_for_health(address: str) -> None:
         except httpx.TransportError:
             time.sleep(0.05)
     raise TimeoutError("the server does not answer")
+
+
+ASK = """
+import os
+from flows.temporary_server import temporary_server
+from prefect.client.orchestration import get_client
+with temporary_server(), get_client(sync_client=True) as client:
+    print(client.api_version(), os.environ["no_proxy"])
+"""
+
+
+@pytest.mark.parametrize("user_names", ["", "example.org, 127.0.0.1"])
+def test_proxy_of_the_environment_is_never_asked_for_this_machine(tmp_path, user_names):
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        proxy.setblocking(False)
+        address = f"http://127.0.0.1:{proxy.getsockname()[1]}"
+        names = ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
+        env = {**os.environ, **dict.fromkeys(names, address), "NO_PROXY": user_names, "PREFECT_HOME": str(tmp_path)}
+        env.pop("no_proxy", None)
+        env.pop("PREFECT_API_URL", None)
+        done = subprocess.run([sys.executable, "-c", ASK], env=env, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.split(maxsplit=1)[1].strip() == (user_names.replace(" ", "") or "127.0.0.1")
+        with pytest.raises(BlockingIOError):  # nobody has called
+            proxy.accept()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +48,17 @@ COMMANDS = {
     "eval": ["eval", "scenes", "--limit", "4"],
     "tune": ["tune", "scenes", "--images", "4", "--trials", "2", "--compare", "off"],
 }
+
+
+def test_nan_in_the_text_side_stops_label_before_any_mask(shared_data, prefect_server, tmp_path):
+    case = shared_data / "wild/nan-weights"
+    subprocess.run([sys.executable, case / "make.py", tmp_path / "model"], check=True)
+    given = ["--classes", "cat,dog", "--candidates", "vocabulary", "--preset", "tiny"]
+    out = tmp_path / "out"
+    code, said = call("label", str(case), *given, "--checkpoint", str(tmp_path / "model"), "--out", str(out))
+    assert code == 2, said
+    assert "holds NaN or infinity in tensor 'text_encoder.embeddings.LayerNorm.weight'" in said
+    assert not list(out.glob("masks/*/*.parquet"))
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -1,5 +1,7 @@
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -217,6 +219,74 @@ def test_pickled_weights_are_read_as_tensors_alone(random_blip, tmp_path, pixels
     plain = BackboneConfig(checkpoint=str(random_blip), image_size=48)
     safe = load_backbone(plain, locate_checkpoint(plain), "cpu")
     assert torch.equal(pickled.encode_image(pixels), safe.encode_image(pixels))
+
+
+def split(folder: Path, name: str = "model.safetensors", save=save_file) -> list[Path]:
+    """Write a folder's weights in two parts with an index, as transformers writes large models."""
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    stem, _, ending = name.partition(".")
+    names, index, parts = sorted(weights), {}, []
+    for i, half in enumerate((names[::2], names[1::2]), start=1):
+        parts.append(folder / f"{stem}-0000{i}-of-00002.{ending}")
+        save({n: weights[n] for n in half}, parts[-1], *([{"format": "pt"}] if save is save_file else []))
+        index |= dict.fromkeys(half, parts[-1].name)
+    (folder / f"{name}.index.json").write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": index}))
+    return parts
+
+
+@pytest.mark.parametrize(("name", "save"), [("model.safetensors", save_file), ("pytorch_model.bin", torch.save)])
+def test_weights_in_parts_are_those_in_one_file(random_blip, tmp_path, pixels, name, save):
+    copy = copy_of(random_blip, tmp_path)
+    split(copy, name, save)
+    config = BackboneConfig(checkpoint=str(copy), image_size=48)
+    parts = load_backbone(config, locate_checkpoint(config), "cpu")
+    plain = BackboneConfig(checkpoint=str(random_blip), image_size=48)
+    whole = load_backbone(plain, locate_checkpoint(plain), "cpu")
+    assert torch.equal(parts.encode_image(pixels), whole.encode_image(pixels))
+
+
+def test_bundled_model_in_parts_is_the_bundled_model(shared_data, tmp_path):
+    make = shared_data / "wild/sharded-checkpoint/make.py"
+    subprocess.run([sys.executable, make, tmp_path / "parts"], check=True)
+    found = locate_checkpoint(BackboneConfig(checkpoint=str(tmp_path / "parts")))
+    bundled = locate_checkpoint(BackboneConfig())
+    assert (found.layers, found.heads) == (bundled.layers, bundled.heads)
+    load_backbone(BackboneConfig(checkpoint=str(tmp_path / "parts")), found, "cpu")
+
+
+def test_revision_of_weights_in_parts_follows_every_part(random_blip, tmp_path):
+    copy = copy_of(random_blip, tmp_path)
+    parts = split(copy)
+    before = locate_checkpoint(BackboneConfig(checkpoint=str(copy))).revision
+    weights = load_file(parts[1])
+    save_file({name: tensor + 1 for name, tensor in weights.items()}, parts[1], {"format": "pt"})
+    assert locate_checkpoint(BackboneConfig(checkpoint=str(copy))).revision != before
+
+
+def test_part_that_is_missing_is_named(random_blip, tmp_path):
+    copy = copy_of(random_blip, tmp_path)
+    split(copy)[1].unlink()
+    assert "lacks model-00002-of-00002.safetensors, which model.safetensors.index.json names" in refused(copy)
+
+
+@pytest.mark.parametrize("text", ["{}", "[1]", "no json", '{"weight_map": {"a": "../b.safetensors"}}'])
+def test_index_that_is_none_is_refused(random_blip, tmp_path, text):
+    copy = copy_of(random_blip, tmp_path)
+    split(copy)
+    (copy / "model.safetensors.index.json").write_text(text)
+    assert "model.safetensors.index.json' " in refused(copy)
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "model.safetensors", "tokenizer.json", "model-00001-of-00002.safetensors"]
+)
+def test_pointer_of_git_lfs_is_named(random_blip, tmp_path, name):
+    copy = copy_of(random_blip, tmp_path)
+    if "-of-" in name:
+        split(copy)
+    (copy / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    assert f"{name}' is a git-lfs pointer, not the file itself: `git lfs pull` fetches it" in refused(copy)
 
 
 class Trap:

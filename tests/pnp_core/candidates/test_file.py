@@ -5,6 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from pnp_core.candidates.answers import Answer
 from pnp_core.candidates.base import choose
 from pnp_core.candidates.file import FileSource, file_revision, read_answers, resolve
 from pnp_core.cards import load_card
@@ -13,6 +14,7 @@ from pnp_core.errors import CandidatesFileError
 from pnp_core.records import Sample
 
 CARD = load_card("voc21")
+LEFT_OUT = "null among the classes left out"
 EXPECTED = {"a": {8: 0.9, 12: 0.2}, "b/c d.jpg": {20: 1.0}}
 
 
@@ -61,14 +63,14 @@ def test_parquet_long_and_wide(tmp_path):
     [
         ("c.json", "[1, 2]", "row 1 is not a mapping"),
         ("c.json", "3", "must hold a mapping"),
-        ("c.json", '{"a": 3}', "a: int is neither text, a list nor a mapping"),
+        ("c.json", '{"a": 3}', "a: '3' is neither text, a list nor a mapping"),
         ("c.json", '{"a": {"cat": 90}}', "score 90 does not lie in 0..1"),
         ("c.json", '{"a": {"classes": ["cat"], "scores": [0.5, 0.5]}}', "1 classes but 2 scores"),
         ("c.json", '{"a":', "cannot be read"),
         ("c.json", '{"a": ["cat"], "a": ["dog"]}', "the key 'a' is there twice"),
         ("c.csv", "name,classes\na,cat\n", "row 1 has no key"),
         ("c.csv", "key,what\na,cat\n", "row 1 has no classes"),
-        ("c.csv", "key,classes,scores\na,cat,high\n", "could not convert"),
+        ("c.csv", "key,classes,scores\na,cat,high\n", "score 'high' is no number"),
         ("c.parquet", "no parquet", "cannot be read"),
         ("c.xlsx", "", "must end in one of"),
     ],
@@ -78,6 +80,43 @@ def test_broken_files_are_refused_in_one_line(tmp_path, name, text, message):
     with pytest.raises(CandidatesFileError, match=message) as error:
         list(read_answers(str(tmp_path / name)))
     assert "\n" not in str(error.value)
+
+
+def test_null_costs_its_own_picture_only_and_is_told(shared_data):
+    found = dict(read_answers(str(shared_data / "wild/candidates-null/one_null.json")))
+    assert found["2007_000033"].classes == ((1, "aeroplane"),)
+    assert found["2007_000042"] == Answer((), (), ("no answer (null)",))
+
+
+NONE, CAT = Answer((), ()), Answer(((None, "cat"),), (0.9,))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected", "repairs"),
+    [
+        ("c.json", '{"a": {"classes": null}, "b": {"cat": 0.9}}', [NONE, CAT], ["no answer (null)"]),
+        ("c.json", '{"a": ["cat", null], "b": {"cat": 0.9}}', [Answer(((None, "cat"),), (None,)), CAT], [LEFT_OUT]),
+        ("c.jsonl", '{"id": "a", "classes": null}\n{"id": "b", "class": "cat", "score": 0.9}', [NONE, CAT], [LEFT_OUT]),
+        (
+            "c.json",
+            '{"a": {"cat": NaN, "dog": 0.5}, "b": {"cat": 0.9}}',
+            [Answer(((None, "cat"), (None, "dog")), (None, 0.5)), CAT],
+            ["classes without a score count as 1"],
+        ),
+    ],
+)
+def test_null_anywhere_is_no_class_and_the_rest_is_read(tmp_path, name, text, expected, repairs):
+    (tmp_path / name).write_text(text)
+    answers = [answer for _, answer in read_answers(str(tmp_path / name))]
+    assert [(a.classes, a.scores) for a in answers] == [(a.classes, a.scores) for a in expected]
+    assert list(answers[0].repairs) == repairs
+    assert not answers[1].repairs
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_files_are_read_by_their_byte_order_mark(tmp_path, encoding):
+    (tmp_path / "c.json").write_text('{"a": {"cat": 0.9, "dog": 0.2}, "b/c d.jpg": ["tv monitor"]}', encoding=encoding)
+    assert proposals(tmp_path / "c.json") == EXPECTED
 
 
 def test_missing_file_is_named(tmp_path):

@@ -201,7 +201,7 @@ def test_whatever_a_file_system_raises_is_a_fault(tmp_path, monkeypatch):
     assert source.digest()
     expected = [
         None,
-        "cannot be read: RuntimeError: 403 request 7",
+        "cannot be read: 403 request 7",
         "3000 bytes are over the limit of 1000 for one picture",
     ]
     assert [s.fault for s in source.samples()] == expected

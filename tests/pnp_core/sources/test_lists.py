@@ -1,5 +1,7 @@
 """Text files of paths and URLs."""
 
+import base64
+import codecs
 import io
 
 import fsspec
@@ -55,6 +57,47 @@ def test_list_that_is_none_is_refused(tmp_path, content, message):
     (tmp_path / "list.txt").write_bytes(content)
     with pytest.raises(SourceError, match=message):
         open_source(str(tmp_path / "list.txt"))
+
+
+def test_list_of_windows_powershell_is_read_by_its_byte_order_mark(shared_data):
+    samples = list(open_source(str(shared_data / "wild/utf16-list/utf16.txt")).samples())
+    assert [(s.name or s.source, s.fault) for s in samples] == [("images/plain.jpg", None), ("images/ü.jpg", None)]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16-be", "utf-32"])
+def test_lists_are_read_in_every_encoding_that_has_a_mark(tmp_path, encoding):
+    (tmp_path / "猫.png").write_bytes(png())
+    mark = codecs.BOM_UTF16_BE if encoding == "utf-16-be" else b""
+    (tmp_path / "list.txt").write_bytes(mark + "猫.png\r\n".encode(encoding))
+    (sample,) = open_source(str(tmp_path / "list.txt")).samples()
+    assert sample.fault is None
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("a dog on a lawn\ntwo cats\n", "holds text such as 'a dog on a lawn'; it needs one path or URL per line"),
+        ("val_1.JPEG 65\nval_2.JPEG 970\n", "holds text such as 'val_1.JPEG 65'"),
+        ('{"file_name": "a.png"}\n', "holds JSON such as"),
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "is a git-lfs pointer, not the file itself"),
+    ],
+)
+def test_text_that_names_no_files_is_refused_in_one_line(tmp_path, text, what):
+    (tmp_path / "list.txt").write_text(text)
+    with pytest.raises(SourceError, match=what):
+        open_source(str(tmp_path / "list.txt"))
+
+
+def test_lines_that_are_pictures_themselves_are_decoded(tmp_path):
+    (tmp_path / "a.png").write_bytes(png())
+    text = base64.b64encode(png()).decode()
+    (tmp_path / "list.txt").write_text(f"a.png\ndata:image/png;base64,{text}\n{text}\ndata:image/png;base64,%\n")
+    source = open_source(str(tmp_path / "list.txt"))
+    assert source.digest()
+    samples = list(source.samples())
+    assert [sample.image == png() for sample in samples] == [True, True, True, False]
+    assert [sample.key for sample in samples] == ["a", "line__2", "line__3", "line__4"]
+    assert samples[3].fault == "its data URI cannot be decoded: it is no base64"
 
 
 def test_one_bad_line_never_stops_the_others(tmp_path):

@@ -1,7 +1,9 @@
 """Parquet files with pictures."""
 
+import base64
 import io
 import struct
+from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -127,4 +129,101 @@ def test_coded_paths_are_followed_and_the_digest_follows_the_pictures(tmp_path):
 def test_table_without_rows_is_refused(tmp_path):
     pq.write_table(pa.table({"image": pa.array([], pa.binary())}), tmp_path / "x.parquet")
     with pytest.raises(SourceError, match="has no rows"):
+        open_source(str(tmp_path / "x.parquet"))
+
+
+def test_every_picture_of_a_list_is_taken(shared_data):
+    path = shared_data / "wild/list-of-images-parquet/list_image.parquet"
+    expected = [picture["bytes"] for row in pq.read_table(path).to_pylist() for picture in row["images"]]
+    found = list(open_source(str(path)).samples())
+    assert [s.image for s in found] == expected
+    assert len({s.key for s in found}) == len(found)
+    assert [s.image for s in open_source(str(path), image_column="images").samples()] == expected
+
+
+def test_pictures_of_a_list_are_named_by_row_and_number(tmp_path):
+    (tmp_path / "there.png").write_bytes(png(7))
+    images = [[{"bytes": png(), "path": "same.png"}, {"bytes": None, "path": "there.png"}], [], [None]]
+    found = samples(tmp_path / "x.parquet", images=images, id=["a", "b", "c"])
+    assert [(s.name, s.fault is None) for s in found] == [("a/0", True), ("a/1", True), ("c/0", False)]
+    assert [s.key for s in found] == ["a__0", "a__1", "c__0"]
+    assert found[1].image == png(7)
+    (first, *_) = samples(tmp_path / "y.parquet", images=images)
+    assert first.source == "y.parquet!0/0 (same.png)"
+
+
+@pytest.mark.parametrize(
+    "type_", [pa.list_(pa.binary()), pa.large_list(pa.large_binary()), pa.list_(pa.binary(), 2), pa.list_(pa.string())]
+)
+def test_lists_of_every_kind_hold_pictures(tmp_path, type_):
+    values = [png(4), png(5)]
+    if pa.types.is_string(type_.value_type):
+        values = [base64.b64encode(value).decode() for value in values]
+    found = samples(tmp_path / "x.parquet", pictures=pa.array([values], type_), text=["a caption"])
+    assert [s.image for s in found] == [png(4), png(5)]
+
+
+def test_base64_is_decoded(shared_data):
+    path = shared_data / "wild/base64-parquet/b64.parquet"
+    expected = [base64.b64decode(text) for text in pq.read_table(path)["image"].to_pylist()]
+    found = list(open_source(str(path)).samples())
+    assert [s.image for s in found] == expected
+    assert all(len(s.key) < 40 and len(s.source) < 40 for s in found)
+
+
+TEXT = base64.b64encode(png()).decode()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        f"data:image/png;base64,{TEXT}",
+        f"data:image/png;charset=utf-8;base64,{TEXT}",
+        f"data:image/png,{quote(png())}",
+        base64.encodebytes(png()).decode(),
+        base64.urlsafe_b64encode(png()).decode().rstrip("="),
+        TEXT.encode(),
+        {"bytes": TEXT, "path": None},
+        {"bytes": None, "path": f"data:image/png;base64,{TEXT}"},
+    ],
+)
+def test_pictures_written_as_text_are_decoded_in_every_spelling(tmp_path, value):
+    found = samples(tmp_path / "x.parquet", image=[value], caption=["a cat"])
+    assert [(s.image, s.fault) for s in found] == [(png(), None)]
+
+
+def test_text_that_cannot_be_decoded_costs_its_row_only(tmp_path):
+    found = samples(tmp_path / "x.parquet", image=[TEXT, "data:image/png;base64,%%%", None, "gone.png"])
+    assert found[0].image == png()
+    assert found[1].fault == "the row cannot be read: its data URI cannot be decoded: it is no base64"
+    assert found[2].fault == "column 'image' is empty in this row"
+    assert found[3].fault == "cannot be read: No such file or directory"
+
+
+@pytest.mark.parametrize(
+    ("values", "what"),
+    [
+        (["a dog on a lawn", "two cats"], "text such as 'a dog on a lawn'"),
+        (['{"bytes": "..."}'], "JSON such as"),
+        ([base64.b64encode(bytes(range(200))).decode()], "base64 of something that is no picture"),
+        ([["tag", "another tag"]], "text such as 'tag'"),
+    ],
+)
+def test_text_that_names_no_pictures_is_refused_in_one_line(tmp_path, values, what):
+    for column in (None, "text"):
+        with pytest.raises(SourceError, match=r"column 'text' of '.*x.parquet' holds " + what) as error:
+            samples(tmp_path / "x.parquet", column=column, text=values)
+        assert "no pictures, paths or URLs; columns: text" in str(error.value)
+        assert "\n" not in str(error.value)
+
+
+def test_column_of_urls_is_told_from_captions(tmp_path):
+    pq.write_table(pa.table({"url": ["memory://none/a"], "caption": ["a cat"]}), tmp_path / "x.parquet")
+    (found,) = open_source(str(tmp_path / "x.parquet")).samples()
+    assert found.name == "memory://none/a"
+
+
+def test_pointer_of_git_lfs_is_named(tmp_path):
+    (tmp_path / "x.parquet").write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(SourceError, match="is not a Parquet file: git-lfs pointer"):
         open_source(str(tmp_path / "x.parquet"))

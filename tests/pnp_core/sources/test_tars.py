@@ -191,10 +191,35 @@ def test_record_without_picture_is_kept_to_be_quarantined(tmp_path):
     tar_file(tmp_path / "0.tar", "a.txt", "b.left.JPG", ".DS_Store", "._c.jpg")
     found = samples(tmp_path / "0.tar")
     assert [(s.source, s.extension, s.fault) for s in found] == [
-        ("0.tar!a", "none", "the tar's record holds no picture"),
         ("0.tar!b.left.JPG", "jpg", None),
         ("0.tar!._c.jpg", "jpg", None),
+        ("0.tar!a", "none", "the tar's record holds no picture"),
     ]
+
+
+def test_labels_behind_their_pictures_are_no_lost_pictures(shared_data):
+    found = faults(shared_data / "wild/tar-labels-after/labels_after.tar")
+    assert found == {f"labels_after.tar!000{i}.jpg": None for i in range(3)}
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("a.json", "b.json", "a.png", "b.png"),
+        ("images/a.png", "images/b.png", "labels/a.json", "labels/b.txt"),
+        ("a.json", "a.png", "a.seg.png", "b.png", "a.txt", "b.seg.png"),
+    ],
+)
+def test_labels_anywhere_in_a_tar_are_no_lost_pictures(tmp_path, names):
+    tar_file(tmp_path / "0.tar", *names)
+    pictures = [name for name in names if name.endswith(".png") and ".seg." not in name]
+    assert faults(tmp_path / "0.tar") == {f"0.tar!{name}": None for name in pictures}
+
+
+def test_labels_whose_picture_is_missing_are_told(tmp_path):
+    tar_file(tmp_path / "0.tar", "x/a.png", "x/b.json", "y/a.json", "y/c.json")
+    lost = "the tar's record holds no picture"
+    assert faults(tmp_path / "0.tar") == {"0.tar!x/a.png": None, "0.tar!x/b": lost, "0.tar!y/c": lost}
 
 
 def test_tars_on_another_file_system(tmp_path):
