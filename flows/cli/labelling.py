@@ -12,6 +12,7 @@ import typer
 from flows.cli.options import (
     ConfidenceOption,
     DebugOption,
+    ExcludeOption,
     FollowLinksOption,
     JsonOption,
     PipelineOptions,
@@ -173,6 +174,7 @@ def label(
         int | None, typer.Option(help="Quarantine larger pictures; 100 million, at most 178956970.")
     ] = None,
     follow_links: FollowLinksOption = None,
+    exclude: ExcludeOption = None,
     png: PngOption = None,
     confidence: ConfidenceOption = None,
     strict: StrictOption = False,
@@ -181,6 +183,6 @@ def label(
 ) -> None:
     """Make masks for your own pictures. Mask value 0 is background, i the i-th class."""
     own = {"source": source, "classes": names(classes), "out": out, "png": png, "image_column": image_column}
-    own |= {"follow_links": follow_links}
+    own |= {"exclude": exclude, "follow_links": follow_links}
     own |= {"salience": given(max_pixels=max_pixels), "masks": given(confidence=confidence)}
     _run(lambda: _prepare_label(options.values(own)), as_json, debug, strict)
