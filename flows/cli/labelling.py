@@ -13,6 +13,7 @@ from flows.cli.options import (
     ConfidenceOption,
     DebugOption,
     ExcludeOption,
+    FetchSecondsOption,
     FollowLinksOption,
     JsonOption,
     PipelineOptions,
@@ -175,6 +176,7 @@ def label(
     ] = None,
     follow_links: FollowLinksOption = None,
     exclude: ExcludeOption = None,
+    fetch_seconds: FetchSecondsOption = None,
     png: PngOption = None,
     confidence: ConfidenceOption = None,
     strict: StrictOption = False,
@@ -183,6 +185,6 @@ def label(
 ) -> None:
     """Make masks for your own pictures. Mask value 0 is background, i the i-th class."""
     own = {"source": source, "classes": names(classes), "out": out, "png": png, "image_column": image_column}
-    own |= {"exclude": exclude, "follow_links": follow_links}
+    own |= {"exclude": exclude, "follow_links": follow_links, "fetch_seconds": fetch_seconds}
     own |= {"salience": given(max_pixels=max_pixels), "masks": given(confidence=confidence)}
     _run(lambda: _prepare_label(options.values(own)), as_json, debug, strict)

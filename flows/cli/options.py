@@ -33,6 +33,10 @@ FollowLinksOption = Annotated[
         help="Of a folder: also take what links lead to outside of it. Otherwise they are passed over.",
     ),
 ]
+FetchSecondsOption = Annotated[
+    float | None,
+    typer.Option(help="Limit for each picture that a list or a table names on another machine; 30."),
+]
 ExcludeOption = Annotated[
     list[str] | None,
     typer.Option(

@@ -11,6 +11,7 @@ import typer
 from flows.cli.options import (
     DebugOption,
     ExcludeOption,
+    FetchSecondsOption,
     FollowLinksOption,
     JsonOption,
     PipelineOptions,
@@ -52,6 +53,7 @@ def tune(
     ] = None,
     follow_links: FollowLinksOption = None,
     exclude: ExcludeOption = None,
+    fetch_seconds: FetchSecondsOption = None,
     only_classes: Annotated[
         str | None, typer.Option(help='These classes only, separated by commas: "sofa,train".')
     ] = None,
@@ -90,6 +92,7 @@ def tune(
     own |= {"images": images, "image_labels": image_labels, "image_column": image_column}
     own |= {
         "exclude": exclude,
+        "fetch_seconds": fetch_seconds,
         "follow_links": follow_links,
         "classes": names(classes),
         "only_classes": names(only_classes),

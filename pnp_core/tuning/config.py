@@ -93,6 +93,8 @@ class TuneConfig(DatasetConfig, PipelineConfig):
     """Column of a Parquet source; found by itself when there is only one that fits."""
     follow_links: bool = False
     """Of a folder with pictures of your own: also take what links lead to outside of it."""
+    fetch_seconds: float = Field(default=30, gt=0)
+    """Limit for each picture that a list or a table names on another machine."""
     exclude: tuple[str, ...] = ()
     """Of pictures of your own: patterns of paths and names to leave out."""
     images: int = Field(default=100, ge=1)

@@ -224,7 +224,14 @@ def check_tune(config: TuneConfig) -> list[str]:
 
 
 def _open_source(config: TuneConfig) -> Source:
-    return open_source(config.data or "", config.out, config.image_column, config.follow_links, config.exclude)
+    return open_source(
+        config.data or "",
+        config.out,
+        config.image_column,
+        config.follow_links,
+        config.exclude,
+        config.fetch_seconds,
+    )
 
 
 def shard_tuning(config: TuneConfig) -> list[ShardRef]:
