@@ -144,12 +144,12 @@ def plan_tune(config: TuneConfig) -> TunePlan:
     if len(everything) < 2:
         raise UsageError("tuning needs two class names or more, for a judge to tell apart; add what else may be there")
     vocabulary = candidate_labels(card, config.salience.backbone.checkpoint, class_subset(config, card))
-    side = judge_side(config)
     salience = SalienceJob.create(config.out, _base(config), config.runtime, card, vocabulary, any_layer=True)
     maps = MapsJob.create(salience, config.space.layers)
     groups = _groups(config, _space(config, maps), optimizer)
-    pictures = PicturesJob(maps=maps, size=side)
-    return TunePlan(config, card, maps, pictures, groups, optimizer, everything, judge_revision(config, salience))
+    revision = judge_revision(config, salience)  # first: it says what is wrong with a judge
+    pictures = PicturesJob(maps=maps, size=judge_side(config))
+    return TunePlan(config, card, maps, pictures, groups, optimizer, everything, revision)
 
 
 def _label_source(config: TuneConfig, card: DatasetCard) -> Literal["masks", "boxes", "none"]:

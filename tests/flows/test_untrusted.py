@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.client.schemas.sorting import FlowRunSort
 from typer.testing import CliRunner
 
@@ -118,10 +119,10 @@ def artifacts() -> Iterator[str]:
     with get_client(sync_client=True) as client:
         (run,) = client.read_flow_runs(limit=1, sort=FlowRunSort.START_TIME_DESC)
         yield run.name
-        for artifact in client.read_artifacts():
-            if artifact.flow_run_id == run.id:
-                yield str(artifact.data)
-                yield artifact.description or ""
+        own = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]))
+        for artifact in client.read_artifacts(artifact_filter=own):
+            yield str(artifact.data)
+            yield artifact.description or ""
 
 
 def test_odd_names_act_nowhere(prefect_server, odd, tmp_path):

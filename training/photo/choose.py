@@ -158,7 +158,7 @@ def candidates(checkpoint: str, data: Data) -> Rows:
     scores = match_scores(backbone, data)
     dropout = DropoutConfig(iterations=PASSES, strategy="count", amount=10)
     there = sum(len(one.classes) for one in data.pictures)
-    for least, most in [*product((0.5, 0.8, 0.9, 0.95), (20,)), (0.5, 1), (0.5, 2)]:
+    for least, most in [*product((0.2, 0.3, 0.4, 0.5, 0.7), (20,)), (0.5, 1), (0.5, 2)]:
         chosen = [[int(c) + 1 for c in np.argsort(-row)[:most] if row[c] > least] for row in scores]
         asked = [replace(one, classes=tuple(sorted(own))) for one, own in zip(data.pictures, chosen, strict=True)]
         pairs = zip(asked, data.pictures, strict=True)
