@@ -93,7 +93,7 @@ class Demo:
 
 PHOTOGRAPHS = files("pnp_core") / "_photographs"
 """Of CC0 or in the public domain, see NOTICE."""
-ON_PHOTOGRAPHS = "cat, person, cup, rocket, raccoon, camera, dog, car, train, bottle"
+ON_PHOTOGRAPHS = "cat, person, cup, rocket, camera, dog, car, train, bottle"
 
 
 def demo(
