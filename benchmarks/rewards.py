@@ -42,7 +42,7 @@ class Seen:
         pictures = read_pictures(plan.maps, shard.name)
         pixels = read_pixels(plan.pictures, shard.name)
         maps = setting_maps(plan, setting, shard, pictures, objective.runtime)
-        found = regions(maps, setting.threshold, setting.blur, judge.clip.size)
+        found = regions(maps, setting.threshold, setting.blur, judge.onlooker.size)
         column = {label: i for i, label in enumerate(plan.vocabulary)}
         own = [tuple(column[label] for label in picture.classes) for picture in pictures]
         picture_of = np.repeat(np.arange(len(own)), [len(labels) for labels in own])

@@ -131,7 +131,7 @@ def main() -> None:
         f"VLM part, cached               {cached * per_image:9.3f} s (of it {spent['maps'] * per_image:.4f} s reading)"
     )
     print(f"regions                        {spent['regions'] * per_image:9.3f} s")
-    clip = spent["clip"]
+    clip = spent["judge"]
     if arguments.size == "large":
         clip = objective.judge.seen * clip_seconds_per_region(336)
     print(f"CLIP part                      {clip * per_image:9.3f} s ({objective.judge.seen} regions)")

@@ -16,7 +16,7 @@ from pathlib import Path
 from pnp_core.errors import PnpError
 
 USER = "pnp-ovss"
-_HERE = "127.0.0.1"
+_HERE = ("127.0.0.1", "localhost", "::1")
 
 
 def new_secret() -> str:
@@ -78,4 +78,6 @@ def without_proxy() -> dict[str, str]:
     """The variable that keeps requests to this machine from a proxy, which would be told the secret."""
     others = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""  # the one in small letters wins
     kept = [name.strip() for name in others.split(",") if name.strip()]
-    return {"no_proxy": ",".join(kept if _HERE in kept else [*kept, _HERE])}
+    if "*" in kept:
+        return {"no_proxy": "*"}
+    return {"no_proxy": ",".join(dict.fromkeys([*kept, *_HERE]))}

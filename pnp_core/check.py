@@ -147,7 +147,7 @@ def check_dataset(
         source = f"; get the whole from {card.homepage}" if card.homepage else ""
         problems.append(f"split {name} lists {len(opened)} pictures, officially it has {part.images}{source}")
     if part.list is None and isinstance(opened, FileDataset):
-        without = sorted(opened.images.ids() - set(opened.ids))
+        without = sorted(opened.images.ids() - {opened.images.there(id_) for id_ in opened.ids})
         if without:
             problems.append(f"pictures without ground truth: {len(without)}, such as {', '.join(without[:3])}")
     masks, faults, remarks = _Masks(card.names), [], []

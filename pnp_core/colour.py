@@ -29,7 +29,7 @@ def to_rgb(image: Image.Image, profile: bytes | None) -> tuple[Image.Image, str]
     plain = image.convert("RGB") if image.mode in ("P", "PA") else image
     space = _SPACES.get(plain.mode)
     note = ""
-    if profile and space:
+    if isinstance(profile, bytes) and profile and space:
         try:
             embedded, transform = _transform(profile)
             if embedded == space and transform:

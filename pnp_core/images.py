@@ -224,7 +224,7 @@ def _flat(image: Image.Image, page: Page | None, notes: list[str]) -> Picture:
         image = image if image.mode in ("RGBA", "LA") else image.convert("RGBA")
         alpha, image = image.getchannel("A"), image.convert(kind)
         if page and not _is_opacity(alpha, image, page):
-            notes.append(f"band {len(kind) + 1} of {page.samples} is said to be opacity and is a picture: left out")
+            notes.append(_no_opacity(len(kind) + 1, page))
             alpha = None
     elif page and page.left_out and not any("bands" in note for note in notes):
         notes.append(f"{page.left_out} of {page.samples} bands left out")
@@ -239,7 +239,16 @@ def _flat(image: Image.Image, page: Page | None, notes: list[str]) -> Picture:
     return Picture(pixels, (*notes, *_poor_contrast(pixels)))
 
 
-def _is_opacity(alpha: Image.Image, colours: Image.Image, page: Page) -> bool:
+def _no_opacity(band: int, page: Page) -> str:
+    return f"band {band} of {page.samples} is said to be opacity and is a picture: left out"
+
+
+def _divides(opacity: np.ndarray, colours: np.ndarray, page: Page) -> bool:
+    """Whether colours may have been multiplied by a band: none is above it, where it is opacity at all."""
+    return not (colours > opacity[..., None]).any() and _is_opacity(opacity, colours, page)
+
+
+def _is_opacity(alpha: Image.Image | np.ndarray, colours: Image.Image | np.ndarray, page: Page) -> bool:
     """Whether a band of a TIFF is the opacity that it is said to be: programs also call near infrared so.
 
     Opacity is mostly all or nothing; where it is not, it does not follow the picture.
@@ -277,8 +286,12 @@ def _of_bands(bands: Bands, page: Page) -> Picture:
     planes = [colour[..., i] for i in range(colour.shape[-1])]
     mode = {1: "L", 3: "RGB", 4: "CMYK"}[len(planes)]
     if bands.opacity is not None:
-        planes.append(_to_8_bits(bands.opacity)[0])
-        mode += "a" if bands.premultiplied else "A"
+        opacity = _to_8_bits(bands.opacity)[0]
+        if bands.premultiplied and not _divides(opacity, colour, page):
+            notes.append(_no_opacity(len(planes) + 1, page))
+        else:
+            planes.append(opacity)
+            mode += "a" if bands.premultiplied else "A"
     image = Image.merge(mode, [Image.fromarray(np.ascontiguousarray(plane)) for plane in planes])
     if profile := page.tags.get(ICC_PROFILE):
         image.info["icc_profile"] = profile
@@ -305,7 +318,9 @@ def _turned(image: Image.Image) -> bool:
 def _wide_grey(image: Image.Image, page: Page | None, notes: list[str]) -> Image.Image:
     """A grey picture of more than 8 bits as one of 8, with the opacity that a transparent value stands for."""
     values, clear = np.asarray(image), image.info.get("transparency")
-    eight, range_notes = _to_8_bits(values, 12 if page and page.bits == 12 else None)
+    # PGM says its range, and Pillow has brought it to 16 bits.
+    known = 16 if image.format == "PPM" and image.mode != "F" else None
+    eight, range_notes = _to_8_bits(values, 12 if page and page.bits == 12 else known)
     notes += range_notes
     if page and page.white_is_zero:
         eight = 255 - eight

@@ -13,6 +13,7 @@ from pnp_core.backbones import Backbone
 from pnp_core.backbones.base import PIXEL_MEAN, PIXEL_STD
 from pnp_core.clip_model import ClipModel
 from pnp_core.config import CaptionConfig
+from pnp_core.matching import match_probabilities
 from pnp_core.prompts import Prompts, build_prompts
 
 
@@ -88,5 +89,4 @@ class MatchOnlooker:
         """See `Onlooker`; zero in normalised space beyond the region."""
         pixels = (pictures.permute(0, 3, 1, 2).float() / 255 - self._mean) / self._std * regions[:, None]
         tokens = self._backbone.encode_image(pixels)
-        ids, mask = (t.to(tokens.device).expand(len(pixels), -1, -1) for t in (self._prompts.ids, self._prompts.mask))
-        return torch.logit(self._backbone.match(tokens, ids, mask, layers=()).itm, eps=1e-6)
+        return torch.logit(match_probabilities(self._backbone, tokens, self._prompts), eps=1e-6)

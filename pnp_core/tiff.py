@@ -87,10 +87,13 @@ class Page:
 
     @property
     def misread_by_pillow(self) -> bool:
-        """Whether Pillow mixes up its planes, keeps 8 of its 16 bits so that a narrow range is lost, or its signs."""
+        """Whether Pillow mixes up its planes, loses a narrow range of its 16 bits, mistakes its signs, or
+        divides its colours by a band that may be no opacity.
+        """
         deep = self.samples > 1 and self.bits == 16 and self.colours in _BANDS
         unsigned = self.bits == 32 and self.number(_FORMAT, 1) == 1  # it takes them for signed ones
-        return (deep or unsigned) and self.number(_COMPRESSION, _PLAIN) in (_PLAIN, *_DEFLATE)
+        divided = self.number(_EXTRA, 0) == _ASSOCIATED and self.bits == 8 and self.colours in ("grey", "RGB")
+        return (deep or unsigned or divided) and self.number(_COMPRESSION, _PLAIN) in (_PLAIN, *_DEFLATE)
 
     @property
     def left_out(self) -> int:

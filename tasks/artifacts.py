@@ -23,7 +23,7 @@ TITLES = {
     "png": "PNG files",
     "scores": "Pictures scored",
     "maps": "Pictures with maps of all layers and heads",
-    "pictures": "Pictures kept for CLIP",
+    "pictures": "Pictures kept for the judge",
     "search": "Trials of the search",
     "compare": "Pictures compared",
 }

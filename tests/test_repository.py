@@ -151,3 +151,8 @@ def test_wheel_holds_cards_and_weights_and_runs_from_another_directory(tmp_path)
     )
     assert ran.returncode == 0, ran.stderr
     assert all(place.startswith(str(tmp_path / "site")) for place in ran.stdout.split())
+
+
+def test_documents_have_no_gaps_left():
+    documents = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    assert not [file.name for file in documents if "@@" in file.read_text(encoding="utf-8")]

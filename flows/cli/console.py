@@ -331,8 +331,6 @@ def show_check(report: CheckReport, console: Console) -> None:
         console.print(f"... and {len(report.remarks) - SHOWN} more (--json has all)")
     if report.ok:
         console.print("[green]all well[/]: complete, readable, sizes equal, labels in range")
-    for remark in report.remarks:
-        console.print(f"[yellow]remark[/]: {shown(remark)}", soft_wrap=True)
 
 
 def show_candidates(report: FileReport, console: Console) -> None:

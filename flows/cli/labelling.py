@@ -111,7 +111,7 @@ def demo(
         own = {"source": str(PHOTOGRAPHS), "classes": names(ON_PHOTOGRAPHS), "out": f"{out.rstrip('/')}-photographs"}
         label_photographs, photographs = _prepare_label(own)
         label_scenes, scenes = _prepare_eval({"out": out})
-        return lambda _: Demo(photographs=label_photographs(photographs), scenes=label_scenes(scenes)), scenes
+        return lambda _: Demo(scenes=label_scenes(scenes), photographs=label_photographs(photographs)), scenes
 
     def show(done: Demo, console: Console) -> None:
         from flows.cli.console import show_summary

@@ -98,7 +98,7 @@ def tune(
         "only_classes": names(only_classes),
     }
     asked = given(model=clip, pretrained=clip_weights)
-    own |= {"reward": given(kind=reward, judge=judge or ("clip" if asked else None), clip=asked)}
+    own |= {"reward": given(kind=reward, judge=judge, clip=asked)}
     own |= {"search": given(optimizer=optimizer, trials=trials, seed=seed), "compare": given(masks=compare)}
 
     def show(summary: Any, console: Any) -> None:

@@ -7,16 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
 
 from pnp_core.backbones.base import Backbone
 from pnp_core.candidates.base import Proposal
 from pnp_core.config import CaptionConfig
+from pnp_core.matching import match_probabilities
 from pnp_core.prompts import build_prompts
 from pnp_core.records import Sample
-
-CAPTIONS_AT_ONCE = 32
-"""Captions matched in one pass, which bounds memory whatever the size of the vocabulary."""
 
 
 class ItmSource:
@@ -35,17 +32,9 @@ class ItmSource:
     def preprocess(self, picture: np.ndarray) -> None:
         """Nothing is needed: the image tokens are the backbone's."""
 
-    @torch.no_grad()
-    def _match(self, image_tokens: Float[torch.Tensor, "B ... D"]) -> Float[torch.Tensor, "B C"]:
-        found = []
-        for start in range(0, len(self._prompts.ids), CAPTIONS_AT_ONCE):
-            part = slice(start, start + CAPTIONS_AT_ONCE)
-            ids, mask = (t[part].to(self._backbone.device) for t in (self._prompts.ids, self._prompts.mask))
-            batch = len(image_tokens)
-            match = self._backbone.match(image_tokens, ids.expand(batch, -1, -1), mask.expand(batch, -1, -1), layers=())
-            found.append(match.itm)
-        return torch.cat(found, dim=1)
-
     def propose(self, samples: Sequence[Sample], prepared: Sequence[Any], image_tokens: torch.Tensor) -> list[Proposal]:
         """Every class with its match probability."""
-        return [Proposal(self._allowed, tuple(row)) for row in self._match(image_tokens).tolist()]
+        return [
+            Proposal(self._allowed, tuple(row))
+            for row in match_probabilities(self._backbone, image_tokens, self._prompts).tolist()
+        ]

@@ -112,7 +112,8 @@ def open_dataset(
     images = ImageFiles.find(folder, card, where)
     if masks is None and part.list is None:
         lines = sorted(images.ids())
-    ids = [line.split()[0] for line in lines if line.strip()]
+    # Lines of lists may go on behind the id; ids from names of files may hold spaces.
+    ids = [line.split()[0] for line in lines if line.strip()] if part.list else list(lines)
     if not ids:
         raise DatasetError(f"split {name} of {card.name} is empty in '{folder.url}'{folder.advice()}")
     return FileDataset(card, folder, name, masks, boxes, images, tuple(dict.fromkeys(ids)), only)

@@ -55,6 +55,13 @@ class ImageFiles:
         """Ids of all pictures that are there."""
         return set(self._there)
 
+    def there(self, picture_id: str) -> str:
+        """The id under which a picture is among `ids`: annotation files may name its folder too."""
+        if picture_id in self._there:
+            return picture_id
+        name = picture_id.rpartition("/")[2]
+        return name if self._there.get(name) == self.path(picture_id) else picture_id
+
     def path(self, picture_id: str) -> str:
         """Path of a picture, relative to the data folder, whether or not it is there."""
         named = self.template.replace("{id}", picture_id)

@@ -87,7 +87,8 @@ def coco_id(file_name: str) -> str:
     >>> coco_id("cam0/1.jpg"), coco_id(r"cam0\1.jpg"), coco_id("./1.jpg")
     ('cam0/1', 'cam0/1', '1')
     """
-    return str(PurePosixPath(str(file_name).replace("\\", "/")).with_suffix(""))
+    path = PurePosixPath(str(file_name).replace("\\", "/"))
+    return str(path.with_suffix("")) if path.name else str(path)
 
 
 def _polygons(annotation: Mapping[str, Any]) -> list[Any]:
@@ -158,6 +159,10 @@ def _run_lengths(regions: Mapping[str, Any], height: int, width: int) -> Any:
     return coco_mask.frPyObjects(lengths, height, width)
 
 
+_MOST_PIXELS = 178_956_970
+"""As many as a picture may have."""
+
+
 def paint(
     annotations: Sequence[Mapping[str, Any]], label_of: dict[int, int], height: int, width: int
 ) -> UInt8[np.ndarray, "H W"]:
@@ -172,6 +177,8 @@ def paint(
     Raises:
         GroundTruthError: names the annotation that cannot be painted, and why.
     """
+    if height * width > _MOST_PIXELS:
+        raise GroundTruthError(f"the annotation file says that the picture has {width}x{height} pixels")
     layers = []
     for annotation in annotations:
         try:

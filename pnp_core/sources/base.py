@@ -76,7 +76,8 @@ class NotReadError(Exception):
         """Whether it may be another time: the other machine did not answer, or said that it is busy."""
         cause = self.__cause__
         busy = getattr(cause, "status", None) in _BUSY
-        return busy or isinstance(cause, TimeoutError | ConnectionError) or hasattr(cause, "host")
+        cut = type(cause).__name__ in ("ServerDisconnectedError", "ClientPayloadError")  # of aiohttp
+        return busy or cut or isinstance(cause, TimeoutError | ConnectionError) or hasattr(cause, "host")
 
 
 _BUSY = (408, 425, 429, 500, 502, 503, 504)
@@ -165,7 +166,8 @@ class FileRef:
         try:
             info = self._info()
         except Exception as error:  # packages raise types of their own
-            return f"unreadable: {reason(error)}"
+            # By its type, as runs of before the words have it.
+            return f"unreadable: {type(error).__name__ if self.local else reason(error)}"
         if self.local:
             return f"{info['size']}/{info['mtime']}/{os.access(self.path, os.R_OK)}"
         return marks(info)

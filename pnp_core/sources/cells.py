@@ -7,6 +7,7 @@ import binascii
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from unicodedata import category
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from pnp_core.first_bytes import refusal
@@ -62,7 +63,7 @@ def _is_place(text: str, folder: FileRef) -> bool:
     """Whether a text may be the path or URL of a picture."""
     if is_url(text):
         return True
-    if len(text) > _LONGEST_PATH or not text.isprintable():
+    if len(text) > _LONGEST_PATH or any(category(c) == "Cc" for c in text):
         return False
     if (
         split_ending(urlsplit(f"//host/{text}").path)[1] in IMAGE_EXTENSIONS

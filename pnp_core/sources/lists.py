@@ -52,13 +52,17 @@ class Pointed:
         """Where another machine is asked for it; None when it is on this one."""
         if is_url(self.line):
             return None if is_near(self.line) else self.line
-        return None if self.folder.local or "memory" in self.folder.fs.protocol else self.folder.path
+        if self.folder.local or "memory" in self.folder.fs.protocol:
+            return None
+        return self.folder.fs.unstrip_protocol(f"{self.folder.path}/{self.line}")
 
     def read(self, seconds: float) -> tuple[Sample, bool]:
         """The picture or its fault, and whether it may be there another time."""
         try:
             return replace(self.sample, image=resolve_line(self.line, self.folder, seconds).read()), False
         except NotReadError as error:
+            if isinstance(error.__cause__, TimeoutError):  # no answer, whoever notices first
+                raise TimeoutError from error
             return replace(self.sample, fault=str(error)), error.may_pass
         except SourceError as error:
             return replace(self.sample, fault=str(error)), False

@@ -35,11 +35,12 @@ _SERVER_FOLDERS = frozenset(
 # camera raw files, of which no more than a thumbnail could be read.
 _NOT_LOOKED_AT = (
     *("crdownload", "download", "filepart", "part", "partial", "swp", "temp", "tmp"),
-    *("bak", "jpg_original", "old", "orig", "msk", "ovr"),
+    *("bak", "backup", "copy", "jpg_original", "old", "orig", "original", "msk", "ovr"),
+    *("preview", "thm", "thumb", "thumbnail"),
     *("3fr", "arw", "cr2", "cr3", "crw", "dcr", "dng", "erf", "iiq", "kdc", "mef", "mos", "mrw", "nef", "nrw"),
     *("orf", "pef", "raf", "raw", "rw2", "sr2", "srf", "srw", "x3f"),
 )
-_LOOKED_AT = 1 << 16
+_LOOKED_AT = 4096
 # The standard library's own list, not what a machine adds to it: a source holds the same pictures everywhere.
 _TYPES = MimeTypes(filenames=()).types_map[True]
 

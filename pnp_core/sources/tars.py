@@ -10,7 +10,7 @@ from itertools import chain, groupby
 from typing import Any
 
 from pnp_core.errors import SourceError
-from pnp_core.first_bytes import pointer
+from pnp_core.first_bytes import pointer, refusal
 from pnp_core.images import IMAGE_EXTENSIONS
 from pnp_core.records import Sample
 from pnp_core.sources.base import FileRef, NotReadError, common_folder, digest_of, reason
@@ -32,7 +32,18 @@ def _record_key(member: Member) -> str:
 
 def _is_picture(member: Member) -> bool:
     ending = split_ending(member.name)[1]
-    return (not ending or claims_picture(member.name)) and not member.name.endswith(_LABEL_MAP)
+    if member.name.endswith(_LABEL_MAP):
+        return False
+    if not ending or ending in IMAGE_EXTENSIONS:
+        return True
+    return claims_picture(member.name) and _begins_like_one(member)  # a.jpg.1, but not a.jpg.xmp
+
+
+def _begins_like_one(member: Member) -> bool:
+    try:
+        return refusal(member.read()) is None
+    except NotReadError:
+        return True  # a claim, and its reason is told
 
 
 def _is_clutter(member: Member) -> bool:

@@ -131,7 +131,7 @@ def setting_key(config: EvalConfig, facts: Facts) -> str:
         values["salience"]["dropout"] = None
     if masks["crf"]["name"] == "off":
         masks["crf"] = {"name": "off"}
-    if not facts.renamed:
+    if not facts.renamed or values["salience"]["words"] == "natural":  # as before there were others
         del values["salience"]["words"]
     values["split"] = config.split or facts.default_split
     values["facts"] = facts.identity

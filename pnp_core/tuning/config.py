@@ -118,10 +118,13 @@ class TuneConfig(DatasetConfig, PipelineConfig):
 
     @classmethod
     def own_defaults(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Pictures of one's own have no image-level labels."""
-        if not values.get("classes"):
-            return {}
-        return {"dataset": "folder", "salience": {"candidates": {"source": "itm"}}}
+        """Pictures of one's own have no image-level labels; a CLIP that is named is to judge, whatever the preset."""
+        reward, defaults = values.get("reward"), {}
+        if isinstance(reward, dict) and reward.get("clip"):
+            defaults["reward"] = {"judge": "clip"}
+        if values.get("classes"):
+            defaults |= {"dataset": "folder", "salience": {"candidates": {"source": "itm"}}}
+        return defaults
 
     @model_validator(mode="after")
     def _own_pictures_or_a_dataset(self) -> TuneConfig:

@@ -47,5 +47,6 @@ def load_onlooker(config: TuneConfig, job: SalienceJob, names: Sequence[str], ru
         model = load_clip(clip, str(resolve_device(runtime.device)))
         return ClipOnlooker.create(model, names, config.reward.clip.template)
     side = judge_side(config)
-    backbone: Any = config.salience.backbone.model_copy(update={"image_size": (side, side)})  # hashable, as above
+    own: Any = config.salience.backbone  # hashable, as above
+    backbone = own if own.sides == (side, side) else own.model_copy(update={"image_size": (side, side)})
     return MatchOnlooker(load_backbone(backbone, job.checkpoint, runtime.device), names, config.salience.caption)

@@ -141,15 +141,18 @@ def plan_tune(config: TuneConfig) -> TunePlan:
     if _own_pictures(config) and config.salience.candidates.source == "labels":
         raise UsageError("pictures of your own have no image-level labels; use --candidates itm, clip or file")
     everything = tuple(range(1, len(card.classes) + 1))
-    if len(everything) < 2:
-        raise UsageError("tuning needs two class names or more, for a judge to tell apart; add what else may be there")
     vocabulary = candidate_labels(card, config.salience.backbone.checkpoint, class_subset(config, card))
     salience = SalienceJob.create(config.out, _base(config), config.runtime, card, vocabulary, any_layer=True)
     maps = MapsJob.create(salience, config.space.layers)
     groups = _groups(config, _space(config, maps), optimizer)
+    judged = everything
+    if config.reward.judge == "match":  # it is asked about the names that it knows
+        judged = candidate_labels(card, config.salience.backbone.checkpoint, None)
+    if len(judged) < 2:
+        raise UsageError("tuning needs two class names or more, for a judge to tell apart; add what else may be there")
     revision = judge_revision(config, salience)  # first: it says what is wrong with a judge
     pictures = PicturesJob(maps=maps, size=judge_side(config))
-    return TunePlan(config, card, maps, pictures, groups, optimizer, everything, revision)
+    return TunePlan(config, card, maps, pictures, groups, optimizer, judged, revision)
 
 
 def _label_source(config: TuneConfig, card: DatasetCard) -> Literal["masks", "boxes", "none"]:

@@ -70,6 +70,7 @@ def best_settings(plan: TunePlan, best: Trial) -> dict[str, Any]:
         "salience": {
             "backbone": {**config.salience.backbone.model_dump(), **pinned},
             "caption": config.salience.caption.model_dump(),
+            "words": config.salience.words,
             "kind": config.salience.kind,
             "layer": setting.layer,
             "head": setting.head,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+import pnp_core
 from flows.cli import app
 from pnp_core.backbones.known_names import known_names, unknown_names
 
@@ -87,3 +89,30 @@ def test_vocabulary_holds_the_classes_of_common_datasets():
     assert len(known_names("photo")) > 2000
     for card in ("voc21", "coco-object"):
         assert unknown_names("photo", load_card(card).captions) == []
+
+
+def test_tuning_judges_by_the_match_score_and_leaves_out_unknown_names(tmp_path, prefect_server):
+    (tmp_path / "tune.yaml").write_text(
+        "reward: {match_side: 96, batch_size: 4}\nsearch: {trials: 3}\nspace: {heads: [0]}\n"
+        "salience: {backbone: {image_size: 192}}\n"
+    )
+    pictures = str(Path(pnp_core.__file__).parent / "_photographs")
+    arguments = ["--data", pictures, "--classes", "cat,person,sky", "--images", "2"]
+    arguments += ["--config", str(tmp_path / "tune.yaml")]
+    done = call("tune", "folder", *arguments, "--out", str(tmp_path / "out"), "--json")
+    assert "warning: the photo model does not know sky" in done.stderr
+    summary = json.loads(done.stdout.splitlines()[-1])
+    assert summary["trials"] == 3
+    assert -1 <= summary["best"]["reward"] <= 1
+    best = (tmp_path / "out" / "best.yaml").read_text()
+    assert "the model's own match score" in best
+    record = json.loads((tmp_path / "out" / "tune.json").read_text())
+    assert record["judge_revision"].startswith("match:")
+    assert record["config"]["reward"]["judge"] == "match"
+
+
+def test_a_clip_that_is_named_judges_photographs(tmp_path, prefect_server):
+    pictures = str(Path(pnp_core.__file__).parent / "_photographs")
+    arguments = ["--data", pictures, "--classes", "cat,person", "--clip", "local-dir:/nowhere"]
+    done = call("tune", "folder", *arguments, "--out", str(tmp_path / "out"), code=2)
+    assert "no CLIP model in '/nowhere'" in done.stderr

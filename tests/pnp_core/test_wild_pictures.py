@@ -340,3 +340,31 @@ def test_gamma_that_is_not_applied_is_said():
     usual = plain[:33] + chunk(b"gAMA", (45_455).to_bytes(4, "big")) + plain[33:]
     assert decoded(linear).notes == ("the file's gamma 1 is not applied",)
     assert decoded(usual).notes == ()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_near_infrared_said_to_be_multiplied_in_divides_no_colours(dtype):
+    top, rng = np.iinfo(dtype).max, np.random.default_rng(0)
+    ramp = np.linspace(0.2, 0.9, 64 * 48).reshape(48, 64, 1)
+    bands = np.concatenate([ramp, 1 - ramp, ramp**2, 0.6 * ramp + 0.1 * rng.random(ramp.shape)], axis=2)
+    values = (bands * top).astype(dtype)
+    found = decoded(tiff((values, {"photometric": "rgb", "extrasamples": ["assocalpha"]})))
+    expected = values[..., :3] if dtype == np.uint8 else values[..., :3] >> 8
+    assert np.abs(found.pixels.astype(int) - expected).max() <= 1
+    assert any("said to be opacity" in note for note in found.notes)
+
+
+def test_colours_multiplied_by_a_real_opacity_are_laid_on_white():
+    opacity = np.zeros((16, 16, 1), np.uint8)
+    opacity[4:12, 4:12] = 255
+    values = np.concatenate([np.full((16, 16, 3), 90, np.uint8) * (opacity > 0), opacity], axis=2)
+    found = decoded(tiff((values, {"photometric": "rgb", "extrasamples": ["assocalpha"]})))
+    assert (found.pixels[5, 5] == 90).all()
+    assert (found.pixels[0, 0] == 255).all()
+
+
+@pytest.mark.parametrize("brightest", [300, 5970, 65535])
+def test_a_pgm_of_16_bits_is_in_the_range_that_it_says(brightest):
+    values = np.linspace(0, brightest, 64 * 48).astype(">u2")
+    found = decoded(b"P5 64 48 65535\n" + values.tobytes())
+    assert np.abs(found.pixels[..., 0].astype(int) - (values >> 8).reshape(48, 64)).max() <= 1

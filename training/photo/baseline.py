@@ -57,6 +57,8 @@ def baseline(
     for sample in open_dataset(card, root, split).samples():
         truth, picture = decode_label_map(sample.label_map or b""), decode_image(sample.image, 10**8).pixels
         classes = tuple(int(c) for c in np.unique(truth) if 0 < c < IGNORE)
+        if not classes:
+            continue
         groups = [known.get(clean(card.captions[c - 1].lower()), []) for c in classes]
         maps = activation_maps(classifier, picture, groups, side)[None]
         salience = SalienceMaps(maps, classes, np.ones(len(classes), np.float32), *truth.shape)

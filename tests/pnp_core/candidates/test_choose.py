@@ -99,7 +99,7 @@ NAMES = [f"{colour} {thing}" for colour in COLOURS for thing in THINGS]
 
 
 def test_match_scores_are_those_of_one_caption_per_class(backbone, pixels, monkeypatch):
-    monkeypatch.setattr("pnp_core.candidates.itm.CAPTIONS_AT_ONCE", 7)
+    monkeypatch.setattr("pnp_core.matching.CAPTIONS_AT_ONCE", 7)
     allowed = tuple(range(1, len(NAMES) + 1))
     source = ItmSource(backbone, NAMES, allowed, CaptionConfig(mode="joint"))
     tokens = backbone.encode_image(pixels)

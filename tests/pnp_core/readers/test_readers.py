@@ -13,6 +13,7 @@ from pnp_core.cards import LabelMapFiles, load_card
 from pnp_core.errors import DatasetError, UnknownNameError, UsageError
 from pnp_core.images import decode_label_map
 from pnp_core.readers import open_dataset, resolve_card
+from pnp_core.readers.base import GroundTruthError
 from pnp_core.readers.instances import paint
 from pnp_core.readers.label_maps import value_table
 from pnp_core.records import Sample
@@ -487,3 +488,13 @@ def test_scenes_keep_their_classes_in_a_subset():
         assert set(np.unique(labels_of(sample))) <= {0, 1, 2}
         assert set(sample.classes or ()) <= {1, 2}
         Image.open(io.BytesIO(sample.image)).verify()
+
+
+def test_names_with_spaces_are_pictures_of_their_own(tmp_path):
+    root = plain_folder(tmp_path, {f"my {n}": np.full((4, 4), n, np.uint8) for n in (0, 1)})
+    assert [labels_of(sample).max() for sample in samples_of("folder", root)] == [0, 1]
+
+
+def test_a_picture_of_absurd_size_is_named_and_not_painted():
+    with pytest.raises(GroundTruthError, match="10000000x1000000 pixels"):
+        paint([], {}, 1_000_000, 10_000_000)

@@ -9,7 +9,10 @@ import pytest
 from PIL import Image
 
 from pnp_core.errors import SourceError
+from pnp_core.records import Sample
 from pnp_core.sources import open_source
+from pnp_core.sources.base import FileRef
+from pnp_core.sources.lists import Pointed
 
 
 def png() -> bytes:
@@ -109,3 +112,17 @@ def test_one_bad_line_never_stops_the_others(tmp_path):
     source = open_source(str(tmp_path / "list.txt"))
     assert source.digest()
     assert [s.fault is None for s in source.samples()] == [True, *[False] * len(bad), True]
+
+
+def test_names_of_screenshots_with_unusual_spaces_are_names(tmp_path):
+    names = ["Screenshot 1.23.45\u202fPM.png", "\u732b\u3000\u72ac.png"]
+    for name in names:
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "list.txt").write_text("\n".join(names), encoding="utf-8")
+    assert [s.image for s in open_source(str(tmp_path / "list.txt")).samples()] == [b"x", b"x"]
+
+
+def test_lines_of_a_list_elsewhere_are_asked_for_one_by_one():
+    fs = fsspec.filesystem("dir", path="/nowhere", fs=fsspec.filesystem("file"))
+    pointed = [Pointed(line, FileRef(fs, "/far"), Sample(line, b"", "png", line)) for line in ("a.png", "b.png")]
+    assert len({one.url for one in pointed}) == 2

@@ -322,3 +322,21 @@ def test_member_that_claims_an_impossible_size_hides_nothing(tmp_path):
     found = faults(tmp_path / "0.tar")
     assert found["0.tar!b.png"] is None
     assert found["0.tar!a.png"] is not None
+
+
+def test_side_cars_of_pictures_in_a_tar_are_no_pictures(tmp_path):
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        for name, content in (
+            ("a.jpg", png()),
+            ("a.jpg.xmp", b"<x:xmpmeta/>"),
+            ("b.jpg.1", png()),
+            ("c.jpg.md5", b"00ff\n"),
+        ):
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    assert [(s.source.rsplit("!", 1)[-1], s.fault) for s in samples(tmp_path / "x.tar") if s.image] == [
+        ("a.jpg", None),
+        ("b.jpg.1", None),
+    ]
+    assert not [s for s in samples(tmp_path / "x.tar") if s.source.endswith("xmp")]
