@@ -17,8 +17,10 @@ def in_words(error: BaseException) -> str:
     said = " ".join(str(error).split())
     if isinstance(error, KeyError):
         return f"it has no {said}"
+    if isinstance(error, TimeoutError):
+        return f"it took too long ({said[:300]})" if said else "it took too long"
     if not said:
-        return "it took too long" if isinstance(error, TimeoutError) else "for no reason that it says"
+        return "for no reason that it says"
     return said[:300]
 
 

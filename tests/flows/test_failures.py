@@ -64,7 +64,7 @@ def test_shard_over_its_time_is_set_aside_after_the_last_attempt_and_the_next_ru
     assert summary.stages["masks"].shards_failed == 1
     (row,) = quarantine_of(out)
     assert (row["key"], row["stage"]) == ("c", "masks")
-    assert row["reason"].startswith("the shard failed 3 times: Task run exceeded timeout")
+    assert row["reason"].startswith("the shard failed 3 times: it took too long")
     assert list(summary.reasons) == [row["reason"]]
     labelled = masks_of(out)
     assert set(labelled) == {"a", "b", "d"}
