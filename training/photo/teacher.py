@@ -47,10 +47,9 @@ def basis_of(classifier: Classifier) -> torch.Tensor:
 
 
 def features_of(classifier: Classifier, basis: torch.Tensor, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of one picture (1, 3, S, S): kept features (C, S / 16, S / 16), class probabilities (1000, S / 16, S / 16)."""
+    """Of pictures (B, 3, S, S): kept features (B, C, S / 16, S / 16), and the classifier's own (B, 1280, ...)."""
     middle, deep = classifier.encoder(pixels)
-    logits = torch.einsum("oc,chw->ohw", classifier.rows, deep[0]) + classifier.bias[:, None, None]
-    return torch.cat([torch.einsum("kc,chw->khw", basis, deep[0]), middle[0]]), logits.softmax(0)
+    return torch.cat([torch.einsum("kc,bchw->bkhw", basis, deep), middle], 1), deep
 
 
 @dataclass(frozen=True)
@@ -89,9 +88,10 @@ class Looker:
         groups, maps, features = self.groups(photo), [], []
         for side, mirrored in ((SIDE, False), (SIDE, True), (LARGE, False)):
             pixels = pixels_of(squashed(picture, side)[None])
-            kept, probabilities = features_of(self.classifier, self.basis, pixels.flip(-1) if mirrored else pixels)
+            kept, deep = features_of(self.classifier, self.basis, pixels.flip(-1) if mirrored else pixels)
+            probabilities = self.classifier.probabilities(deep[0])
             if side == SIDE:
-                features.append(kept.half().numpy())
+                features.append(kept[0].half().numpy())
             none = torch.zeros_like(probabilities[0])
             found = torch.stack([probabilities[group].sum(0) if group else none for group in groups] or [none])
             found = found.flip(-1) if mirrored else found

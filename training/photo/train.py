@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +58,10 @@ class Questions:
     target: torch.Tensor
     weight: torch.Tensor
     place: torch.Tensor
+
+    def to(self, device: str) -> Questions:
+        """On another device."""
+        return Questions(*(getattr(self, one.name).to(device) for one in fields(self)))
 
 
 class Asker:
@@ -189,14 +193,17 @@ class Bank:
 class Trainer:
     """A model, what it is asked, and its losses."""
 
-    def __init__(self, seed: int, classifier: Classifier, bank: Bank, names: Names, photos: list[Photo]) -> None:
+    def __init__(
+        self, seed: int, classifier: Classifier, bank: Bank, names: Names, photos: list[Photo], device: str
+    ) -> None:
         torch.manual_seed(seed)
-        self.basis = basis_of(classifier)
-        self.model = PhotoLearner(classifier, self.basis, names, *bank.statistics())
-        self._rows, self._bias = classifier.rows @ self.basis.T, classifier.bias[:, None]
+        self.basis, self._device = basis_of(classifier), device
+        self.model = PhotoLearner(classifier, self.basis, names, *bank.statistics()).to(device)
+        self._rows, self._bias = (classifier.rows @ self.basis.T).to(device), classifier.bias[:, None].to(device)
         self._bank, self._rng = bank, np.random.default_rng(seed)
         self._generator = torch.Generator().manual_seed(seed)
         self._asker = Asker(names, photos, self._rng)
+        self._members = self._asker.members.to(device)
 
     def losses(self, batch: int, hide: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Match, attention and salience loss of a random batch.
@@ -206,19 +213,21 @@ class Trainer:
         """
         chosen = self._rng.integers(0, len(self._bank.examples), batch)
         examples = [self._bank.examples[i] for i in chosen]
-        features = torch.from_numpy(self._bank.features[chosen].astype(np.float32))
-        questions = self._asker.ask(examples, self._likeliest(features))
+        features = torch.from_numpy(self._bank.features[chosen]).to(self._device).float()
+        questions = self._asker.ask(examples, self._likeliest(features).cpu())
         questions, ids, joint = self._captions(questions)
+        questions, ids, joint = questions.to(self._device), ids.to(self._device), joint.to(self._device)
         seen = None
         if self._rng.random() < hide:
             kept = float(self._rng.uniform(0.3, 0.95))
             seen = torch.rand(batch, 1 + PATCHES, generator=self._generator) < kept
             seen[:, 0] = True
+            seen = seen.to(self._device)
         logits, attention = self.model.match(ids, ids > 0, self.model.tokens(features), seen)
         logit = logits[..., 1] - logits[..., 0]
         match = F.binary_cross_entropy_with_logits(logit, questions.target, reduction="none") * questions.weight
         (gradient,) = torch.autograd.grad(logits[..., 1].sum(), attention[0], create_graph=True)
-        visible = torch.from_numpy(np.stack([~example.hidden for example in examples])).flatten(1)
+        visible = torch.from_numpy(np.stack([~example.hidden for example in examples])).flatten(1).to(self._device)
         visible = visible if seen is None else visible & seen[:, 1:]
         place = questions.place * visible[:, None]
         placed = place.sum(-1) > 2
@@ -237,7 +246,7 @@ class Trainer:
     def _likeliest(self, features: torch.Tensor) -> torch.Tensor:
         """The teacher's probability of each concept at its best place (B, concepts)."""
         deep = features[:, :DEEP].flatten(2)
-        return (self._asker.members @ (self._rows @ deep + self._bias).softmax(1)).amax(-1)
+        return (self._members @ (self._rows @ deep + self._bias).softmax(1)).amax(-1)
 
     def _captions(self, asked: Questions) -> tuple[Questions, torch.Tensor, torch.Tensor]:
         """Token ids of all captions (B, NAMES + JOINT, LONGEST); questions and places of those of several names too.
@@ -277,12 +286,21 @@ class Trainer:
 
 
 def train(
-    photos: Path, weights: Path, cache: Path, seed: int, out: Path, steps: int, batch: int, rate: float, hide: float
+    photos: Path,
+    weights: Path,
+    cache: Path,
+    seed: int,
+    out: Path,
+    steps: int,
+    batch: int,
+    rate: float,
+    hide: float,
+    device: str,
 ) -> None:
     """Train and write a checkpoint folder."""
     known = read_photos(photos)
     names, classifier = names_of(known), read_classifier(weights)
-    trainer = Trainer(seed, classifier, Bank.read(cache, known), names, known)
+    trainer = Trainer(seed, classifier, Bank.read(cache, known), names, known, device)
     model = trainer.model
     words = model.text.embeddings.word_embeddings.weight
     others = [p for p in model.parameters() if p is not words and p.requires_grad]
@@ -302,13 +320,13 @@ def train(
         (losses[0] + ATTENTION * losses[1] + SALIENCE * losses[2]).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        shown += (np.array([loss.item() for loss in losses]) - shown) * (0.02 if step else 1)
+        shown += (torch.stack(losses).detach().cpu().numpy() - shown) * (0.02 if step else 1)
         if (step + 1) % 100 == 0:
             match, attention, salience = shown
             minutes = (time.monotonic() - start) / 60
             losses_shown = f"match {match:.3f}  attention {attention:.3f}  salience {salience:.3f}"
             print(f"{minutes:5.1f} min  step {step + 1}  {losses_shown}", flush=True)
-    export(model.eval(), classifier, trainer.basis, names, out)
+    export(model.eval().cpu(), classifier, trainer.basis, names, out)
 
 
 def main() -> None:
@@ -320,6 +338,7 @@ def main() -> None:
     made.add_argument("--rate", type=float, default=6e-4)
     made.add_argument("--hide", type=float, default=0.3)
     made.add_argument("--threads", type=int, default=2)
+    made.add_argument("--device", default="cpu")
     arguments = vars(made.parse_args())
     torch.set_num_threads(arguments.pop("threads"))
     train(**arguments)
