@@ -1,7 +1,7 @@
 """Gaussian filtering of many pixels at once on the permutohedral lattice (Adams, Baek, Davis 2010), as tensors.
 
-Pixels lie at points of d features. Each gives its values to the d + 1 vertices of the simplex that it lies in (splat), the
-vertices mix with their neighbours along d + 1 axes (blur), and each pixel reads its own vertices again (slice).
+Pixels lie at points of d features. Each gives its values to the d + 1 vertices of the simplex that it lies in (splat),
+the vertices mix with their neighbours along d + 1 axes (blur), and each pixel reads its own vertices again (slice).
 Geometry and order of roundings are those of Kraehenbuehl and Koltun's code, which `pydensecrf` is made of.
 
 No sum depends on the order in which threads finish, so a device repeats its results byte for byte.
@@ -106,8 +106,8 @@ class _Packing:
     """One whole number for each vertex: the sum of its coordinates times strides.
 
     The d + 1 coordinates of a vertex sum to 0 (so the last has stride 0) and leave the same remainder r when divided by
-    d + 1: they are (d + 1) q + r, and the sum is (d + 1) Q + r S, S the sum of the strides. With S = 1 modulo d + 1 it tells
-    r, and with strides for the range of each q all of them. Being a sum, it has each neighbour at a fixed distance.
+    d + 1: they are (d + 1) q + r, and the sum is (d + 1) Q + r S, S the sum of the strides. With S = 1 modulo d + 1 it
+    tells r, and with strides for the range of each q all of them. As a sum it has each neighbour at a fixed distance.
     """
 
     strides: tuple[int, ...]
@@ -123,17 +123,17 @@ class _Packing:
         """
         corners = len(largest) + 1
         scaled = [float(most) * scale for most, scale in zip(largest, _scales(corners), strict=True)]
-        strides, room = [], 1
+        strides, spans = [], []
         for i in range(len(scaled)):
-            strides.append(room)
+            strides.append(math.prod(spans))
             reach = sum(scaled[i:]) + (i * scaled[i - 1] if i else 0)
             # Vertices lie up to 2.5 multiples of d + 1 from their pixels, neighbours one further.
-            room *= math.ceil(reach / corners) + 9
-        more = (1 - sum(strides)) % corners
-        strides[-1] += more
-        room = 2 * corners * (room + more * room // strides[-1] + more)
+            spans.append(math.ceil(reach / corners) + 9)
+        strides[-1] += (1 - sum(strides)) % corners
+        room = 2 * corners * strides[-1] * spans[-1]
         if room * (pictures + 1) >= 2**62:
-            raise CrfInputError(f"features up to {max(largest):.0f} standard deviations are too many for the CRF's lattice")
+            most = f"{max(largest):.0f} standard deviations"
+            raise CrfInputError(f"features up to {most} are too many for the CRF's lattice: take larger bandwidths")
         return cls((*strides, 0), room, torch.int32 if room * (pictures + 1) < 2**31 else torch.int64)
 
 

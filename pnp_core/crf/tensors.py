@@ -58,7 +58,7 @@ def refine_batch(
     Args:
         scores: of each picture (C, H, W), finite.
         pictures: (H, W, 3) uint8 RGB.
-        chunk: bytes that pictures refined together may take; `CHUNK` on a GPU when None, one picture at a time on a CPU.
+        chunk: bytes that pictures refined together may take; when None `CHUNK` on a GPU, on a CPU one picture's.
 
     Returns:
         Of each picture probabilities (C, H, W), float32 on the device.
@@ -91,7 +91,9 @@ def _check_shapes(shape: tuple[int, ...], picture: np.ndarray, number: int) -> N
     if len(shape) != 3 or 0 in shape:
         raise CrfInputError(f"{place} must have channels, rows and columns, at least one of each")
     if picture.shape != (*shape[1:], 3) or picture.dtype != np.uint8:
-        raise CrfInputError(f"{place} need {shape[1]} x {shape[2]} pixels of RGB bytes, not {picture.shape} {picture.dtype}")
+        raise CrfInputError(
+            f"{place} need {shape[1]} x {shape[2]} pixels of RGB bytes, not {picture.shape} {picture.dtype}"
+        )
 
 
 def _chunks(shapes: Sequence[tuple[int, ...]], limit: int) -> Iterator[list[int]]:
@@ -117,7 +119,9 @@ def _refine_chunk(
     if not stacked.isfinite().all():
         raise CrfInputError("scores for the CRF are NaN or infinite")
     sizes = tuple((int(score.shape[1]), int(score.shape[2])) for score in scores)
-    refined = torch.ones_like(stacked) if stacked.shape[1] == 1 else _mean_field(stacked, sizes, pictures, config, device)
+    refined = (
+        torch.ones_like(stacked) if stacked.shape[1] == 1 else _mean_field(stacked, sizes, pictures, config, device)
+    )
     parts = refined.split([height * width for height, width in sizes])
     return [part.T.contiguous().view(-1, *size) for part, size in zip(parts, sizes, strict=True)]
 
