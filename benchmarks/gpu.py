@@ -102,8 +102,8 @@ class Models:
         """The model of transformers."""
         from tests.models import LARGE, SMALL, random_blip
 
-        with self.device:
-            return random_blip(SMALL if self.small else LARGE)
+        with self.device:  # where random numbers are drawn faster
+            return random_blip(SMALL if self.small else LARGE).to(self.device)
 
     @cached_property
     def tokenizer(self) -> Any:
