@@ -233,16 +233,20 @@ def measure_captions(report: Report, models: Models) -> None:
 
 
 def busy_share(report: Report, run: Callable[[], object], took: float) -> float | None:
-    """Seconds of kernels, by torch's profiler, as a share of the time without it."""
+    """Seconds of kernels, by torch's profiler, as a share of the time without it; None where it sees none."""
     if report.device.type != "cuda":
         return None
     from torch.autograd import DeviceType
     from torch.profiler import ProfilerActivity, profile
 
-    with profile(activities=[ProfilerActivity.CUDA]) as profiled:
-        report.timed(run)
-    kernels = sum(e.self_device_time_total for e in profiled.key_averages() if e.device_type == DeviceType.CUDA)
-    return kernels / 1e6 / took
+    try:
+        with profile(activities=[ProfilerActivity.CUDA]) as profiled:
+            report.timed(run)
+        kernels = sum(e.self_device_time_total for e in profiled.key_averages() if e.device_type == DeviceType.CUDA)
+    except (RuntimeError, AttributeError) as error:  # no reason to lose the rows that follow
+        print(f"no profile: {error}", flush=True)
+        return None
+    return kernels / 1e6 / took or None
 
 
 def measure_agreement(report: Report, models: Models) -> None:
@@ -304,6 +308,17 @@ def about(report: Report) -> None:
     report.add("machine", device=name, torch=torch.__version__, transformers=transformers.__version__)
 
 
+def tables(rows: Sequence[dict[str, Any]]) -> str:
+    """All rows as Markdown, a table for each part."""
+    lines: list[str] = []
+    for part in dict.fromkeys(row["part"] for row in rows):
+        own = [row for row in rows if row["part"] == part]
+        columns = list(dict.fromkeys(name for row in own for name in row if name != "part"))
+        lines += ["", part, "", "| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+        lines += ["| " + " | ".join(str(row.get(name, "")) for name in columns) + " |" for row in own]
+    return "\n".join(lines)
+
+
 def parts(report: Report, models: Models) -> Iterator[Callable[[], None]]:
     """What is measured, the most wanted first."""
     small = models.small
@@ -337,6 +352,7 @@ def main() -> None:
         except Exception as error:  # the machine is lent once: what else can be measured is
             report.add("failed", error=f"{type(error).__name__}: {error}"[:300])
             traceback.print_exc()
+    print(tables(report.rows), flush=True)
 
 
 if __name__ == "__main__":

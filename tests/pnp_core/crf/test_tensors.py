@@ -60,6 +60,21 @@ def test_any_size_and_number_of_labels_agrees_with_pydensecrf(height, width, lab
     np.testing.assert_allclose(found.sum(0), 1, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "widths",
+    [
+        {"bilateral_srgb": 0.5, "bilateral_sxy": 2},  # vertices take numbers of 64 bits
+        {"bilateral_srgb": 40, "gaussian_sxy": 0.7},
+        {"gaussian_compat": 0, "bilateral_compat": 3, "iterations": 1},
+    ],
+)
+def test_other_parameters_agree_with_pydensecrf(widths):
+    picture = decode_image(PHOTOGRAPHS[2].read_bytes(), 10**8).pixels[:96, :120].copy()
+    scores, config = ragged_scores(4, 96, 120, seed=0), CrfConfig(**widths)
+    found, expected = (get_crf(name)(scores, picture, config) for name in ("torch", "dense"))
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
 @given(height=st.integers(1, 12), width=st.integers(1, 12), labels=st.integers(2, 4), seed=st.integers(0, 1000))
 def test_the_smallest_pictures_follow_the_mean_field_as_closely_as_pydensecrf(height, width, labels, seed):
     scores = np.random.default_rng(seed).random((labels, height, width), dtype=np.float32)
