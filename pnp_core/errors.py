@@ -86,6 +86,10 @@ class DatasetError(UsageError):
     """A dataset on disk is missing files, or they are not what its card says."""
 
 
+class CrfInputError(UsageError):
+    """Scores and picture of a CRF do not fit together, or hold no number."""
+
+
 class CandidatesFileError(UsageError):
     """A file of candidate classes is missing, or not of a form that is read."""
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 
 import numpy as np
 
 from pnp_core.config import CrfConfig
-from pnp_core.crf import dense, off
 from pnp_core.errors import UnknownNameError
 
 Crf = Callable[[np.ndarray, np.ndarray, CrfConfig], np.ndarray]
 """(scores (C, H, W) in [0, 1], picture (H, W, 3) uint8 RGB, parameters) -> probabilities (C, H, W)."""
 
-CRFS: dict[str, Crf] = {"dense": dense.refine, "off": off.refine}
+CRFS: dict[str, str] = {"dense": "dense", "off": "off", "torch": "tensors"}
+"""Modules with `refine`, a `Crf`."""
 
 
 def get_crf(name: str) -> Crf:
@@ -24,4 +25,5 @@ def get_crf(name: str) -> Crf:
     """
     if name not in CRFS:
         raise UnknownNameError("CRF", name, CRFS)
-    return CRFS[name]
+    # Only here, because what a CRF is made of (torch, pydensecrf) takes seconds to import or may not be there.
+    return import_module(f"pnp_core.crf.{CRFS[name]}").refine

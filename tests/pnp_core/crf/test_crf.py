@@ -40,20 +40,22 @@ def mean_field(scores: np.ndarray, picture: np.ndarray, config: CrfConfig) -> np
     return q.reshape(number, height, width)
 
 
-def test_dense_agrees_with_brute_force_mean_field():
+@pytest.mark.parametrize("name", ["dense", "torch"])
+def test_agrees_with_brute_force_mean_field(name):
     rng = np.random.default_rng(0)
     picture = np.zeros((12, 14, 3), np.uint8)
     picture[:, 7:] = 200
     scores = rng.random((3, 12, 14)).astype(np.float32)
     config = CrfConfig(iterations=5)
-    found = get_crf("dense")(scores, picture, config)
+    found = get_crf(name)(scores, picture, config)
     expected = mean_field(scores, picture, config)
     # The permutohedral lattice approximates the Gaussians; labels agree, probabilities nearly.
     assert (found.argmax(0) == expected.argmax(0)).mean() > 0.95
     assert np.abs(found - expected).mean() < 0.05
 
 
-def test_dense_snaps_a_ragged_mask_to_the_edge_of_the_object():
+@pytest.mark.parametrize("name", ["dense", "torch"])
+def test_snaps_a_ragged_mask_to_the_edge_of_the_object(name):
     rng = np.random.default_rng(1)
     picture = np.full((40, 40, 3), 30, np.uint8)
     picture[10:30, 10:30] = 220
@@ -62,14 +64,15 @@ def test_dense_snaps_a_ragged_mask_to_the_edge_of_the_object():
     noisy = np.where(truth, 0.7, 0.3) + rng.normal(0, 0.35, (40, 40))
     scores = np.stack([1 - noisy, noisy]).clip(0, 1).astype(np.float32)
     before = (scores.argmax(0) == truth).mean()
-    after = (get_crf("dense")(scores, picture, CrfConfig()).argmax(0) == truth).mean()
+    after = (get_crf(name)(scores, picture, CrfConfig()).argmax(0) == truth).mean()
     assert before < 0.9
     assert after > 0.99
 
 
-def test_dense_probabilities_sum_to_one():
+@pytest.mark.parametrize("name", ["dense", "torch"])
+def test_probabilities_sum_to_one(name):
     scores = np.random.default_rng(2).random((4, 9, 11)).astype(np.float32)
-    found = get_crf("dense")(scores, np.zeros((9, 11, 3), np.uint8), CrfConfig())
+    found = get_crf(name)(scores, np.zeros((9, 11, 3), np.uint8), CrfConfig())
     np.testing.assert_allclose(found.sum(0), 1, atol=1e-5)
 
 
