@@ -30,36 +30,45 @@ def resolve_line(line: str, folder: FileRef, seconds: float | None = None) -> Fi
     if is_url(line):
         return FileRef.of(line, seconds)
     path = line if line.startswith("/") else f"{folder.path.rstrip('/')}/{line}"
-    return FileRef(folder.fs, path, seconds=seconds)
+    return FileRef(folder.fs, path, seconds=seconds).on_this_thread()
 
 
 @dataclass(frozen=True)
 class Pointed:
-    """A picture that a list or a table names.
+    """A picture that a list, a table or the listing of a folder names.
 
     Attributes:
         line: its path or URL.
         folder: what a path is relative to.
         sample: all of it but its bytes.
+        inside: the line is a name in the folder, even where it looks like a URL or another place.
     """
 
     line: str
     folder: FileRef
     sample: Sample
+    inside: bool = False
 
     @property
     def url(self) -> str | None:
         """Where another machine is asked for it; None when it is on this one."""
-        if is_url(self.line):
+        if is_url(self.line) and not self.inside:
             return None if is_near(self.line) else self.line
-        if self.folder.local or "memory" in self.folder.fs.protocol:
+        if self.folder.at_hand:
             return None
         return self.folder.fs.unstrip_protocol(f"{self.folder.path}/{self.line}")
+
+    def file(self, seconds: float) -> FileRef:
+        """The file itself, see `resolve_line`."""
+        if self.inside:
+            path = f"{self.folder.path.rstrip('/')}/{self.line}"
+            return FileRef(self.folder.fs, path, seconds=seconds).on_this_thread()
+        return resolve_line(self.line, self.folder, seconds)
 
     def read(self, seconds: float) -> tuple[Sample, bool]:
         """The picture or its fault, and whether it may be there another time."""
         try:
-            return replace(self.sample, image=resolve_line(self.line, self.folder, seconds).read()), False
+            return replace(self.sample, image=self.file(seconds).read()), False
         except NotReadError as error:
             if isinstance(error.__cause__, TimeoutError):  # no answer, whoever notices first
                 raise TimeoutError from error
@@ -70,7 +79,7 @@ class Pointed:
     def stamp(self, seconds: float) -> str:
         """Changes when what the line points to does."""
         try:
-            return resolve_line(self.line, self.folder, seconds).stamp()
+            return self.file(seconds).stamp()
         except SourceError as error:
             return str(error)
 
