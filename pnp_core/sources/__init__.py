@@ -105,7 +105,7 @@ def shuffle(items: Sequence[Item], seed: int) -> list[Item]:
     return [items[i] for i in np.random.default_rng(seed).permutation(len(items))]
 
 
-def _some(items: tuple[str, ...], number: int, seed: int) -> tuple[str, ...]:
+def _some(items: tuple[Item, ...], number: int, seed: int) -> tuple[Item, ...]:
     """`number` items drawn at random, in their order."""
     return tuple(items[i] for i in sorted(shuffle(range(len(items)), seed)[:number]))
 

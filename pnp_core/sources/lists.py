@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from pnp_core.errors import SourceError
 from pnp_core.first_bytes import pointer
@@ -114,12 +115,19 @@ FIRST_LINES = 32
 """Lines that are looked at before a text file is taken for a list."""
 
 
+class Line(NamedTuple):
+    """A line of a list, by its number in the file, from 1."""
+
+    number: int
+    text: str
+
+
 @dataclass(frozen=True)
 class ListSource:
     """Pictures named in a text file; a `Source`."""
 
     file: FileRef
-    lines: tuple[str, ...]
+    lines: tuple[Line, ...]
     ignored: Counter[str] = field(default_factory=Counter)
     fetches: Fetches = field(default_factory=Fetches, compare=False)
 
@@ -130,27 +138,27 @@ class ListSource:
 
     def digest(self) -> str:
         """From the lines and each file's size and time of change."""
-        return digest_of(stamps(self._pointed(), self.fetches))
+        return digest_of(stamps((item for _, item in self._pointed()), self.fetches))
 
     def samples(self) -> Iterator[Sample]:
         """The pictures in order, the late ones last; the same line twice gives two of them."""
-        return fetched((self._written(number, item) for number, item in enumerate(self._pointed())), self.fetches)
+        return fetched((self._written(number, item) for number, item in self._pointed()), self.fetches)
 
     def _written(self, number: int, item: Pointed) -> Sample | Pointed:
         """A line that is a picture itself, as a data URI or base64, is named by its number."""
-        named = replace(item.sample, key=safe_key(f"line/{number + 1}"), extension="bin", source=f"line {number + 1}")
+        named = replace(item.sample, key=safe_key(f"line/{number}"), extension="bin", source=f"line {number}")
         try:
             data = picture_text(item.line)
             return item if data is None else replace(named, image=data)
         except ValueError as error:
             return replace(named, fault=str(error))
 
-    def _pointed(self) -> Iterator[Pointed]:
+    def _pointed(self) -> Iterator[tuple[int, Pointed]]:
         unique = UniqueNames()
-        for line in self.lines:
+        for number, line in self.lines:
             # a.jpg and a.png are different pictures of the same stem.
             key = safe_key(unique(split_ending(line.lstrip("/"))[0]))
-            yield Pointed(line, self.file.folder, Sample(key, b"", safe_ending(line), printable(line)))
+            yield number, Pointed(line, self.file.folder, Sample(key, b"", safe_ending(line), printable(line)))
 
 
 def open_list(file: FileRef, fetches: Fetches, exclude: tuple[str, ...] = ()) -> ListSource:
@@ -169,13 +177,14 @@ def open_list(file: FileRef, fetches: Fetches, exclude: tuple[str, ...] = ()) ->
         text = text_of(data)
     except (NotReadError, ValueError) as error:
         raise SourceError(f"list '{file.path}' {error}") from error
-    lines = tuple(line for line in text.replace("\r\n", "\n").split("\n") if line.strip())
+    numbered = enumerate(text.replace("\r\n", "\n").split("\n"), start=1)
+    lines = tuple(Line(number, line) for number, line in numbered if line.strip())
     if not lines:
         raise SourceError(f"list '{file.path}' is empty; it needs one path or URL per line")
-    kept = tuple(line for line in lines if not excludes(exclude, line))
+    kept = tuple(line for line in lines if not excludes(exclude, line.text))
     if not kept:
         raise SourceError(f"list '{file.path}': all of its {len(lines)} lines are {EXCLUDED}")
-    if what := strange_text(kept[:FIRST_LINES], file.folder):
+    if what := strange_text([line.text for line in kept[:FIRST_LINES]], file.folder):
         raise SourceError(f"list '{file.path}' holds {what}; it needs one path or URL per line, and nothing else")
     passed = Counter({EXCLUDED: len(lines) - len(kept)} if len(kept) < len(lines) else {})
     return ListSource(file, kept, passed, fetches=fetches)
