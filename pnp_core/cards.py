@@ -227,10 +227,17 @@ class DatasetCard(Config):
         return found
 
     def with_classes(self, names: tuple[str, ...]) -> DatasetCard:
-        """The card with classes that were read from a file or given by a user."""
+        """The card with classes that were read from a file or given by a user.
+
+        Raises:
+            UsageError: too many, or they do not go with the rest of the card, such as its subsets.
+        """
         values = self.model_dump(exclude={"classes", "classes_file", "number_of_classes"})
         count = len(names) + self.background
-        return DatasetCard.model_validate({**values, "classes": names, "number_of_classes": count})
+        try:
+            return DatasetCard.model_validate({**values, "classes": names, "number_of_classes": count})
+        except ValidationError as error:
+            raise UsageError(f"dataset {self.name} with {len(names)} classes: {_first_fault(error)}") from error
 
     def labels(self, names: tuple[str, ...]) -> tuple[int, ...]:
         """Labels of some classes, in label order; `background` is 0 where it is scored.
@@ -292,9 +299,14 @@ def load_card(name: str) -> DatasetCard:
     try:
         return DatasetCard.model_validate(_read_card(path))
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise UsageError(f"dataset card '{path}': {place + ': ' if place else ''}{first['msg']}") from error
+        raise UsageError(f"dataset card '{path}': {_first_fault(error)}") from error
+
+
+def _first_fault(error: ValidationError) -> str:
+    """The first thing that is wrong with a card, and where on it."""
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    return f"{place + ': ' if place else ''}{first['msg']}"
 
 
 def card_schema() -> dict[str, Any]:

@@ -423,6 +423,9 @@ class OwnPicturesConfig(LabellingConfig):
     exclude: tuple[str, ...] = ()
     """Of a folder, a list or tars: patterns of paths, or of names of files and folders, to leave out. `*` stands for
     anything."""
+    fetch_seconds: float = Field(default=30, gt=0)
+    """Limit for each picture on another machine. Those that did not come in time are asked for once more at the end,
+    and then quarantined; of a corpus they are asked for again in the next run."""
     images_per_shard: int = Field(default=64, ge=1)
 
     @property
@@ -441,9 +444,6 @@ class LabelConfig(OwnPicturesConfig):
 
     image_column: str | None = None
     """Column of a Parquet source; found by itself when there is only one that fits."""
-    fetch_seconds: float = Field(default=30, gt=0)
-    """Limit for each picture that a list or a table names on another machine. Those that did not come in time are asked
-    for once more at the end, and then quarantined."""
 
 
 class CorpusConfig(OwnPicturesConfig):

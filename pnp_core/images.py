@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pnp_core.colour import to_rgb
+from pnp_core.depth import grey_in_8_bits, lower_bytes, spread, to_8_bits, uses_little
 from pnp_core.errors import UnreadableImage, in_words
 from pnp_core.first_bytes import UNKNOWN, refusal
 from pnp_core.tiff import ICC_PROFILE, ORIENTATION, Bands, Page, find_page, read_bands
@@ -156,8 +157,10 @@ def decode_image(data: bytes, max_pixels: int, side: int | None = None) -> Pictu
             with _ONE_LARGE if image.width * image.height > _LARGE_PIXELS else nullcontext():
                 if side:
                     image.draft(None, (side, side))
+                lower = lower_bytes(image)
                 image.load()  # first: after a failed look at the EXIF it would give half a picture
-                return _upright_rgb(image, page)
+                notes = spread(image, _open(data, page), lower) if lower and uses_little(image) else []
+                return _upright_rgb(image, page, notes)
     except UnreadableImage:
         raise
     except Exception as error:  # Pillow's decoders raise nearly any type on hostile bytes
@@ -188,13 +191,11 @@ def _one_line(error: Exception) -> str:
     return f"cannot be decoded: {message or in_words(error)}"[:300]
 
 
-SCALED = "brightness scaled to 8 bits"
 _ON_WHITE = "transparency laid on white"
 
 
-def _upright_rgb(image: Image.Image, page: Page | None) -> Picture:
+def _upright_rgb(image: Image.Image, page: Page | None, notes: list[str]) -> Picture:
     """Turn, flatten and convert; in place where it can be, for a copy of 100 million pixels is 400 MB."""
-    notes = []
     if page.several if page else _several(image):
         several = "several pictures in the file" if image.format in ("MPO", "TIFF") else "animation"
         notes.append(f"{several}: only the first is used")
@@ -204,7 +205,7 @@ def _upright_rgb(image: Image.Image, page: Page | None) -> Picture:
         notes.append("EXIF orientation applied")
         ImageOps.exif_transpose(image, in_place=True)
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        image = _wide_grey(image, page, notes)
+        image = grey_in_8_bits(image, page, notes)
     gamma = image.info.get("gamma")
     if gamma and abs(gamma - _SRGB_GAMMA) > 0.05 and not {"srgb", "icc_profile"} & image.info.keys():
         notes.append(f"the file's gamma {gamma:g} is not applied")
@@ -279,14 +280,14 @@ def _of_bands(bands: Bands, page: Page) -> Picture:
     """A TIFF's page from its values."""
     notes = ["several pictures in the file: only the first is used"] if page.several else []
     notes += [page.note] if page.note else []
-    colour, range_notes = _to_8_bits(bands.colour)
+    colour, range_notes = to_8_bits(bands.colour)
     notes += [*bands.notes, *range_notes]
     if page.white_is_zero:
         colour = 255 - colour
     planes = [colour[..., i] for i in range(colour.shape[-1])]
     mode = {1: "L", 3: "RGB", 4: "CMYK"}[len(planes)]
     if bands.opacity is not None:
-        opacity = _to_8_bits(bands.opacity)[0]
+        opacity = to_8_bits(bands.opacity)[0]
         if bands.premultiplied and not _divides(opacity, colour, page):
             notes.append(_no_opacity(len(planes) + 1, page))
         else:
@@ -313,61 +314,6 @@ def _several(image: Image.Image) -> bool:
 def _turned(image: Image.Image) -> bool:
     """Whether a viewer turns or mirrors it; an XMP packet may say so where EXIF does not."""
     return image.getexif().get(ORIENTATION, 1) in range(2, 9)
-
-
-def _wide_grey(image: Image.Image, page: Page | None, notes: list[str]) -> Image.Image:
-    """A grey picture of more than 8 bits as one of 8, with the opacity that a transparent value stands for."""
-    values, clear = np.asarray(image), image.info.get("transparency")
-    # PGM says its range, and Pillow has brought it to 16 bits.
-    known = 16 if image.format == "PPM" and image.mode != "F" else None
-    eight, range_notes = _to_8_bits(values, 12 if page and page.bits == 12 else known)
-    notes += range_notes
-    if page and page.white_is_zero:
-        eight = 255 - eight
-    grey = Image.fromarray(eight)
-    if clear is not None and (values == clear).any():
-        grey.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
-    grey.info = {name: image.info[name] for name in ("icc_profile", "gamma") if name in image.info}
-    return grey
-
-
-def _to_8_bits(values: np.ndarray, bits: int | None = None) -> tuple[np.ndarray, list[str]]:
-    """Values of more than 8 bits, or floats, to uint8; the range must be one that can be told.
-
-    Cameras put 10, 12 or 14 bits in 16: what stays under an eighth of 16 bits is taken for that.
-
-    Args:
-        bits: what the file says of them, where it says it.
-
-    Returns:
-        The values, and notes for people.
-
-    Raises:
-        UnreadableImage: values of no known range.
-    """
-    low, high = float(values.min()), float(values.max())
-    if not np.isfinite(values).all() or low < 0 or high > 65535:
-        raise UnreadableImage(f"grey values from {low:g} to {high:g}: convert the picture to 8 or 16 bits")
-    if values.dtype == np.uint8:
-        return values, []
-    top = 2**bits - 1 if bits else _top(high, values.dtype.kind == "f")
-    guessed = not bits and high < _EIGHTH and (top > 255 or (top == 255 and values.dtype.itemsize == 2))
-    notes = [SCALED] + [f"brightest value {high:g}: taken for {(top + 1).bit_length() - 1} bits"] * guessed
-    if values.dtype.kind == "f":
-        return np.rint(values * (255 / top)).astype(np.uint8), notes
-    steps = np.arange(65536)
-    table = (steps >> 8 if top == 65535 else np.minimum(np.rint(steps * (255 / top)), 255)).astype(np.uint8)
-    return table[values], notes
-
-
-_EIGHTH = 65536 // 8
-
-
-def _top(high: float, floats: bool) -> int:
-    """The greatest value there can be where the greatest is `high`: that of the narrowest usual range."""
-    if floats and high <= 1:
-        return 1
-    return 65535 if high >= _EIGHTH else next(top for top in (255, 1023, 4095, 16383) if high <= top)
 
 
 COMMENT = 200

@@ -16,9 +16,9 @@ def grouped(reasons: Mapping[str, int]) -> dict[str, int]:
     >>> grouped({"annotation 7 of 'a.json' has no mask": 1, "annotation 9 of 'a.json' has no mask": 2, "empty": 4})
     {'empty': 4, "annotation ... of 'a.json' has no mask": 3}
     """
-    alike: dict[str, list[str]] = defaultdict(list)
+    alike: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for reason in reasons:
-        alike[_DETAIL.sub("\0", reason)].append(reason)
+        alike[tuple(_DETAIL.split(reason))].append(reason)
     counts = Counter({_shared(group): sum(reasons[reason] for reason in group) for group in alike.values()})
     return dict(counts.most_common())
 

@@ -11,6 +11,7 @@ from flows.cli.options import (
     ConfidenceOption,
     DebugOption,
     ExcludeOption,
+    FetchSecondsOption,
     FollowLinksOption,
     JsonOption,
     PipelineOptions,
@@ -50,6 +51,7 @@ def label_corpus(
     ] = None,
     follow_links: FollowLinksOption = None,
     exclude: ExcludeOption = None,
+    fetch_seconds: FetchSecondsOption = None,
     png: PngOption = None,
     confidence: ConfidenceOption = None,
     strict: StrictOption = False,
@@ -62,7 +64,7 @@ def label_corpus(
     names, while the next run is at work.
     """
     own = {"source": source, "classes": names(classes), "out": out, "settle": settle, "png": png}
-    own |= {"exclude": exclude, "follow_links": follow_links}
+    own |= {"exclude": exclude, "follow_links": follow_links, "fetch_seconds": fetch_seconds}
     own |= {"salience": given(max_pixels=max_pixels), "masks": given(confidence=confidence)}
 
     def show(summary: Any, console: Any) -> None:

@@ -35,7 +35,7 @@ FollowLinksOption = Annotated[
 ]
 FetchSecondsOption = Annotated[
     float | None,
-    typer.Option(help="Limit for each picture that a list or a table names on another machine; 30."),
+    typer.Option(help="Limit in seconds for each picture on another machine; 30."),
 ]
 ExcludeOption = Annotated[
     list[str] | None,

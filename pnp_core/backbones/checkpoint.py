@@ -182,14 +182,14 @@ def weights_files(folder: Path) -> tuple[Path, ...]:
 def _part_names(index: Path) -> list[str]:
     """Names of the files that an index says the tensors are in."""
     try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"'{index}' is no index of weights: it has no readable weight_map") from error
     endings = (".safetensors", ".bin")
-    wrong = [name for name in names if Path(name).name != name or not name.endswith(endings)]
+    wrong = [n for n in names if not isinstance(n, str) or Path(n).name != n or not n.endswith(endings)]
     if wrong or not names:
-        raise CheckpointError(f"'{index}' names no part of the weights: '{wrong[0] if wrong else ''}'")
-    return names
+        raise CheckpointError(f"'{index}' names no part of the weights: '{min(map(str, wrong), default='')}'")
+    return sorted(names)
 
 
 def _require_tensors(folder: Path, weights: tuple[Path, ...], card: BackboneCard) -> None:

@@ -175,7 +175,7 @@ def read_answers(path: str) -> Iterator[tuple[str, Answer]]:
         if ending == ".json":
             yield from _from_json(json.loads(text_of(data), object_pairs_hook=_no_repeats), path)
         elif ending == ".jsonl":
-            yield from _from_rows((json.loads(line) for line in text_of(data).split("\n") if line.strip()), path)
+            yield from _from_rows(_json_lines(text_of(data)), path)
         elif ending in (".csv", ".tsv"):
             text = io.StringIO(text_of(data), newline="")
             yield from _from_rows(csv.DictReader(text, delimiter="\t" if ending == ".tsv" else ","), path)
@@ -186,6 +186,15 @@ def read_answers(path: str) -> Iterator[tuple[str, Answer]]:
             raise CandidatesFileError(f"candidates file '{path}' must end in one of {', '.join(_ENDINGS)}")
     except (ValueError, AttributeError, pa.ArrowException, csv.Error) as error:
         raise CandidatesFileError(f"candidates file '{path}' cannot be read: {' '.join(str(error).split())}") from error
+
+
+def _json_lines(text: str) -> Iterator[Any]:
+    for number, line in enumerate(text.split("\n"), start=1):
+        try:
+            if line.strip():
+                yield json.loads(line)
+        except json.JSONDecodeError as error:  # each line would be the first to it
+            raise ValueError(f"line {number} is no JSON: {error.msg} at column {error.colno}") from error
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ class Corpus:
         """
         self.config, self.out = config, RunFolder(config.out)
         self.settings = plan.masks.fingerprint
-        self.folder = GrowingFolder.of(config.source, config.follow_links, config.exclude)
+        self.folder = GrowingFolder.of(config.source, config.follow_links, config.exclude, config.fetch_seconds)
         self.ignored: Counter[str] = Counter()
         newest = read_progress(self.out)
         if newest and newest.corpus != self.folder.identity:
@@ -94,7 +94,8 @@ class Corpus:
         if (shards := read_index(batch, identity, digest)) is not None:
             claim(batch.url, "run")
             return shards, True
-        files = self.folder.files(self.config.out, self.ignored)
+        known = {picture.source: picture.stamp for picture in self.newest.pictures}
+        files = self.folder.files(self.config.out, self.ignored, known)
         if not files and self.newest.pictures and not self.config.allow_empty:
             raise SourceError(
                 f"no pictures in '{self.folder.identity}', where there were {len(self.newest.pictures)}: is it "

@@ -43,7 +43,7 @@ def open_source(
         image_column: of a Parquet source.
         follow_links: of a folder: take what links lead to outside of it too.
         exclude: of a folder, a list or tars: patterns of paths and names to leave out.
-        fetch_seconds: limit for each picture that a list or a table names on another machine.
+        fetch_seconds: limit for each picture on another machine.
 
     Raises:
         SourceError: nothing there, no pictures, files that are not what their ending says, or patterns for a source
@@ -52,7 +52,7 @@ def open_source(
     file, fetches = FileRef.of(source, fetch_seconds), Fetches(fetch_seconds)
     kind = file.kind()
     if kind == "directory":
-        return open_folder(file, leave_out, follow_links, exclude)
+        return open_folder(file, leave_out, follow_links, exclude, fetches)
     lower = source.lower()
     if lower.endswith(_PACKED):
         raise SourceError(f"'{source}' is packed; unpack it and give the folder, or tars without compression")
@@ -105,7 +105,7 @@ def shuffle(items: Sequence[Item], seed: int) -> list[Item]:
     return [items[i] for i in np.random.default_rng(seed).permutation(len(items))]
 
 
-def _some(items: tuple[str, ...], number: int, seed: int) -> tuple[str, ...]:
+def _some(items: tuple[Item, ...], number: int, seed: int) -> tuple[Item, ...]:
     """`number` items drawn at random, in their order."""
     return tuple(items[i] for i in sorted(shuffle(range(len(items)), seed)[:number]))
 

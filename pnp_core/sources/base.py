@@ -9,7 +9,7 @@ import re
 import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Protocol, runtime_checkable
 
@@ -144,9 +144,21 @@ class FileRef:
         return isinstance(self.fs, LocalFileSystem)
 
     @property
+    def at_hand(self) -> bool:
+        """Whether it is on this machine, or in an archive or a cache, which is there or not as a whole."""
+        names = self.fs.protocol
+        return self.local or not {*([names] if isinstance(names, str) else names)}.isdisjoint(_NEAR)
+
+    @property
     def folder(self) -> FileRef:
         """The folder it lies in."""
         return FileRef(self.fs, self.path.rpartition("/")[0])
+
+    def on_this_thread(self) -> FileRef:
+        """The file by a connection of the thread's own: of ftp and others one must not be shared by two."""
+        if self.at_hand or getattr(self.fs, "async_impl", False):
+            return self
+        return replace(self, fs=type(self.fs)(*self.fs.storage_args, **self.fs.storage_options))
 
     def kind(self) -> str | None:
         """`file`, `directory` or `other` (pipes, devices), None when nothing is there.
@@ -209,7 +221,7 @@ class FileRef:
         """The first bytes; none where they cannot be read."""
         try:
             if not self.local:
-                return self.fs.cat_file(self.path, start=0, end=length)
+                return self.fs.cat_file(self.path, start=0, end=length, **self._limit())
             # A pipe is not waited for.
             opened = open_below(self.within, self.path) if self.within else os.open(self.path, _LOOK)
         except Exception:  # packages raise types of their own

@@ -47,7 +47,8 @@ def _holds_pictures(type_: pa.DataType) -> bool:
 
 
 def image_column(schema: pa.Schema, wanted: str | None, path: str, look: Callable[[str], str | None]) -> str:
-    """The column with the pictures: the one asked for, `image`, or the only one that fits.
+    """The column with the pictures: the one asked for, `image`, or the only one that fits;
+    of several the only one of single pictures.
 
     Args:
         look: what the first rows of a column of text hold, when that is no picture and no path or URL.
@@ -75,6 +76,9 @@ def image_column(schema: pa.Schema, wanted: str | None, path: str, look: Callabl
             f"column '{name}' of '{path}' holds {strange[name]}, no pictures, paths or URLs; columns: {listed}; "
             f"say which one with --image-column"
         )
+    # Lists beside pictures are masks, crops or the like of each of them.
+    single = [name for name in sure if not is_list(schema.field(name).type)]
+    sure = single if len(single) == 1 else sure
     if len(sure) != 1:
         which = f"several may be: {', '.join(sure)}" if sure else f"columns: {listed}"
         raise SourceError(f"which column of '{path}' holds the pictures? {which}; say so with --image-column")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import chain
@@ -16,8 +16,10 @@ from pnp_core.errors import SourceError, UnreadableImage
 from pnp_core.images import decode_image
 from pnp_core.records import Sample
 from pnp_core.sources.base import FileRef, NotReadError, digest_of, file_sample, marks, reason
-from pnp_core.sources.keys import printable, safe_key, split_ending
+from pnp_core.sources.fetching import FETCH_SECONDS, Fetches
+from pnp_core.sources.keys import printable, safe_ending, safe_key, split_ending
 from pnp_core.sources.links import LINKS, leaves, left_out
+from pnp_core.sources.lists import Pointed, fetched
 from pnp_core.sources.picking import Picker
 
 HIDDEN = "hidden folder"
@@ -42,6 +44,7 @@ class FolderSource:
     ignored: Counter[str] = field(default_factory=Counter)
     listing: str | None = None
     within: str | None = None
+    fetches: Fetches = field(default_factory=Fetches, compare=False)
 
     def file(self, name: str) -> FileRef:
         """One of the files."""
@@ -67,13 +70,19 @@ class FolderSource:
                 yield f"{name}\0{os.path.realpath(path)}"
 
     def samples(self) -> Iterator[Sample]:
-        """The pictures in order."""
+        """The pictures in order; of those on another machine the late ones last."""
+        return fetched(self._items(), self.fetches)
+
+    def _items(self) -> Iterator[Sample | Pointed]:
         stems = [split_ending(name)[0] for name in self.names]
         for i, name in enumerate(self.names):
             # Sorted by stem, so pictures that differ in the ending only are neighbours.
             twin = stems[i] in (stems[i - 1] if i else None, *stems[i + 1 : i + 2])
             key = safe_key(name if twin else stems[i], always_digest=twin)
-            yield file_sample(self.file(name), name, key)
+            if self.root.at_hand:
+                yield file_sample(self.file(name), name, key)
+            else:
+                yield Pointed(name, self.root, Sample(key, b"", safe_ending(name), printable(name)), inside=True)
 
 
 def _local_names(folder: str, leave_out: str | None, picker: Picker, follow_links: bool) -> Iterator[str]:
@@ -132,7 +141,7 @@ def _remote_files(root: FileRef, leave_out: FileRef | None, picker: Picker) -> I
     for path, info in listed.items():
         name = path.removeprefix(root.path.rstrip("/")).lstrip("/")
         inside = (excluded is None or not path.startswith(excluded)) and _all_entered(name, folders, picker)
-        if inside and picker.takes(name, FileRef(root.fs, path)):
+        if inside and picker.takes(name, FileRef(root.fs, path, seconds=root.seconds), marks(info)):
             yield name, info
 
 
@@ -166,7 +175,11 @@ def _place(url: str | None) -> FileRef | None:
 
 
 def open_folder(
-    folder: FileRef, leave_out: str | None, follow_links: bool = False, exclude: tuple[str, ...] = ()
+    folder: FileRef,
+    leave_out: str | None,
+    follow_links: bool = False,
+    exclude: tuple[str, ...] = (),
+    fetches: Fetches | None = None,
 ) -> FolderSource:
     """List the pictures of a folder.
 
@@ -174,6 +187,7 @@ def open_folder(
         leave_out: path or URL of a folder not to read, such as a run folder inside the source.
         follow_links: take what links lead to outside of the folder too.
         exclude: patterns of paths and names to leave out.
+        fetches: limits for a folder on another machine; the usual ones when None.
 
     Raises:
         SourceError: no pictures there, or it cannot be read.
@@ -195,7 +209,9 @@ def open_folder(
     ignored += Counter()  # drops zeros
     if not names:
         raise SourceError(f"no pictures in '{printable(folder.path)}'{_hint(folder.path, ignored)}")
-    return FolderSource(printable(folder.path), folder, tuple(names), ignored, listing, within)
+    return FolderSource(
+        printable(folder.path), folder, tuple(names), ignored, listing, within, fetches=fetches or Fetches()
+    )
 
 
 @dataclass(frozen=True)
@@ -223,17 +239,24 @@ class GrowingFolder:
     exclude: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, url: str, follow_links: bool = False, exclude: tuple[str, ...] = ()) -> GrowingFolder:
+    def of(
+        cls,
+        url: str,
+        follow_links: bool = False,
+        exclude: tuple[str, ...] = (),
+        fetch_seconds: float = FETCH_SECONDS,
+    ) -> GrowingFolder:
         """A folder by its path or URL.
 
         Args:
             follow_links: take what links lead to outside of the folder too.
             exclude: patterns of paths and names to leave out.
+            fetch_seconds: limit for each question to another machine.
 
         Raises:
             SourceError: there is none.
         """
-        root = FileRef.of(url)
+        root = FileRef.of(url, fetch_seconds)
         kind = root.kind()
         # In a bucket a folder without files is not there at all.
         if kind not in ("directory", None) or (kind is None and root.local):
@@ -248,7 +271,7 @@ class GrowingFolder:
     def file(self, name: str) -> FileRef:
         """One of its files."""
         within = self.root.path if self.root.local and not self.follow_links else None
-        return FileRef(self.root.fs, f"{self.root.path.rstrip('/')}/{name}", within)
+        return FileRef(self.root.fs, f"{self.root.path.rstrip('/')}/{name}", within, self.root.seconds)
 
     def stable(self, file: FileSeen, read: int) -> bool:
         """Whether a file of which so many bytes were read is still as it was listed."""
@@ -267,14 +290,17 @@ class GrowingFolder:
         stamp = f"{status.st_size}/{status.st_mtime_ns}/{status.st_ctime_ns}/{os.access(path, os.R_OK)}"
         return FileSeen(name, stamp, status.st_mtime, status.st_size)
 
-    def files(self, leave_out: str | None, ignored: Counter[str]) -> list[FileSeen]:
+    def files(
+        self, leave_out: str | None, ignored: Counter[str], known: Mapping[str, str] | None = None
+    ) -> list[FileSeen]:
         """All its pictures, in order.
 
         Args:
             leave_out: path or URL of a folder inside that holds no pictures of the corpus.
             ignored: gets the number of files passed over, by ending, and of links.
+            known: stamps of the pictures that were taken before, by name.
         """
-        excluded, picker = _place(leave_out), Picker(self.exclude, ignored)
+        excluded, picker = _place(leave_out), Picker(self.exclude, ignored, known or {})
         if self.root.local:
             skip = os.path.realpath(excluded.path) if excluded and excluded.local else None
             names = _local_names(self.root.path, skip, picker, self.follow_links)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from pnp_core.errors import SourceError
 from pnp_core.first_bytes import pointer
@@ -30,36 +31,45 @@ def resolve_line(line: str, folder: FileRef, seconds: float | None = None) -> Fi
     if is_url(line):
         return FileRef.of(line, seconds)
     path = line if line.startswith("/") else f"{folder.path.rstrip('/')}/{line}"
-    return FileRef(folder.fs, path, seconds=seconds)
+    return FileRef(folder.fs, path, seconds=seconds).on_this_thread()
 
 
 @dataclass(frozen=True)
 class Pointed:
-    """A picture that a list or a table names.
+    """A picture that a list, a table or the listing of a folder names.
 
     Attributes:
         line: its path or URL.
         folder: what a path is relative to.
         sample: all of it but its bytes.
+        inside: the line is a name in the folder, even where it looks like a URL or another place.
     """
 
     line: str
     folder: FileRef
     sample: Sample
+    inside: bool = False
 
     @property
     def url(self) -> str | None:
         """Where another machine is asked for it; None when it is on this one."""
-        if is_url(self.line):
+        if is_url(self.line) and not self.inside:
             return None if is_near(self.line) else self.line
-        if self.folder.local or "memory" in self.folder.fs.protocol:
+        if self.folder.at_hand:
             return None
         return self.folder.fs.unstrip_protocol(f"{self.folder.path}/{self.line}")
+
+    def file(self, seconds: float) -> FileRef:
+        """The file itself, see `resolve_line`."""
+        if self.inside:
+            path = f"{self.folder.path.rstrip('/')}/{self.line}"
+            return FileRef(self.folder.fs, path, seconds=seconds).on_this_thread()
+        return resolve_line(self.line, self.folder, seconds)
 
     def read(self, seconds: float) -> tuple[Sample, bool]:
         """The picture or its fault, and whether it may be there another time."""
         try:
-            return replace(self.sample, image=resolve_line(self.line, self.folder, seconds).read()), False
+            return replace(self.sample, image=self.file(seconds).read()), False
         except NotReadError as error:
             if isinstance(error.__cause__, TimeoutError):  # no answer, whoever notices first
                 raise TimeoutError from error
@@ -70,7 +80,7 @@ class Pointed:
     def stamp(self, seconds: float) -> str:
         """Changes when what the line points to does."""
         try:
-            return resolve_line(self.line, self.folder, seconds).stamp()
+            return self.file(seconds).stamp()
         except SourceError as error:
             return str(error)
 
@@ -105,12 +115,19 @@ FIRST_LINES = 32
 """Lines that are looked at before a text file is taken for a list."""
 
 
+class Line(NamedTuple):
+    """A line of a list, by its number in the file, from 1."""
+
+    number: int
+    text: str
+
+
 @dataclass(frozen=True)
 class ListSource:
     """Pictures named in a text file; a `Source`."""
 
     file: FileRef
-    lines: tuple[str, ...]
+    lines: tuple[Line, ...]
     ignored: Counter[str] = field(default_factory=Counter)
     fetches: Fetches = field(default_factory=Fetches, compare=False)
 
@@ -121,27 +138,27 @@ class ListSource:
 
     def digest(self) -> str:
         """From the lines and each file's size and time of change."""
-        return digest_of(stamps(self._pointed(), self.fetches))
+        return digest_of(stamps((item for _, item in self._pointed()), self.fetches))
 
     def samples(self) -> Iterator[Sample]:
         """The pictures in order, the late ones last; the same line twice gives two of them."""
-        return fetched((self._written(number, item) for number, item in enumerate(self._pointed())), self.fetches)
+        return fetched((self._written(number, item) for number, item in self._pointed()), self.fetches)
 
     def _written(self, number: int, item: Pointed) -> Sample | Pointed:
         """A line that is a picture itself, as a data URI or base64, is named by its number."""
-        named = replace(item.sample, key=safe_key(f"line/{number + 1}"), extension="bin", source=f"line {number + 1}")
+        named = replace(item.sample, key=safe_key(f"line/{number}"), extension="bin", source=f"line {number}")
         try:
             data = picture_text(item.line)
             return item if data is None else replace(named, image=data)
         except ValueError as error:
             return replace(named, fault=str(error))
 
-    def _pointed(self) -> Iterator[Pointed]:
+    def _pointed(self) -> Iterator[tuple[int, Pointed]]:
         unique = UniqueNames()
-        for line in self.lines:
+        for number, line in self.lines:
             # a.jpg and a.png are different pictures of the same stem.
             key = safe_key(unique(split_ending(line.lstrip("/"))[0]))
-            yield Pointed(line, self.file.folder, Sample(key, b"", safe_ending(line), printable(line)))
+            yield number, Pointed(line, self.file.folder, Sample(key, b"", safe_ending(line), printable(line)))
 
 
 def open_list(file: FileRef, fetches: Fetches, exclude: tuple[str, ...] = ()) -> ListSource:
@@ -160,13 +177,14 @@ def open_list(file: FileRef, fetches: Fetches, exclude: tuple[str, ...] = ()) ->
         text = text_of(data)
     except (NotReadError, ValueError) as error:
         raise SourceError(f"list '{file.path}' {error}") from error
-    lines = tuple(line for line in text.replace("\r\n", "\n").split("\n") if line.strip())
+    numbered = enumerate(text.replace("\r\n", "\n").split("\n"), start=1)
+    lines = tuple(Line(number, line) for number, line in numbered if line.strip())
     if not lines:
         raise SourceError(f"list '{file.path}' is empty; it needs one path or URL per line")
-    kept = tuple(line for line in lines if not excludes(exclude, line))
+    kept = tuple(line for line in lines if not excludes(exclude, line.text))
     if not kept:
         raise SourceError(f"list '{file.path}': all of its {len(lines)} lines are {EXCLUDED}")
-    if what := strange_text(kept[:FIRST_LINES], file.folder):
+    if what := strange_text([line.text for line in kept[:FIRST_LINES]], file.folder):
         raise SourceError(f"list '{file.path}' holds {what}; it needs one path or URL per line, and nothing else")
     passed = Counter({EXCLUDED: len(lines) - len(kept)} if len(kept) < len(lines) else {})
     return ListSource(file, kept, passed, fetches=fetches)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from mimetypes import MimeTypes
 
 from pnp_core.first_bytes import refusal
 from pnp_core.images import IMAGE_EXTENSIONS
-from pnp_core.sources.base import FileRef
+from pnp_core.sources.base import FileRef, NotReadError
 from pnp_core.sources.keys import printable, split_ending
 from pnp_core.sources.links import EXCLUDED, MADE
 
@@ -72,10 +73,12 @@ class Picker:
     Attributes:
         exclude: patterns of paths and names to leave out, see `excludes`.
         ignored: gets the number of files and folders passed over, by why.
+        known: stamps of files of another machine that are known to be pictures, by name.
     """
 
     exclude: tuple[str, ...]
     ignored: Counter[str]
+    known: Mapping[str, str] = field(default_factory=dict)
 
     def enters(self, folder: str) -> bool:
         """Whether a folder, by its path in the source, may hold pictures of the source."""
@@ -87,20 +90,34 @@ class Picker:
             return True
         return False
 
-    def takes(self, name: str, file: FileRef) -> bool:
+    def takes(self, name: str, file: FileRef, stamp: str | None = None) -> bool:
         """Whether a file, by its path in the source, is a picture or claims to be one.
 
         Endings of pictures, and no ending, are claims. Endings of something else are believed too; of a file with any
-        other, such as `cat.jpg?w=640` or `cat.jpg.1`, the first bytes are looked at.
+        other, such as `cat.jpg?w=640` or `cat.jpg.1`, the first bytes are looked at; on another machine, where that
+        takes a request for each, only where a picture's ending is in the name.
+
+        Args:
+            stamp: what another machine tells of the file; None for one on this machine.
         """
         ending = split_ending(name)[1]
         if excludes(self.exclude, name):
             self.ignored[EXCLUDED] += 1
-        elif ending in IMAGE_EXTENSIONS or not ending or (_may_be_picture(name) and _begins_like_one(file)):
+        elif ending in IMAGE_EXTENSIONS or not ending or self._begins_like_one(name, file, stamp):
             return True
         else:
             self.ignored[printable(f".{ending}")] += 1
         return False
+
+    def _begins_like_one(self, name: str, file: FileRef, stamp: str | None) -> bool:
+        if not (_may_be_picture(name) if file.at_hand else claims_picture(name)):
+            return False
+        if stamp is not None and self.known.get(printable(name)) == stamp:
+            return True
+        try:
+            return _begins_like_a_picture(file, file.stamp() if stamp is None else stamp)
+        except NotReadError:  # nothing to remember: it may be another time
+            return False
 
 
 def _may_be_picture(name: str) -> bool:
@@ -112,9 +129,17 @@ def _may_be_picture(name: str) -> bool:
     return not (told or aside or name.rsplit("/", 1)[-1].startswith("."))
 
 
-def _begins_like_one(file: FileRef) -> bool:
+@lru_cache(maxsize=100_000)
+def _begins_like_a_picture(file: FileRef, stamp: str) -> bool:
+    """Whether a file's first bytes are a picture's; remembered as long as it does not change.
+
+    Raises:
+        NotReadError: there are none.
+    """
     head = file.head(_LOOKED_AT)
-    return bool(head) and refusal(head) is None
+    if not head:
+        raise NotReadError
+    return refusal(head) is None
 
 
 def claims_picture(name: str) -> bool:

@@ -7,15 +7,17 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from uuid import uuid4
 
 import httpx
 import psutil
 import pytest
 
-from flows.access import make_secret, read_secret
+from flows.access import make_secret, read_secret, without_proxy
 from flows.stack import MARK, Stack, StackError, Started, up, use_stack
 from pnp_core.errors import PnpError
 from tests.processes import wait_for
@@ -196,3 +198,16 @@ def test_proxy_of_the_environment_is_never_asked_for_this_machine(tmp_path, user
         assert set(told) == {*filter(None, user_names.replace(" ", "").split(",")), "127.0.0.1", "localhost", "::1"}
         with pytest.raises(BlockingIOError):  # nobody has called
             proxy.accept()
+
+
+def test_user_who_wants_no_proxy_at_all_gets_none(monkeypatch):
+    """With more names behind it `*` would be one name among others to some clients."""
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # nobody is there
+    monkeypatch.setenv("no_proxy", "example.org, *")
+    assert without_proxy() == {"no_proxy": "*"}
+    monkeypatch.setenv("no_proxy", without_proxy()["no_proxy"])
+    with ThreadingHTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        assert httpx.head(f"http://127.0.0.1:{running.server_address[1]}/").status_code == 200
+        running.shutdown()

@@ -12,6 +12,7 @@ from pnp_core.cards import SCHEMA_FILE, available_cards, card_schema, load_card
 from pnp_core.config import EvalConfig
 from pnp_core.errors import UnknownNameError, UsageError
 from pnp_core.prompts import clean_class_names
+from pnp_core.readers import resolve_card
 
 CARDS = Path(__file__).parents[2] / "datasets"
 NAMES = ["ade20k", "coco-object", "coco-stuff", "context59", "context60", "folder", "scenes", "voc20", "voc21"]
@@ -195,6 +196,21 @@ def test_card_with_classes_of_its_own_takes_over_no_subsets_of_others(tmp_path):
     own.write_text(own.read_text() + "subsets: {wild: [gnu, horse]}\n")
     with pytest.raises(UsageError, match="subsets name classes that are not there: horse"):
         load_card(str(own))
+
+
+def test_classes_of_a_file_that_do_not_go_with_the_card_are_refused_in_one_line(tmp_path):
+    root, own = tmp_path / "data", tmp_path / "own.yaml"
+    root.mkdir()
+    own.write_text(
+        "{name: own, version: 1, title: Own, task: object, background: true, terms: own, splits: {all: {}}, "
+        "classes_file: names.txt, subsets: {wild: [gnu]}, "
+        "ground_truth: [{kind: label-maps, name: m, path: 'm/{id}.png'}]}"
+    )
+    (root / "names.txt").write_text("cat\ndog\n")
+    with pytest.raises(UsageError, match=r"^dataset own with 2 classes: .*subsets name classes .* not there: gnu"):
+        resolve_card(load_card(str(own)), str(root))
+    (root / "names.txt").write_text("cat\ngnu\n")
+    assert resolve_card(load_card(str(own)), str(root)).subsets == {"wild": ("gnu",)}
 
 
 def test_the_authors_words_change_no_shard():

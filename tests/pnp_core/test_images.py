@@ -71,6 +71,8 @@ def test_empty_file_says_so():
 def test_every_hostile_picture_is_decoded_or_refused_with_a_reason_as_documented(shared_data):
     with (shared_data / "hostile_BEHAVIOUR.tsv").open(newline="") as file:
         expected = {row["name"]: row for row in csv.DictReader(file, delimiter="\t")}
+    assert len(expected) == 50
+    refused = 0
     for name, row in expected.items():
         data = (shared_data / "hostile" / name).read_bytes()
         # Pillow gives half a picture when a broken stream is loaded a second time; we refuse it.
@@ -85,6 +87,8 @@ def test_every_hostile_picture_is_decoded_or_refused_with_a_reason_as_documented
                 decode_image(data, LIMIT)
             assert str(error.value)
             assert "\n" not in str(error.value)
+            refused += 1
+    assert refused == 12
 
 
 @pytest.mark.parametrize(

@@ -26,3 +26,13 @@ def test_what_says_something_else_stays_apart():
 def test_groups_of_batches_are_grouped_again():
     first, second = {"annotation ... has no mask": 2}, {"annotation 5 has no mask": 1}
     assert grouped({**first, **second}) == {"annotation ... has no mask": 3}
+
+
+def test_reason_with_a_nul_is_as_any_other():
+    assert grouped({"a\0b": 1, "a 'x' b": 1, "\0 7 is odd": 2, "\0 8 is odd": 1}) == {
+        "\0 ... is odd": 3,
+        "a\0b": 1,
+        "a 'x' b": 1,
+    }
+    # A NUL is no detail: what has one where another has a number stays apart.
+    assert len(grouped({"entry \0 is odd": 1, "entry 7 is odd": 1})) == 2

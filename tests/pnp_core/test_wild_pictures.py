@@ -1,47 +1,20 @@
 """Pictures that programs write and that are easily read wrongly without a word."""
 
 import io
-import struct
 import zlib
-from importlib.resources import files
 
 import cv2
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image, ImageCms
+from PIL import Image
 
 from pnp_core.errors import UnreadableImage
 from pnp_core.images import decode_image
+from tests.pictures import PHOTOGRAPH, RGB, decoded, off, saved, tiff
 
-PHOTOGRAPH = (
-    Image.open(io.BytesIO((files("pnp_core") / "_photographs/cat.jpg").read_bytes())).convert("RGB").resize((96, 64))
-)
-RGB = np.asarray(PHOTOGRAPH)
 RGB12 = RGB.astype(np.uint16) << 4
 NEAR_INFRARED = 255 - np.asarray(PHOTOGRAPH.convert("L"))
-
-
-def decoded(data: bytes):
-    return decode_image(data, 10**8)
-
-
-def tiff(*pages: tuple[np.ndarray, dict]) -> bytes:
-    buffer = io.BytesIO()
-    with tifffile.TiffWriter(buffer) as writer:
-        for pixels, how in pages:
-            writer.write(pixels, **{"photometric": "rgb", "metadata": None, **how})
-    return buffer.getvalue()
-
-
-def saved(image: Image.Image, name: str, **how) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, format=name, **how)
-    return buffer.getvalue()
-
-
-def off(pixels: np.ndarray, expected: np.ndarray) -> float:
-    return float(np.abs(pixels.astype(float) - expected).max())
 
 
 @pytest.fixture
@@ -72,18 +45,6 @@ def test_12_bits_in_16_are_scaled_by_12(wild):
     assert "brightest value 3088: taken for 12 bits" in found.notes
 
 
-def test_colours_are_brought_to_srgb(wild):
-    data = (wild / "icc-profile/icc_swapped_rgb.jpg").read_bytes()
-    found = decoded(data)
-    with Image.open(io.BytesIO(data)) as image:
-        profile = ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"]))
-        expected = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
-        assert expected is not None
-        assert off(found.pixels, np.asarray(expected)) <= 1
-        assert off(found.pixels, np.asarray(image)) > 50
-    assert found.notes == ("colours converted to sRGB by the embedded profile",)
-
-
 def test_three_bands_of_floats_are_read(wild):
     found = decoded((wild / "tiff-multiband-reason/rgb_float32.tif").read_bytes())
     assert off(found.pixels, tifffile.imread(wild / "tiff-multiband-reason/rgb_float32.tif") * 255) <= 1
@@ -99,8 +60,48 @@ def test_colours_of_12_bits_in_16_are_scaled_by_12(compression):
     assert any("taken for 12 bits" in note for note in found.notes)
 
 
-def test_dark_picture_that_is_read_as_it_is_is_noted():
-    done, data = cv2.imencode(".png", RGB12[..., ::-1])
+def by_opencv(ending: str, pixels: np.ndarray, *parameters: int) -> bytes:
+    done, data = cv2.imencode(ending, pixels[..., ::-1], parameters)
+    assert done
+    return data.tobytes()
+
+
+def packbits(pixels: np.ndarray, turn: int = 1) -> bytes:
+    """A TIFF of one strip in PackBits, which no library here writes: all in literal runs."""
+    raw = pixels.tobytes()
+    packed = b"".join(bytes([len(raw[i : i + 128]) - 1]) + raw[i : i + 128] for i in range(0, len(raw), 128))
+    data = bytearray(tiff((pixels, {"rowsperstrip": len(pixels), "extratags": [(274, "H", 1, turn, True)]})))
+    with tifffile.TiffFile(io.BytesIO(bytes(data))) as file:
+        places = [file.pages[0].tags[name].valueoffset for name in ("Compression", "StripOffsets", "StripByteCounts")]
+    for place, value, size in zip(places, (32773, len(data), len(packed)), (2, 4, 4), strict=True):
+        data[place : place + size] = value.to_bytes(size, "little")
+    return bytes(data) + packed
+
+
+DEEP = {
+    "png": lambda pixels: by_opencv(".png", pixels),
+    "lzw": lambda pixels: by_opencv(".tiff", pixels, cv2.IMWRITE_TIFF_COMPRESSION, 5),
+    "packbits": packbits,
+}
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 16])
+@pytest.mark.parametrize("kind", DEEP)
+def test_colours_of_few_bits_in_16_are_scaled_by_them_in_every_packing(kind, bits):
+    values = RGB.astype(np.uint16) << bits - 8
+    found = decoded(DEEP[kind](values))
+    assert off(found.pixels, values * (255 / (2**bits - 1))) <= 1
+    assert any(f"taken for {bits} bits" in note for note in found.notes) == (bits < 16)
+
+
+def test_turned_picture_of_few_bits_is_upright_and_scaled():
+    found = decoded(packbits(RGB12, turn=6))
+    assert off(found.pixels, np.rot90(RGB12, -1) * (255 / 4095)) <= 1
+
+
+def test_dark_colours_of_16_bits_under_opacity_are_read_as_they_are_and_noted():
+    opaque = np.dstack([RGB12, np.full(RGB12.shape[:2], 65535, np.uint16)])
+    done, data = cv2.imencode(".png", opaque[..., [2, 1, 0, 3]])
     assert done
     (note,) = decoded(data.tobytes()).notes
     assert note.startswith("hardly any contrast: all values lie between")
@@ -265,70 +266,6 @@ def test_bands_of_which_parts_are_missing_are_refused():
 def test_pixel_limit_holds_for_bands_too():
     with pytest.raises(UnreadableImage, match="96x64 pixels are over the limit of 100"):
         decode_image(tiff((RGB.astype(np.float32), {})), 100)
-
-
-def test_srgb_profile_changes_nothing():
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    found = decoded(saved(PHOTOGRAPH, "PNG", icc_profile=profile))
-    assert off(found.pixels, RGB) == 0
-    assert found.notes == ()
-
-
-def test_profile_for_other_pictures_is_not_used_and_said():
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB", 5000)).tobytes()
-    found = decoded(saved(PHOTOGRAPH, "PNG", icc_profile=profile))
-    assert found.notes == ("embedded colour profile ignored: it is for Lab pictures",)
-    assert off(found.pixels, RGB) == 0
-
-
-def test_damaged_profile_costs_a_note_and_no_picture():
-    found = decoded(saved(PHOTOGRAPH, "JPEG", icc_profile=b"no profile"))
-    assert found.notes[0].startswith("embedded colour profile ignored: ")
-
-
-def test_colours_under_opacity_are_brought_to_srgb_too(wild):
-    with Image.open(wild / "icc-profile/icc_swapped_rgb.jpg") as image:
-        profile, opaque = image.info["icc_profile"], image.convert("RGB")
-    clear = opaque.convert("RGBA")
-    clear.putpixel((0, 0), (0, 0, 0, 0))
-    expected = decoded(saved(opaque, "PNG", icc_profile=profile)).pixels
-    found = decoded(saved(clear, "PNG", icc_profile=profile))
-    assert found.pixels[0, 0].tolist() == [255, 255, 255]
-    assert off(found.pixels[1:], expected[1:]) <= 1
-
-
-def grey_profile() -> bytes:
-    """An ICC profile for grey values that are linear in light."""
-    white = struct.pack(">3i", 63190, 65536, 54061)
-    parts = {b"wtpt": b"XYZ \0\0\0\0" + white, b"kTRC": b"curv\0\0\0\0" + struct.pack(">IHH", 1, 256, 0)}
-    start = 128 + 4 + 12 * len(parts)
-    table, body = struct.pack(">I", len(parts)), b""
-    for name, part in parts.items():
-        table += name + struct.pack(">II", start + len(body), len(part))
-        body += part
-    head = struct.pack(">IIIIII", start + len(body), 0, 0x02100000, *struct.unpack(">III", b"mntrGRAYXYZ "))
-    return (head.ljust(36, b"\0") + b"acsp" + bytes(28) + white).ljust(128, b"\0") + table + body
-
-
-@pytest.mark.parametrize("mode", ["L", "LA", "I;16"])
-def test_grey_is_brought_to_srgb_by_a_profile_for_grey(mode):
-    ramp = np.tile(np.arange(256, dtype=np.uint8), (4, 1))
-    image = Image.fromarray(ramp.astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(ramp).convert(mode)
-    found = decoded(saved(image, "PNG", icc_profile=grey_profile()))
-    light = ramp / 255
-    expected = 255 * np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
-    assert off(found.pixels[:, 16:, 0], expected[:, 16:]) <= 1  # LittleCMS is coarse next to black
-    assert "colours converted to sRGB by the embedded profile" in found.notes
-    wrong = decoded(saved(PHOTOGRAPH, "PNG", icc_profile=grey_profile()))
-    assert wrong.notes == ("embedded colour profile ignored: it is for GRAY pictures, not RGB",)
-
-
-def test_profile_in_a_tiff_of_16_bits_is_used(wild):
-    with Image.open(wild / "icc-profile/icc_swapped_rgb.jpg") as image:
-        profile, stored = image.info["icc_profile"], np.asarray(image.convert("RGB"))
-        expected = decoded(saved(image.convert("RGB"), "PNG", icc_profile=profile)).pixels
-    data = tiff((stored.astype(np.uint16) * 257, {"iccprofile": profile}))
-    assert off(decoded(data).pixels, expected) <= 1
 
 
 def test_gamma_that_is_not_applied_is_said():

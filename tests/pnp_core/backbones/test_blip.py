@@ -270,7 +270,13 @@ def test_part_that_is_missing_is_named(random_blip, tmp_path):
     assert "lacks model-00002-of-00002.safetensors, which model.safetensors.index.json names" in refused(copy)
 
 
-@pytest.mark.parametrize("text", ["{}", "[1]", "no json", '{"weight_map": {"a": "../b.safetensors"}}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("{}", "[1]", "no json", '{"weight_map": {"a": "../b.safetensors"}}', '{"weight_map": {"a": "\\u0000"}}'),
+        *('{"weight_map": {"a": 1}}', '{"weight_map": {"a": null, "b": "model.bin"}}', '{"weight_map": {"a": ["b"]}}'),
+    ],
+)
 def test_index_that_is_none_is_refused(random_blip, tmp_path, text):
     copy = copy_of(random_blip, tmp_path)
     split(copy)

@@ -176,3 +176,9 @@ def test_picture_is_found_by_key_source_or_stem_and_unknown_ones_have_no_fallbac
     assert choice.classes == ()
     assert "no entry in candidates file" in choice.how
     assert "for key 'n'" in choice.how
+
+
+def test_line_that_is_no_json_is_told_by_its_number_in_the_file(tmp_path):
+    (tmp_path / "c.jsonl").write_text('{"id": "a", "classes": ["cat"]}\n\n{"id": oops}\n')
+    with pytest.raises(CandidatesFileError, match=r"cannot be read: line 3 is no JSON: Expecting value at column 8"):
+        list(read_answers(str(tmp_path / "c.jsonl")))

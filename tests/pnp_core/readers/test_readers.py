@@ -431,6 +431,7 @@ def test_pictures_named_from_further_up_are_found(tmp_path, name):
     (sample,) = samples_of("coco-object", coco_of_one(tmp_path, [[0, 0, 2, 0, 2, 2]], file_name=name))
     assert sample.source == "images/val2017/1.jpg"
     assert sample.fault is None
+    assert sample.key == ("1" if name == "./1.jpg" else name[:-4].replace("/", "__").replace("\\", "__"))
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from PIL import Image
 
 from pnp_core.errors import SourceError
 from pnp_core.sources import open_source
+from pnp_core.sources.fetching import SILENT, Fetches
 
 
 def png() -> bytes:
@@ -49,7 +50,10 @@ class Handler(BaseHTTPRequestHandler):
                 for _ in range(90):
                     self.wfile.write(b"\xff")
                     sleep(0.1)
-        elif kind == "cut":
+        elif kind == "edge":
+            sleep(0.3)
+            self.answer(png())
+        elif kind == "cut" or (kind == "halved" and self.asked[self.path] == 1):
             self.answer(png(), length=5000)
         else:
             sleep(0.5 if kind == "slow" else 0)
@@ -122,6 +126,42 @@ def test_what_was_late_is_asked_for_once_more_at_the_end(server, tmp_path):
     lines = [f"{server}/late/a.png", f"{server}/a.png"]
     assert faults(tmp_path, lines) == dict.fromkeys(reversed(lines))
     assert Handler.asked["/late/a.png"] == 2
+
+
+def test_answer_that_was_cut_short_is_asked_for_once_more_at_the_end(server, tmp_path):
+    lines = [f"{server}/halved/a.png", f"{server}/a.png"]
+    found = faults(tmp_path, lines, seconds=10)
+    assert list(found.items()) == [(line, None) for line in reversed(lines)]
+    assert Handler.asked["/halved/a.png"] == 2
+
+
+def test_answers_that_come_just_as_their_time_ends_are_neither_lost_nor_there_twice(server, tmp_path):
+    lines = [f"{server}/edge/{i}.png" for i in range(6)]
+    (tmp_path / "urls.txt").write_text("\n".join(lines))
+    for seconds in (0.29, 0.3, 0.31, 0.32):
+        found = list(open_source(str(tmp_path / "urls.txt"), fetch_seconds=seconds).samples())
+        assert sorted(sample.source for sample in found) == lines
+        assert all((sample.image == png()) == (sample.fault is None) for sample in found)
+
+
+def test_answer_is_taken_that_came_in_time_and_is_looked_at_later():
+    asked = Fetches(0.2).ask(["a", "b"], lambda name: f"http://host/{name}", str.upper)
+    assert next(asked) == ("a", "A")
+    sleep(0.4)
+    assert list(asked) == [("b", "B")]
+
+
+@pytest.mark.parametrize("seconds", [0.05, 5])
+def test_question_without_an_answer_counts_once_whoever_notices(seconds):
+    def answer(_: str) -> str:
+        sleep(0.1)
+        raise TimeoutError
+
+    fetches = Fetches(seconds)
+    names = [str(i) for i in range(SILENT)]
+    for number, name in enumerate(names, start=1):
+        assert list(fetches.ask([name], lambda name: f"http://host/{name}", answer)) == [(name, None)]
+        assert fetches.is_silent("http://host/") == (number == SILENT)
 
 
 def test_silent_host_is_left_alone_after_some_requests(server, tmp_path):

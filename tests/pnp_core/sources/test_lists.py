@@ -10,7 +10,7 @@ from PIL import Image
 
 from pnp_core.errors import SourceError
 from pnp_core.records import Sample
-from pnp_core.sources import open_source
+from pnp_core.sources import open_source, subset_of
 from pnp_core.sources.base import FileRef
 from pnp_core.sources.lists import Pointed
 
@@ -126,3 +126,15 @@ def test_lines_of_a_list_elsewhere_are_asked_for_one_by_one():
     fs = fsspec.filesystem("dir", path="/nowhere", fs=fsspec.filesystem("file"))
     pointed = [Pointed(line, FileRef(fs, "/far"), Sample(line, b"", "png", line)) for line in ("a.png", "b.png")]
     assert len({one.url for one in pointed}) == 2
+
+
+def test_line_is_told_by_its_number_in_the_file(tmp_path):
+    (tmp_path / "a.png").write_bytes(png())
+    bad = "data:image/png;base64,%"
+    (tmp_path / "list.txt").write_text(f"a.png\n\nleft/x.png\n \n{bad}\nleft/y.png\n{bad}!\n")
+    source = open_source(str(tmp_path / "list.txt"), exclude=("left",))
+    keys = {"a.png": "a", "line 5": "line__5", "line 7": "line__7"}
+    assert {sample.source: sample.key for sample in source.samples()} == keys
+    drawn = {sample.source for seed in range(5) for sample in subset_of(source, 1, seed)}
+    assert drawn <= set(keys)
+    assert len(drawn) > 1

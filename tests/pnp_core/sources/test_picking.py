@@ -4,9 +4,13 @@ import io
 import os
 import shutil
 import tarfile
+from collections import Counter
+from time import monotonic, sleep
+from typing import ClassVar
 
 import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from PIL import Image
 
 from pnp_core.errors import SourceError
@@ -15,6 +19,7 @@ from pnp_core.images import decode_image
 from pnp_core.sources import open_source
 from pnp_core.sources.folder import GrowingFolder
 from pnp_core.sources.links import passed_over
+from pnp_core.sources.picking import _begins_like_a_picture
 
 FORMATS = {
     **{"pgm": "PPM", "pbm": "PPM", "ppm": "PPM", "pnm": "PPM", "pfm": "PPM", "dib": "DIB", "bmp": "BMP"},
@@ -223,3 +228,72 @@ def test_tar_sets_aside_what_lies_in_a_file_servers_folder(tmp_path):
     assert found == {"a.jpg": None, "b/cat.jpg?w=640": None, "b/dog.jpg.1": None}
     left = open_source(str(tmp_path / "x.tar"), exclude=("@eaDir", "*.cls"))
     assert all(sample.fault is None for sample in left.samples())
+
+
+class Counted(MemoryFileSystem):
+    """Another machine that counts what is asked of it, and answers late where a name says so."""
+
+    protocol = "counted"
+    store: ClassVar[dict] = {}
+    pseudo_dirs: ClassVar[list] = [""]
+    asked: ClassVar[list[str]] = []
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return super()._strip_protocol(path.replace("counted://", "memory://"))
+
+    def cat_file(self, path, start=None, end=None, **kwargs):
+        self.asked.append(path)
+        if "silent" in path:
+            sleep(3)
+        return super().cat_file(path, start, end, **kwargs)
+
+
+@pytest.fixture
+def bucket():
+    fsspec.register_implementation("counted", Counted, clobber=True)
+    fs = fsspec.filesystem("counted")
+    Counted.store.clear()
+    Counted.asked.clear()
+    return fs
+
+
+def test_file_is_looked_into_again_only_when_it_has_changed(tmp_path):
+    folder = GrowingFolder.of(put(tmp_path, {"x.dat": picture(), "y.dat": b"no picture"}))
+    assert [file.name for file in folder.files(None, Counter())] == ["x.dat"]
+    looked = _begins_like_a_picture.cache_info().misses
+    assert [file.name for file in folder.files(None, Counter())] == ["x.dat"]
+    assert _begins_like_a_picture.cache_info().misses == looked
+    put(tmp_path, {"y.dat": picture()})
+    assert [file.name for file in folder.files(None, Counter())] == ["x.dat", "y.dat"]
+
+
+def test_bucket_is_looked_into_where_a_name_claims_a_picture_and_once(bucket):
+    for name in ("a.jpg", "b.jpg?w=1", "c.dat", "photo.php", "d.jpg.1"):
+        bucket.pipe_file(f"/looks/{name}", picture() if name != "d.jpg.1" else b"no picture")
+    source = open_source("counted://looks")
+    assert source.digest() == open_source("counted://looks").digest()
+    assert sorted(Counted.asked) == ["/looks/b.jpg?w=1", "/looks/d.jpg.1"]
+    assert sources(source) == ["a.jpg", "b.jpg?w=1"]
+    assert source.ignored == {".dat": 1, ".php": 1, ".1": 1}
+
+
+def test_bucket_that_grows_is_not_asked_for_what_its_manifest_knows(bucket):
+    bucket.pipe_file("/grows/a.jpg?w=1", picture())
+    growing = GrowingFolder.of("counted://grows")
+    (seen,) = growing.files(None, Counter())
+    _begins_like_a_picture.cache_clear()  # as in another process
+    Counted.asked.clear()
+    assert growing.files(None, Counter(), {seen.name: seen.stamp}) == [seen]
+    assert Counted.asked == []
+
+
+def test_picture_of_a_bucket_has_the_limit_that_urls_have(bucket):
+    for name in ("a.jpg", "silent.jpg", "z.jpg", "http://host/x.jpg"):
+        bucket.pipe_file(f"/slow/{name}", picture())
+    start = monotonic()
+    found = list(open_source("counted://slow", fetch_seconds=0.3).samples())
+    assert monotonic() - start < 2.5
+    assert [sample.source for sample in found[:-1]] == ["a.jpg", "http://host/x.jpg", "z.jpg"]
+    assert all(sample.fault is None and sample.image == picture() for sample in found[:-1])
+    assert (found[-1].source, found[-1].fault) == ("silent.jpg", "cannot be read: no answer within 0.3 seconds")

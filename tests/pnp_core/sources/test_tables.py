@@ -227,3 +227,13 @@ def test_pointer_of_git_lfs_is_named(tmp_path):
     (tmp_path / "x.parquet").write_text("version https://git-lfs.github.com/spec/v1\n")
     with pytest.raises(SourceError, match="is not a Parquet file: git-lfs pointer"):
         open_source(str(tmp_path / "x.parquet"))
+
+
+def test_column_of_single_pictures_goes_before_lists_of_them(tmp_path):
+    masks = pa.array([[png(), png()]], pa.list_(pa.binary()))
+    (found,) = samples(tmp_path / "x.parquet", masks=masks, img=[png(5)])
+    assert found.image == png(5)
+    with pytest.raises(SourceError, match="several may be: img, masks, other"):
+        samples(tmp_path / "x.parquet", img=[png()], masks=masks, other=[png()])
+    with pytest.raises(SourceError, match="several may be: crops, masks"):
+        samples(tmp_path / "x.parquet", crops=masks, masks=masks)
