@@ -17,10 +17,14 @@ os.environ["PREFECT_LOGGING_LEVEL"] = "CRITICAL"
 os.environ["HF_HUB_OFFLINE"] = "1"
 if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as cores, so one thread each
     os.environ["OMP_NUM_THREADS"] = "1"
+# Images of containers forbid Python to keep bytecode; then each of the many processes started here would compile
+# Prefect and torch anew, for longer than most tests take.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 import pytest
 import torch
 from hypothesis import settings
+from xdist.scheduler import LoadFileScheduling
 
 from pnp_core.backbones import Backbone, load_backbone, locate_checkpoint
 from pnp_core.config import BackboneConfig
@@ -35,6 +39,19 @@ SHARED_DATA = Path(__file__).parent.parent.parent / "shared" / "data"
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long tests begin first."""
     items.sort(key=lambda item: item.get_closest_marker("first") is None)
+
+
+class _StackTogether(LoadFileScheduling):
+    """With `--dist loadfile` the files that share the real stack go to one worker: two would start it twice."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "tests/ops" if nodeid.startswith("tests/ops/") else super()._split_scope(nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling | None:
+    """Another way to distribute tests."""
+    return _StackTogether(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 @pytest.fixture(scope="session")

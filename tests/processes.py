@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import subprocess
 import sys
 import time
@@ -9,6 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 
 def wait_for(condition: Callable[[], Any], what: str, seconds: float = 300) -> Any:
@@ -19,6 +22,13 @@ def wait_for(condition: Callable[[], Any], what: str, seconds: float = 300) -> A
             raise TimeoutError(f"waited {seconds:.0f} s for {what}")
         time.sleep(0.05)
     return found
+
+
+def run_script(file: Path, *arguments: Path | str) -> None:
+    """Run a script as `python FILE ARGUMENTS` does, in this process: what it imports is there already."""
+    with pytest.MonkeyPatch.context() as here:
+        here.setattr(sys, "argv", [str(file), *map(str, arguments)])
+        runpy.run_path(str(file), run_name="__main__")
 
 
 _HOLD = """

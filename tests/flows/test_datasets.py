@@ -41,6 +41,14 @@ MASKS = {
 }
 
 
+@pytest.fixture
+def without_crf(tmp_path) -> list[str]:
+    """Options of an `eval` that is not about how good masks are: the CRF takes most of the time on photographs."""
+    settings = tmp_path / "without-crf.yaml"
+    settings.write_text("masks: {crf: {name: 'off'}}")
+    return ["--preset", "tiny", "--config", str(settings)]
+
+
 def run(*arguments: str, code: int = 0) -> dict:
     result = runner.invoke(app, [*arguments, "--json"])
     assert result.exit_code == code, result.output
@@ -87,9 +95,9 @@ def test_ground_truth_fed_back_as_prediction_scores_one(shared_data, tmp_path, c
 
 
 @pytest.mark.parametrize("card", [*ROOTS, "coco-stuff"])
-def test_eval_reports_the_counts_of_the_mask_files(shared_data, tmp_path, card, prefect_server):
+def test_eval_reports_the_counts_of_the_mask_files(shared_data, tmp_path, card, without_crf, prefect_server):
     data = data_of(card, shared_data, tmp_path)
-    result = run("eval", card, "--data", data, "--preset", "tiny", "--limit", "6", "--out", str(tmp_path / "run"))
+    result = run("eval", card, "--data", data, *without_crf, "--limit", "6", "--out", str(tmp_path / "run"))
     background = load_card(card).background
     keys = sorted(row["key"] for row in rows_of(result))
     pixels = ignored = 0
@@ -151,20 +159,18 @@ def test_picture_without_objects_is_scored_as_background(shared_data, tmp_path, 
     assert (result["images_scored"], result["pixel_accuracy"]) == (1, 1.0)
 
 
-def test_class_subset_scores_only_its_classes(shared_data, tmp_path, prefect_server):
-    data = str(shared_data / "VOCdevkit")
-    result = run("eval", "voc20", "--data", data, "--only-classes", "sofa,tv monitor", "--out", str(tmp_path / "run"))
+def test_class_subset_scores_only_its_classes(shared_data, tmp_path, without_crf, prefect_server):
+    own = ["--data", str(shared_data / "VOCdevkit"), "--out", str(tmp_path / "run")]
+    result = run("eval", "voc20", *own, *without_crf, "--only-classes", "sofa,tv monitor")
     assert list(result["per_class_iou"]) == ["sofa", "tvmonitor"]
     assert result["classes"] == 2
     assert {c["name"] for row in rows_of(result) for c in row["classes"]} <= {"sofa", "tvmonitor"}
 
 
-def test_candidates_from_the_authors_file_are_recorded(shared_data, tmp_path, prefect_server):
+def test_candidates_from_the_authors_file_are_recorded(shared_data, tmp_path, without_crf, prefect_server):
     file = str(shared_data / "gpt4o_classification/voc_classification_noboundary.json")
-    data = str(shared_data / "VOCdevkit")
-    result = run(
-        "eval", "voc21", "--data", data, "--limit", "8", "--candidates-file", file, "--out", str(tmp_path / "r")
-    )
+    own = ["--data", str(shared_data / "VOCdevkit"), "--limit", "8", "--out", str(tmp_path / "r")]
+    result = run("eval", "voc21", *own, *without_crf, "--candidates-file", file)
     answers = json.loads(Path(file).read_text())
     for row in rows_of(result):
         assert row["chosen"] == "file"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +16,7 @@ import pnp_core
 from flows.cli import app
 from pnp_core.errors import CheckpointError, ShardError
 from pnp_core.finite import check_weights, require_finite
+from tests.processes import run_script
 
 TINY = Path(pnp_core.__file__).parent / "_tiny"
 runner = CliRunner()
@@ -52,7 +51,7 @@ COMMANDS = {
 
 def test_nan_in_the_text_side_stops_label_before_any_mask(shared_data, prefect_server, tmp_path):
     case = shared_data / "wild/nan-weights"
-    subprocess.run([sys.executable, case / "make.py", tmp_path / "model"], check=True)
+    run_script(case / "make.py", tmp_path / "model")
     given = ["--classes", "cat,dog", "--candidates", "vocabulary", "--preset", "tiny"]
     out = tmp_path / "out"
     code, said = call("label", str(case), *given, "--checkpoint", str(tmp_path / "model"), "--out", str(out))

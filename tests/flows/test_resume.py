@@ -12,7 +12,7 @@ import pytest
 
 from tests.artifacts import artifacts
 
-COMMAND = [sys.executable, "-m", "flows.cli", "eval", "scenes", "--limit", "60", "--shards", "6", "--json"]
+COMMAND = [sys.executable, "-m", "flows.cli", "eval", "scenes", "--limit", "30", "--shards", "6", "--json"]
 
 
 @pytest.fixture

@@ -6,8 +6,6 @@ import io
 import json
 import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -127,12 +125,8 @@ def artifacts() -> Iterator[str]:
 
 def test_odd_names_act_nowhere(prefect_server, odd, tmp_path):
     out = tmp_path / "out\x1b[5m"
-    command = [sys.executable, "-m", "flows.cli", "label", str(odd), "--classes", "heart,st\x1b[31mar"]
-    command += ["--candidates", "vocabulary", "--out", str(out), *TINY, "--json"]
-    done = subprocess.run(command, env={**os.environ, "PREFECT_API_URL": prefect_server}, capture_output=True)
-    said = (done.stdout + done.stderr).decode()
-    assert done.returncode == 0, said
-    summary = json.loads(done.stdout.splitlines()[-1])
+    classes = ["--classes", "heart,st\x1b[31mar", "--candidates", "vocabulary"]
+    summary, said = run("label", str(odd), *classes, "--out", str(out), *TINY)
     assert (summary["labelled"], summary["quarantined"]) == (1, 2)
     assert summary["out"] == str(out), "the value is what it was"
     assert CONTROLS.search(said) is None

@@ -16,8 +16,11 @@ import httpx
 import pytest
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import DeploymentFilter
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+from typer.testing import CliRunner
 
 from flows.access import client_settings
+from flows.cli import app
 from tests.ops.conftest import RealStack, last_json
 from tests.processes import wait_for
 
@@ -188,11 +191,13 @@ def test_deploy_and_prefects_own_commands_work_with_it(stack):
     assert "eval-scenes" in done.stdout
 
 
-def test_wrong_secret_of_a_server_is_one_clear_line(stack, tmp_path):
-    environment = {**stack.environment, "PREFECT_API_URL": stack.state.api, "PREFECT_API_AUTH_STRING": "some:other"}
-    for arguments in (["run", "eval-scenes"], ["deploy"], ["eval", "scenes", "--out", str(tmp_path / "run")]):
-        command = [sys.executable, "-m", "flows.cli", *arguments]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 2, done.stderr
-        line = f"error: {stack.state.api} refuses: PREFECT_API_AUTH_STRING must be its user:password"
-        assert done.stderr.strip().splitlines() == [line]
+@pytest.mark.parametrize("arguments", [["run", "eval-scenes"], ["deploy"], ["eval", "scenes", "--out", "run"]])
+def test_wrong_secret_of_a_server_is_one_clear_line(stack, tmp_path, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PREFECT_API_URL", stack.state.api)
+    monkeypatch.setenv("PREFECT_API_AUTH_STRING", "some:other")
+    with temporary_settings({PREFECT_API_URL: stack.state.api, PREFECT_API_AUTH_STRING: "some:other"}):
+        result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2, result.output
+    line = f"error: {stack.state.api} refuses: PREFECT_API_AUTH_STRING must be its user:password"
+    assert result.stderr.strip().splitlines() == [line]

@@ -24,7 +24,7 @@ RUN = ["-p", "limit=12", "-p", "shards=6", "-p", "runtime.threads=1"]
 SHARDS = 12
 SLOW = ["limit=60", f"shards={SHARDS}", "runtime.threads=1", "masks.crf.name='off'"]
 SLOW += ["salience.dropout={iterations: 16, strategy: fraction, amount: 0.02}"]
-SLOW += ["dispatch={mode: deployment, lost_after: 60, attempts: 20, backoff: 0}"]
+SLOW += ["dispatch={mode: deployment, lost_after: 40, attempts: 20, backoff: 0}"]
 """Salience that takes most of a second for each of its shards, so that it can be killed in between. On a slow machine a
 worker may take longer than `lost_after` to start: it is tried again until it does not."""
 DONE = "salience/*/*.done.json"

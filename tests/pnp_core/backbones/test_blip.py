@@ -1,7 +1,5 @@
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +15,7 @@ from pnp_core.prompts import build_prompts, stack_prompts
 from pnp_core.salience import all_salience, salience
 from tests.models import LARGE, save_random_blip
 from tests.pnp_core.backbones.reference import FullBackward
+from tests.processes import run_script
 
 NAMES = ["hot-air balloon", "car", "ice cream"]
 
@@ -247,8 +246,7 @@ def test_weights_in_parts_are_those_in_one_file(random_blip, tmp_path, pixels, n
 
 
 def test_bundled_model_in_parts_is_the_bundled_model(shared_data, tmp_path):
-    make = shared_data / "wild/sharded-checkpoint/make.py"
-    subprocess.run([sys.executable, make, tmp_path / "parts"], check=True)
+    run_script(shared_data / "wild/sharded-checkpoint/make.py", tmp_path / "parts")
     found = locate_checkpoint(BackboneConfig(checkpoint=str(tmp_path / "parts")))
     bundled = locate_checkpoint(BackboneConfig())
     assert (found.layers, found.heads) == (bundled.layers, bundled.heads)
