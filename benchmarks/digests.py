@@ -16,14 +16,14 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from pnp_core import completion, files, ledger, ownership, shards, store
+from pnp_core.storage import completion, files, ledger, ownership, run_folder, shards
 
 TIMED: dict[str, list[tuple[Any, str]]] = {
-    "digests": [(module, "sha256") for module in (completion, store, shards)],
+    "digests": [(module, "sha256") for module in (completion, run_folder, shards)],
     "completion records": [(completion.StageFolder, "damage"), (completion.StageFolder, "record")],
     "list of what is ours": [
-        *((module, name) for module in (store, completion, shards) for name in ("claim_files", "claim_folders")),
-        (store, "forget_files"), (ledger.Ledger, "known"),
+        *((module, name) for module in (run_folder, completion, shards) for name in ("claim_files", "claim_folders")),
+        (run_folder, "forget_files"), (ledger.Ledger, "known"),
     ],
     "marker and lock": [(ownership, "check_ours"), (ownership, "claim"), (files.Files, "clear_half_written")],
 }  # fmt: skip
@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=200)
     options = parser.parse_args()
     from flows.evaluation import evaluate_dataset
-    from flows.temporary_server import temporary_server
+    from flows.server.temporary_server import temporary_server
     from pnp_core.config import EvalConfig
 
     with tempfile.TemporaryDirectory() as folder, temporary_server():

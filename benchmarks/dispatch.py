@@ -15,7 +15,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from flows.stack import use_stack
+from flows.server.stack import use_stack
 
 MODES: dict[str, dict[str, Any]] = {
     "inline": {},
@@ -39,7 +39,7 @@ def main() -> None:
     use_stack()
     from flows.evaluation import evaluate_dataset
     from pnp_core.config import EvalConfig
-    from pnp_core.plan import plan_eval
+    from pnp_core.runs.plan import plan_eval
 
     first: dict[str, str] = {}
     base = 0.0

@@ -30,10 +30,10 @@ import numpy as np
 from PIL import Image
 from typer.testing import CliRunner
 
-from pnp_core.files import MARK
-from pnp_core.ownership import WRITER
-from pnp_core.scenes import make_scene, render
-from pnp_core.verify import verify
+from pnp_core.checks.output import verify
+from pnp_core.inputs.scenes.drawing import make_scene, render
+from pnp_core.storage.files import MARK
+from pnp_core.storage.ownership import WRITER
 
 TIMINGS = ("run.json", "tune.json", "index.html", "export.json")
 """Files with times, sizes or places in them: two undisturbed runs differ in them too."""
@@ -222,7 +222,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     draw = random.Random(options.seed)
-    from flows.temporary_server import temporary_server
+    from flows.server.temporary_server import temporary_server
 
     with tempfile.TemporaryDirectory() as folder, temporary_server():
         share_server()

@@ -27,9 +27,9 @@ import torch
 from benchmarks import gpu_masks
 
 if TYPE_CHECKING:
-    from pnp_core.backbones.fusion import FusionModel
-    from pnp_core.dropout import DropoutSalience
-    from pnp_core.prompts import Prompts
+    from pnp_core.methods.pnp.backbones.fusion import FusionModel
+    from pnp_core.methods.pnp.dropout import DropoutSalience
+    from pnp_core.methods.pnp.prompts import Prompts
 
 PASSES, DROPPED = 4, 10
 PRECISIONS = ("float32", "tf32", "bfloat16")
@@ -118,8 +118,8 @@ class Models:
 
     def pruned(self, precision: str, side: int) -> FusionModel:
         """The project's own forward."""
-        from pnp_core.backbones.fusion import BlipVision, FusionModel
         from pnp_core.config import BackboneConfig
+        from pnp_core.methods.pnp.backbones.fusion import BlipVision, FusionModel
 
         dtype = "bfloat16" if precision == "bfloat16" else "float32"
         vision = self._half if dtype == "bfloat16" else self.stock.vision_model
@@ -131,8 +131,8 @@ class Models:
     def captions(self, counts: Sequence[int]) -> list[Prompts]:
         """A caption for each picture, of so many classes."""
         from pnp_core.config import CaptionConfig
-        from pnp_core.prompts import build_prompts
-        from pnp_core.shapes import CLASS_NAMES
+        from pnp_core.inputs.scenes.shapes import CLASS_NAMES
+        from pnp_core.methods.pnp.prompts import build_prompts
 
         encoder = self.pruned("float32", 48 if self.small else 336)
         made = {n: build_prompts(CLASS_NAMES[:n], CaptionConfig(), encoder) for n in set(counts)}
@@ -153,8 +153,8 @@ def one_to_five(number: int) -> list[int]:
 def run_pruned(models: Models, precision: str, side: int, counts: Sequence[int]) -> Callable[[], DropoutSalience]:
     """A call of the project's Salience DropOut on a batch."""
     from pnp_core.config import DropoutConfig
-    from pnp_core.dropout import salience_dropout
-    from pnp_core.prompts import stack_prompts
+    from pnp_core.methods.pnp.dropout import salience_dropout
+    from pnp_core.methods.pnp.prompts import stack_prompts
 
     backbone = models.pruned(precision, side)
     pixels = drawn_pixels(len(counts), side, models.device)
@@ -276,7 +276,7 @@ def _differences(exact: DropoutSalience, found: DropoutSalience) -> dict[str, An
 
 
 def _agreement_with_plain(report: Report, models: Models) -> None:
-    from pnp_core.dropout import DropoutSalience
+    from pnp_core.methods.pnp.dropout import DropoutSalience
     from tests.pnp_core.backbones.reference import FullBackward
 
     side = next(iter(salience_sides(models.small)))

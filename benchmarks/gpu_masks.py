@@ -12,9 +12,9 @@ from PIL import Image
 from torch.nn import functional as F
 
 from pnp_core.config import CrfConfig
-from pnp_core.crf import tensors
-from pnp_core.crf.lattice import Lattice
-from pnp_core.masks import blur_matrix, channels, resize_matrix
+from pnp_core.masks.label_map import blur_matrix, channels, resize_matrix
+from pnp_core.masks.refine import tensors
+from pnp_core.masks.refine.lattice import Lattice
 
 if TYPE_CHECKING:
     from benchmarks.gpu import Report
@@ -155,7 +155,7 @@ def measure_channels(report: Report, small: bool) -> None:
 
 
 def channels_of(maps: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """`pnp_core.masks.channels` with a background, for a batch (B, C, gh, gw) of equal pictures."""
+    """`pnp_core.masks.label_map.channels` with a background, for a batch (B, C, gh, gw) of equal pictures."""
     sigma = 0.05 * max(height, width)
     rows, columns = (_on(maps, resize_matrix(side, GRID)) for side in (height, width))
     blur_rows, blur_columns = (_on(maps, blur_matrix(side, sigma)) for side in (height, width))

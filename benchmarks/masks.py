@@ -14,8 +14,8 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from pnp_core.config import CrfConfig
-from pnp_core.crf import get_crf
-from pnp_core.masks import channels, min_max
+from pnp_core.masks.label_map import channels, min_max
+from pnp_core.masks.refine import get_crf
 
 
 def median_ms(work: Callable[[], object], runs: int) -> float:

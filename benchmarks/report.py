@@ -15,19 +15,19 @@ from pathlib import Path
 from time import perf_counter
 
 from pnp_core.config import EvalConfig
-from pnp_core.plan import plan_eval
-from pnp_core.records import RunSummary
+from pnp_core.data import RunSummary
 from pnp_core.report.gallery import survey
 from pnp_core.report.page import PICTURES, report_page
 from pnp_core.report.rows import rows_of_shard
-from pnp_core.shards import read_refs
-from pnp_core.store import RunFolder
+from pnp_core.runs.plan import plan_eval
+from pnp_core.storage.run_folder import RunFolder
+from pnp_core.storage.shards import read_refs
 
 
 def evaluated(images: int, out: Path) -> Path:
     """A finished evaluation of so many scenes."""
     from flows.evaluation import evaluate_dataset
-    from flows.temporary_server import temporary_server
+    from flows.server.temporary_server import temporary_server
 
     parts = {"salience": {"dropout": {"iterations": 1}}, "masks": {"crf": {"name": "off"}}}
     with temporary_server():

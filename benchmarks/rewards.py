@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pnp_core.reward import Sight, authors, moved, regions, softmax, turned
-from pnp_core.search import Setting
-from pnp_core.shards import read_index
-from pnp_core.stages.cache import read_pictures, read_pixels
-from pnp_core.store import RunFolder
+from pnp_core.storage.run_folder import RunFolder
+from pnp_core.storage.shards import read_index
+from pnp_core.tuning.cache import read_pictures, read_pixels
 from pnp_core.tuning.config import TuneConfig
 from pnp_core.tuning.objective import Objective, setting_maps
 from pnp_core.tuning.plan import plan_tune
+from pnp_core.tuning.reward import Sight, authors, moved, regions, softmax, turned
+from pnp_core.tuning.search import Setting
 
 
 class Seen:

@@ -16,10 +16,10 @@ from pathlib import Path
 import torch
 from transformers import BlipForImageTextRetrieval
 
-from pnp_core.backbones import load_backbone, locate_checkpoint
 from pnp_core.config import BackboneConfig, CaptionConfig, DropoutConfig
-from pnp_core.dropout import salience_dropout
-from pnp_core.prompts import build_prompts, stack_prompts
+from pnp_core.methods.pnp.backbones import load_backbone, locate_checkpoint
+from pnp_core.methods.pnp.dropout import salience_dropout
+from pnp_core.methods.pnp.prompts import build_prompts, stack_prompts
 from tests.models import LARGE, save_random_blip
 from tests.pnp_core.backbones.reference import FullBackward
 

@@ -23,17 +23,17 @@ import torch
 from transformers import BlipForImageTextRetrieval
 
 from benchmarks.salience import seconds
-from pnp_core.backbones import locate_checkpoint
-from pnp_core.images import decode_image
-from pnp_core.prompts import build_prompts
-from pnp_core.records import ShardRef
-from pnp_core.search import TRIALS_PER_GROUP, Setting, Trial, TrialLog, search_group
-from pnp_core.shards import read_shard
-from pnp_core.stages.cache import cache_maps, cache_pictures
-from pnp_core.stages.salience import look_at, look_with_dropout, model_pixels
+from pnp_core.data import ShardRef
+from pnp_core.inputs.images import decode_image
+from pnp_core.methods.pnp.backbones import locate_checkpoint
+from pnp_core.methods.pnp.prompts import build_prompts
+from pnp_core.stages.maps import look_at, look_with_dropout, model_pixels
+from pnp_core.storage.shards import read_shard
+from pnp_core.tuning.cache import cache_maps, cache_pictures
 from pnp_core.tuning.config import TuneConfig
 from pnp_core.tuning.objective import Objective, job_of
 from pnp_core.tuning.plan import TunePlan, plan_tune, shard_tuning
+from pnp_core.tuning.search import TRIALS_PER_GROUP, Setting, Trial, TrialLog, search_group
 from tests.models import LARGE, save_random_blip
 from tests.pnp_core.backbones.reference import FullBackward
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from prefect import flow, get_run_logger
 
+from flows.dispatch.stages import run_stages
 from flows.reporting import progress_artifacts
-from flows.stages import run_stages
 from pnp_core.config import CorpusConfig
 from pnp_core.corpus import Corpus, CorpusSummary
+from pnp_core.data import RunSummary, ShardRef
 from pnp_core.errors import CorruptRunError, StageFailedError
-from pnp_core.finish import finish_run
-from pnp_core.ownership import writing
-from pnp_core.plan import plan_label
-from pnp_core.records import RunSummary, ShardRef
+from pnp_core.runs.finish import finish_run
+from pnp_core.runs.plan import plan_label
+from pnp_core.storage.ownership import writing
 from tasks.corpus import Collected, task_collect, task_find_damage, task_publish, task_report_corpus, task_take_up
 from tasks.report import task_report
 

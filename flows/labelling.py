@@ -2,13 +2,13 @@
 
 from prefect import flow
 
+from flows.dispatch.stages import run_shard_stage, run_stages
 from flows.reporting import progress_artifacts
-from flows.stages import run_shard_stage, run_stages
 from pnp_core.config import LabelConfig
-from pnp_core.finish import finish_run
-from pnp_core.ownership import writing
-from pnp_core.plan import plan_label
-from pnp_core.records import RunSummary
+from pnp_core.data import RunSummary
+from pnp_core.runs.finish import finish_run
+from pnp_core.runs.plan import plan_label
+from pnp_core.storage.ownership import writing
 from tasks.report import task_report
 from tasks.sharding import task_shard_source
 

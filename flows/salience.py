@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from prefect import flow
 
+from flows.dispatch.stages import Stage, run_stage
 from flows.reporting import progress_artifacts
-from flows.stages import Stage, run_stage
-from pnp_core.records import Summary
+from pnp_core.data import Summary
 from pnp_core.stages.batch import SalienceBatch
 from tasks.salience import task_extract_shard
 

@@ -9,9 +9,9 @@ from prefect import flow, get_run_logger
 
 from flows.evaluation import evaluate_dataset, evaluate_setting
 from pnp_core.config import AblateConfig, TablesConfig
-from pnp_core.ownership import writing
+from pnp_core.storage.ownership import writing
 from pnp_core.tables.missing import missing_settings
-from pnp_core.visible import visible
+from pnp_core.text.visible import visible
 from tasks.runtime import observer
 from tasks.sharding import task_shard_dataset
 from tasks.tables import task_tables

@@ -8,18 +8,18 @@ from time import monotonic
 
 from prefect import flow
 
+from flows.dispatch.stages import Stage, run_shard_stage, run_stage
 from flows.reporting import progress_artifacts
-from flows.stages import Stage, run_shard_stage, run_stage
-from pnp_core.ownership import writing
-from pnp_core.plan import quarantine_reasons
-from pnp_core.records import ShardRef, StageSummary
+from pnp_core.data import ShardRef, StageSummary
 from pnp_core.report.tuning_text import tuning_markdown
-from pnp_core.search import Trial
+from pnp_core.runs.plan import quarantine_reasons
+from pnp_core.storage.ownership import writing
 from pnp_core.tuning.compare import Comparison
 from pnp_core.tuning.config import TuneConfig
 from pnp_core.tuning.objective import require_pictures
 from pnp_core.tuning.plan import Group, TunePlan, parallel_groups, plan_tune
 from pnp_core.tuning.result import TuneSummary, discard_other_results, finish_tuning, write_best
+from pnp_core.tuning.search import Trial
 from tasks.runtime import observer
 from tasks.tuning import (
     Searched,

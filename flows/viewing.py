@@ -8,7 +8,7 @@ from typing import Any
 
 from pnp_core.errors import CorruptRunError, OutputError
 from pnp_core.report.page import PAGE
-from pnp_core.store import RunFolder
+from pnp_core.storage.run_folder import RunFolder
 
 
 def report_server(url: str, port: int = 0) -> ThreadingHTTPServer:

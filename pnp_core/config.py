@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pnp_core.presets import BUNDLED, PHOTO, TINY, for_backbone, merge, preset, read_settings
-from pnp_core.visible import visible
+from pnp_core.text.visible import visible
 
 
 class Config(BaseModel):

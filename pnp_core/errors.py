@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-from pnp_core.visible import visible
+from pnp_core.text.visible import visible
 
 
 def in_words(error: BaseException) -> str:

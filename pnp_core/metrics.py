@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
-from pnp_core.records import IGNORE
+from pnp_core.data import IGNORE
 
 
 @dataclass(frozen=True)

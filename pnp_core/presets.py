@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pnp_core.errors import UnknownNameError, UsageError
-from pnp_core.texts import text_of
+from pnp_core.text.files import text_of
 
 TINY: Final = "tiny"
 PHOTO: Final = "photo"
@@ -111,7 +111,7 @@ def for_backbone(base: dict[str, Any], name: str) -> dict[str, Any]:
     >>> for_backbone(preset("paper"), "bridgetower")["salience"]["backbone"]["image_size"]
     770
     """
-    from pnp_core.backbones.cards import backbone_card
+    from pnp_core.methods.pnp.backbones.cards import backbone_card
 
     card = backbone_card(name)
     salience = base.get("salience", {})

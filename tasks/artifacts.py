@@ -12,7 +12,7 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.logging import get_run_logger
 
-from pnp_core.visible import visible
+from pnp_core.text.visible import visible
 from tasks.runtime import Observer
 
 EVERY = 5.0

@@ -8,11 +8,11 @@ from prefect.artifacts import create_markdown_artifact
 
 from pnp_core.config import CorpusConfig
 from pnp_core.corpus import Corpus
-from pnp_core.ownership import claim
-from pnp_core.plan import Plan, plan_label
-from pnp_core.records import ShardRef
-from pnp_core.shards import read_refs
-from pnp_core.sources.links import LINKS, left_out, no_pictures
+from pnp_core.data import ShardRef
+from pnp_core.inputs.sources.links import LINKS, left_out, no_pictures
+from pnp_core.runs.plan import Plan, plan_label
+from pnp_core.storage.ownership import claim
+from pnp_core.storage.shards import read_refs
 from tasks.runtime import stage_task
 
 

@@ -1,6 +1,6 @@
 """Tasks of the masks stage."""
 
-from pnp_core.records import ShardRef, StageResult
+from pnp_core.data import ShardRef, StageResult
 from pnp_core.stages.masks import MaskJob, export_png, mask_shard
 from tasks.runtime import run_on_shard, stage_task
 

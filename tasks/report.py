@@ -3,13 +3,13 @@
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from pnp_core.config import LabellingConfig
-from pnp_core.plan import Plan
-from pnp_core.records import RunSummary, ShardRef
+from pnp_core.data import RunSummary, ShardRef
 from pnp_core.report.contact_sheet import contact_sheet
 from pnp_core.report.page import PAGE, report_page
 from pnp_core.report.run_text import run_markdown
-from pnp_core.store import RunFolder
-from pnp_core.visible import visible
+from pnp_core.runs.plan import Plan
+from pnp_core.storage.run_folder import RunFolder
+from pnp_core.text.visible import visible
 from tasks.runtime import stage_task
 
 CONTACT_SHEET = "contact_sheet.png"

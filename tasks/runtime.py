@@ -1,6 +1,6 @@
 """The one task decorator, and how tasks report progress.
 
-Resume is the completion records' (`pnp_core.completion`), not Prefect's cache: they survive a lost
+Resume is the completion records' (`pnp_core.storage.completion`), not Prefect's cache: they survive a lost
 database, edited code and another host. So results are neither cached nor persisted.
 """
 
@@ -14,8 +14,8 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from pnp_core.config import DispatchConfig
+from pnp_core.data import ShardRef, StageResult
 from pnp_core.errors import PnpError
-from pnp_core.records import ShardRef, StageResult
 
 
 class Observer(Protocol):

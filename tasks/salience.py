@@ -1,7 +1,7 @@
 """Task of the salience stage."""
 
-from pnp_core.records import ShardRef, StageResult
-from pnp_core.stages.salience import SalienceJob, extract_shard
+from pnp_core.data import ShardRef, StageResult
+from pnp_core.stages.maps import SalienceJob, extract_shard
 from tasks.runtime import run_on_shard, stage_task
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pnp_core.records import ShardRef, StageResult
+from pnp_core.data import ShardRef, StageResult
 from pnp_core.stages.scores import ScoreJob, merge_scores, score_shard
 from tasks.runtime import run_on_shard, stage_task
 

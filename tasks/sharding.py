@@ -1,8 +1,8 @@
 """Tasks that write the shards of a run."""
 
 from pnp_core.config import EvalConfig, LabelConfig
-from pnp_core.plan import shard_dataset, shard_source
-from pnp_core.records import ShardRef
+from pnp_core.data import ShardRef
+from pnp_core.runs.plan import shard_dataset, shard_source
 from tasks.runtime import stage_task
 
 

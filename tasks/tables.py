@@ -7,7 +7,7 @@ from pnp_core.config import TablesConfig
 from pnp_core.tables.build import build_tables
 from pnp_core.tables.evaluations import usable_evaluations
 from pnp_core.tables.render import markdown, write_tables
-from pnp_core.visible import visible
+from pnp_core.text.visible import visible
 from tasks.runtime import stage_task
 
 

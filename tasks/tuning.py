@@ -6,15 +6,15 @@ from dataclasses import dataclass
 
 from prefect.artifacts import create_markdown_artifact
 
-from pnp_core.records import ShardRef, StageResult
+from pnp_core.data import ShardRef, StageResult
 from pnp_core.report.tuning_plots import tuning_figure
-from pnp_core.search import Trial, TrialLog, known_rewards, search_group
-from pnp_core.stages.cache import cache_maps, cache_pictures
+from pnp_core.tuning.cache import cache_maps, cache_pictures
 from pnp_core.tuning.compare import Comparison, compare
 from pnp_core.tuning.config import TuneConfig
 from pnp_core.tuning.objective import Objective
 from pnp_core.tuning.plan import Group, TunePlan, group_runtime, shard_tuning
 from pnp_core.tuning.result import FIGURE
+from pnp_core.tuning.search import Trial, TrialLog, known_rewards, search_group
 from tasks.runtime import observer, run_on_shard, stage_task
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from pnp_core.files import MARK
+from pnp_core.storage.files import MARK
 
 _TIMINGS = ("run.json", "index.html")
 

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from transformers import BlipConfig, BlipForImageTextRetrieval
 
-from pnp_core.records import Sample
+from pnp_core.data import Sample
 from training.tiny_blip import build_tokenizer
 
 SMALL: dict[str, dict[str, Any]] = {

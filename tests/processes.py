@@ -34,7 +34,7 @@ def run_script(file: Path, *arguments: Path | str) -> None:
 _HOLD = """
 import sys
 from contextlib import ExitStack
-from pnp_core.ownership import writing
+from pnp_core.storage.ownership import writing
 with ExitStack() as stack:
     for out, kind in zip(sys.argv[1::2], sys.argv[2::2]):
         stack.enter_context(writing(out, kind))

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows.stack import QUEUES
+from flows.server.stack import QUEUES
 from pnp_core.config import CorpusConfig, TablesConfig
 
 ROOT = Path(__file__).parent.parent
@@ -141,8 +141,8 @@ def test_wheel_holds_cards_and_weights_and_runs_from_another_directory(tmp_path)
     script = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "import pnp_core\n"
-        "from pnp_core.cards import available_cards\n"
-        "from pnp_core.backbones import locate_checkpoint\n"
+        "from pnp_core.inputs.cards import available_cards\n"
+        "from pnp_core.methods.pnp.backbones import locate_checkpoint\n"
         "from pnp_core.config import BackboneConfig\n"
         "print(pnp_core.__file__, available_cards()['scenes'], locate_checkpoint(BackboneConfig()).folder)"
     )

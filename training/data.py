@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from PIL.Image import Resampling
 
-from pnp_core.scenes import Scene, SceneObject, make_scene, random_look, render
-from pnp_core.shapes import CLASS_NAMES
+from pnp_core.inputs.scenes.drawing import Scene, SceneObject, make_scene, random_look, render
+from pnp_core.inputs.scenes.shapes import CLASS_NAMES
 
 MODEL_SIZE = 96
 WINDOW_SIZE = 48

@@ -20,17 +20,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from pnp_core import scenes
-from pnp_core.backbones import Backbone, load_backbone, locate_checkpoint
 from pnp_core.config import BackboneConfig, CaptionConfig, CrfConfig, DropoutConfig, MaskConfig
-from pnp_core.dropout import salience_dropout
-from pnp_core.masks import make_label_map
+from pnp_core.data import SalienceMaps
+from pnp_core.inputs.scenes import drawing
+from pnp_core.inputs.scenes.shapes import CLASS_NAMES, CLASSES
+from pnp_core.masks.label_map import make_label_map
+from pnp_core.methods.pnp.backbones import Backbone, load_backbone, locate_checkpoint
+from pnp_core.methods.pnp.dropout import salience_dropout
+from pnp_core.methods.pnp.prompts import Prompts, build_prompts, stack_prompts
+from pnp_core.methods.pnp.salience import Kind
 from pnp_core.metrics import ConfusionMatrix
-from pnp_core.prompts import Prompts, build_prompts, stack_prompts
-from pnp_core.records import SalienceMaps
-from pnp_core.salience import Kind
-from pnp_core.shapes import CLASS_NAMES, CLASSES
-from pnp_core.stages.salience import model_pixels
+from pnp_core.stages.maps import model_pixels
 
 CAPTIONS = CaptionConfig(mode="per_class")
 THRESHOLDS = (0.03, 0.06, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
@@ -49,15 +49,15 @@ PLAIN = MaskConfig(background="always", crf=CrfConfig(name="off"), blur=0.0)
 class Pictures:
     """Rendered scenes with ground truth."""
 
-    scenes: list[scenes.Scene]
+    scenes: list[drawing.Scene]
     pixels: list[np.ndarray]
     truth: list[np.ndarray]
 
     @classmethod
-    def of(cls, drawn: Iterable[scenes.Scene]) -> Pictures:
+    def of(cls, drawn: Iterable[drawing.Scene]) -> Pictures:
         """Render scenes."""
         kept = list(drawn)
-        pairs = [scenes.render(scene) for scene in kept]
+        pairs = [drawing.render(scene) for scene in kept]
         return cls(kept, [p for p, _ in pairs], [t for _, t in pairs])
 
 
@@ -182,12 +182,12 @@ def ablation(model: Model, validation: Pictures, test: Pictures, chosen: Setting
     return results
 
 
-def _two_groups(rng: np.random.Generator, lean: float) -> scenes.Scene:
+def _two_groups(rng: np.random.Generator, lean: float) -> drawing.Scene:
     """Two objects whose classes lean to different hues."""
     while True:
         a, b = (int(c) for c in rng.integers(1, len(CLASSES) + 1, 2))
-        if scenes.group_hue(a) != scenes.group_hue(b):
-            scene = scenes.sample_scene(rng, [a, b], lean)
+        if drawing.group_hue(a) != drawing.group_hue(b):
+            scene = drawing.sample_scene(rng, [a, b], lean)
             if len(scene.objects) == 2:
                 return scene
 
@@ -214,7 +214,7 @@ def colour_control(model: Model, setting: Setting, number: int) -> dict[str, dic
     rng = np.random.default_rng(77)
     natural = [_two_groups(rng, lean=1.0) for _ in range(number)]
     results = {}
-    for name, drawn in (("natural hues", natural), ("swapped hues", [scenes.swap_hues(s) for s in natural])):
+    for name, drawn in (("natural hues", natural), ("swapped hues", [drawing.swap_hues(s) for s in natural])):
         pictures = Pictures.of(drawn)
         results[name] = {
             **peaks(model, pictures, setting),
@@ -232,8 +232,8 @@ def main() -> None:
     parser.add_argument("--test", type=int, default=200)
     arguments = parser.parse_args()
     model = Model(arguments.checkpoint)
-    validation = Pictures.of(scenes.make_scene("validation", i) for i in range(arguments.validation))
-    test = Pictures.of(scenes.make_scene("test", i) for i in range(arguments.test))
+    validation = Pictures.of(drawing.make_scene("validation", i) for i in range(arguments.validation))
+    test = Pictures.of(drawing.make_scene("test", i) for i in range(arguments.test))
     setting, per_head_validation = choose(model, validation)
     per_head = {}
     for layer, head in product(range(model.backbone.layers), range(model.backbone.heads)):

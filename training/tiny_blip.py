@@ -9,7 +9,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import BlipConfig, BlipForImageTextRetrieval, PreTrainedTokenizerFast
 
-from pnp_core.shapes import CLASS_NAMES
+from pnp_core.inputs.scenes.shapes import CLASS_NAMES
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]", "[ENC]")
 WIDTH = 128

@@ -15,7 +15,7 @@ import torch
 from open_clip.model import CLIP
 from torch.nn import functional as F
 
-from pnp_core.shapes import CLASS_NAMES
+from pnp_core.inputs.scenes.shapes import CLASS_NAMES
 from training.common import parser, read_arguments, set_rate
 from training.data import PictureBank, augment, scene_bank, window_bank
 from training.tiny_blip import build_tokenizer

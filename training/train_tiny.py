@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import BlipForImageTextRetrieval
 
-from pnp_core.shapes import CLASS_NAMES, CLASSES
+from pnp_core.inputs.scenes.shapes import CLASS_NAMES, CLASSES
 from training.common import parser, read_arguments, set_rate
 from training.data import MODEL_SIZE, PictureBank, augment, scene_bank, window_bank
 from training.tiny_blip import build_model, build_tokenizer, regauge

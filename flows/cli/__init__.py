@@ -12,7 +12,7 @@ from click import ClickException, Context
 from typer.core import TyperGroup
 
 from flows.cli import corpus, inspection, labelling, models, operations, results, tables, tuning, verifying
-from pnp_core.visible import visible
+from pnp_core.text.visible import visible
 
 
 class _Commands(TyperGroup):

@@ -11,17 +11,17 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from pnp_core.records import RunSummary, Summary
-from pnp_core.visible import visible, visible_json
+from pnp_core.data import RunSummary, Summary
+from pnp_core.text.visible import visible, visible_json
 
 if TYPE_CHECKING:  # these import torch, which takes seconds
-    from pnp_core.backbones.cards import BackboneCard
-    from pnp_core.backbones.convert import Conversion
-    from pnp_core.backbones.doctor import Diagnosis
-    from pnp_core.candidates.report import FileReport
-    from pnp_core.cards import DatasetCard
-    from pnp_core.check import CheckReport
+    from pnp_core.checks.backbone import Diagnosis
+    from pnp_core.checks.candidates_file import FileReport
+    from pnp_core.checks.dataset import CheckReport
     from pnp_core.corpus import CorpusSummary
+    from pnp_core.inputs.cards import DatasetCard
+    from pnp_core.methods.pnp.backbones.cards import BackboneCard
+    from pnp_core.methods.pnp.backbones.convert import Conversion
     from pnp_core.tuning.result import TuneSummary
 
 SHOWN = 20
@@ -190,7 +190,7 @@ def show_corpus(summary: CorpusSummary, console: Console) -> None:
     out = shown(summary.out.rstrip("/"))
     console.print(f"latest         {out}/latest.json", soft_wrap=True)
     console.print(f"manifest       {out}/{shown(summary.manifest)}", soft_wrap=True)
-    from pnp_core.sources.links import links_passed_over
+    from pnp_core.inputs.sources.links import links_passed_over
 
     for warning in [*summary.left_out, *links_passed_over(summary.links)]:
         console.print(f"[yellow]warning[/]: {shown(warning)}", soft_wrap=True)

@@ -8,13 +8,13 @@ import typer
 
 from flows.cli.options import DebugOption, JsonOption, MinScoreOption, TopKOption, build, given
 from flows.cli.running import one_line_errors
-from pnp_core.visible import visible_json
+from pnp_core.text.visible import visible_json
 
 
 def datasets(as_json: JsonOption = False) -> None:
     """List the dataset cards."""
     from flows.cli.console import list_cards, show_cards
-    from pnp_core.cards import available_cards, load_card
+    from pnp_core.inputs.cards import available_cards, load_card
 
     list_cards([load_card(name) for name in available_cards()], show_cards, as_json)
 
@@ -36,7 +36,7 @@ def check(
     from rich.console import Console
 
     from flows.cli.console import ProgressBars, errors, show_check
-    from pnp_core.check import check_dataset
+    from pnp_core.checks.dataset import check_dataset
 
     with one_line_errors(debug), ProgressBars() as bars:
         bars.begin("check", None)
@@ -65,9 +65,9 @@ def candidates(
     from rich.console import Console
 
     from flows.cli.console import errors, show_candidates
-    from pnp_core.candidates.report import report_file
-    from pnp_core.cards import load_card
+    from pnp_core.checks.candidates_file import report_file
     from pnp_core.config import CandidatesConfig
+    from pnp_core.inputs.cards import load_card
 
     chosen = {"source": "file", "file": file, "fallback": fallback, "min_score": min_score, "top_k": top_k}
     with one_line_errors(debug):

@@ -26,8 +26,8 @@ from flows.cli.options import (
 )
 from flows.cli.running import execute, fail, warn
 from pnp_core.config import EvalConfig, LabelConfig, PipelineConfig
+from pnp_core.data import RunSummary
 from pnp_core.errors import PnpError
-from pnp_core.records import RunSummary
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -55,7 +55,7 @@ def _checked(done: RunSummary | Demo) -> None:
 
 
 def _prepare_eval(values: dict[str, Any]) -> tuple[Callable[[Any], Any], PipelineConfig]:
-    from pnp_core.plan import check_eval
+    from pnp_core.runs.plan import check_eval
 
     config = build(EvalConfig, values)
     warn(check_eval(config))
@@ -65,7 +65,7 @@ def _prepare_eval(values: dict[str, Any]) -> tuple[Callable[[Any], Any], Pipelin
 
 
 def _prepare_label(values: dict[str, Any]) -> tuple[Callable[[Any], Any], PipelineConfig]:
-    from pnp_core.plan import check_label
+    from pnp_core.runs.plan import check_label
 
     config = build(LabelConfig, values)
     warn(check_label(config))

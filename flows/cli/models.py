@@ -12,16 +12,16 @@ from flows.cli.options import DebugOption, JsonOption, build, given
 from flows.cli.running import one_line_errors
 from pnp_core.errors import UnknownNameError
 from pnp_core.presets import BUNDLED, PHOTO
-from pnp_core.visible import visible, visible_json
+from pnp_core.text.visible import visible, visible_json
 
 if TYPE_CHECKING:
-    from pnp_core.backbones.known_names import Unknown
+    from pnp_core.methods.pnp.backbones.known_names import Unknown
 
 
 def backbones(as_json: JsonOption = False) -> None:
     """List the vision-language models, their layers and heads, and where their weights are."""
     from flows.cli.console import list_cards, show_backbones
-    from pnp_core.backbones.cards import backbone_card, backbone_names
+    from pnp_core.methods.pnp.backbones.cards import backbone_card, backbone_names
 
     list_cards([backbone_card(name) for name in backbone_names()], show_backbones, as_json)
 
@@ -34,7 +34,7 @@ def models(
 ) -> None:
     """List the class names that a bundled model knows, or ask for some. Exit code 1 when it does not know one."""
     with one_line_errors(debug):
-        from pnp_core.backbones.known_names import known_names, unknown_names
+        from pnp_core.methods.pnp.backbones.known_names import known_names, unknown_names
 
         if name not in BUNDLED:
             raise UnknownNameError("bundled model", name, BUNDLED)
@@ -75,7 +75,7 @@ def doctor(
     from pnp_core.presets import for_backbone, preset
 
     with one_line_errors(debug):
-        from pnp_core.backbones.doctor import diagnose
+        from pnp_core.checks.backbone import diagnose
 
         named = backbone or BUNDLED.get(checkpoint or PHOTO, "blip")
         start = preset(checkpoint if checkpoint in BUNDLED else "authors")
@@ -104,7 +104,7 @@ def convert_weights(
     from flows.cli.console import show_conversion
 
     with one_line_errors(debug, kept="nothing was made"):
-        from pnp_core.backbones.convert import convert_weights
+        from pnp_core.methods.pnp.backbones.convert import convert_weights
 
         done = convert_weights(file, backbone, tokenizer, out)
     show_conversion(done, Console(stderr=as_json))

@@ -10,7 +10,7 @@ import typer
 from flows.cli.options import DebugOption, JsonOption
 from flows.cli.running import fail, one_line_errors, quiet_prefect
 from pnp_core.errors import PnpError, UsageError
-from pnp_core.visible import visible, visible_json
+from pnp_core.text.visible import visible, visible_json
 
 
 def _tell(text: str) -> None:
@@ -44,8 +44,8 @@ def up(
     """
     with one_line_errors(debug):
         _check_webhook(notify)
-        from flows.stack import QUEUES, default_home
-        from flows.stack import up as start
+        from flows.server.stack import QUEUES, default_home
+        from flows.server.stack import up as start
 
         stack = start(default_home(), port, notify, _tell)
     print(f"runs and their results  {stack.ui}", flush=True)
@@ -63,8 +63,8 @@ def up(
 def down(debug: DebugOption = False) -> None:
     """End what `up` has started, and nothing else. Runs that are under way stop; the same run again continues."""
     with one_line_errors(debug):
-        from flows.stack import default_home
-        from flows.stack import down as end
+        from flows.server.stack import default_home
+        from flows.server.stack import down as end
 
         ended = end(default_home(), _tell)
     print(f"ended: {', '.join(ended)}" if ended else "nothing was running", flush=True)
@@ -75,18 +75,18 @@ def deploy(notify: NotifyOption = None, debug: DebugOption = False) -> None:
     quiet_prefect(debug)
     with one_line_errors(debug):
         _check_webhook(notify)
-        from flows.stack import use_stack
+        from flows.server.stack import use_stack
 
         use_stack()
         import subprocess
         import sys
 
-        from flows.runs import require_access
-        from flows.stack import NOTIFY
+        from flows.server.deployment_runs import require_access
+        from flows.server.stack import NOTIFY
 
         _tell(f"deploying to {require_access()}")
         variables = {**os.environ, **({NOTIFY: notify} if notify else {})}
-        done = subprocess.run([sys.executable, "-m", "flows.deploying"], env=variables, check=False)
+        done = subprocess.run([sys.executable, "-m", "flows.server.deploying"], env=variables, check=False)
     raise typer.Exit(done.returncode)
 
 
@@ -116,10 +116,10 @@ def run(
     """
     quiet_prefect(debug)
     with one_line_errors(debug):
-        from flows.stack import use_stack
+        from flows.server.stack import use_stack
 
         use_stack()
-        from flows.runs import require_access, start_run
+        from flows.server.deployment_runs import require_access, start_run
 
         require_access()
         started = start_run(name, parameter or [], os.getcwd())  # noqa: PTH109

@@ -9,7 +9,7 @@ import typer
 from flows.cli.options import DebugOption, JsonOption
 from flows.cli.running import Interruptible, one_line_errors
 from pnp_core.errors import UsageError
-from pnp_core.visible import visible, visible_json
+from pnp_core.text.visible import visible, visible_json
 
 
 def view(

@@ -15,7 +15,7 @@ import typer
 
 from pnp_core.config import PipelineConfig
 from pnp_core.errors import PnpError
-from pnp_core.visible import visible, visible_json
+from pnp_core.text.visible import visible, visible_json
 
 if TYPE_CHECKING:  # imports Prefect, which takes seconds
     from tasks.runtime import Observer
@@ -129,14 +129,14 @@ def execute(
     """Check everything, run a flow under progress bars, print what came out and return it."""
     quiet_prefect(debug)
     with one_line_errors(debug):
-        from flows.stack import unlock_stack
+        from flows.server.stack import unlock_stack
 
         unlock_stack()
         flow, config = prepare()
         from rich.console import Console
 
         from flows.cli.console import ProgressBars, errors
-        from flows.temporary_server import temporary_server
+        from flows.server.temporary_server import temporary_server
         from tasks.runtime import observed_by
 
         bars = ProgressBars()

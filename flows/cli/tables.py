@@ -10,7 +10,7 @@ import typer
 from flows.cli.options import DebugOption, JsonOption, PipelineOptions, build, names, with_pipeline_options
 from flows.cli.running import execute, one_line_errors, warn
 from pnp_core.config import AblateConfig, PipelineConfig, TablesConfig
-from pnp_core.visible import visible, visible_json
+from pnp_core.text.visible import visible, visible_json
 
 
 def tables(
@@ -83,7 +83,7 @@ def ablate(
 
 
 def _prepare(values: dict[str, Any]) -> tuple[Callable[[Any], Any], PipelineConfig]:
-    from pnp_core.plan import check_eval
+    from pnp_core.runs.plan import check_eval
     from pnp_core.tables.missing import missing_settings
 
     config = build(AblateConfig, values)

@@ -8,12 +8,12 @@ import typer
 
 from flows.cli.options import DebugOption, JsonOption
 from flows.cli.running import Interruptible, one_line_errors
-from pnp_core.visible import visible_json
+from pnp_core.text.visible import visible_json
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from pnp_core.verify import Verification
+    from pnp_core.checks.output import Verification
 
 
 WHAT_NEXT = {
@@ -38,7 +38,7 @@ def verify(
     from rich.console import Console
 
     from flows.cli.console import ProgressBars, errors
-    from pnp_core.verify import verify as verify_folder
+    from pnp_core.checks.output import verify as verify_folder
 
     with one_line_errors(debug, kept="nothing was changed"), ProgressBars() as bars, Interruptible(bars):
         found = verify_folder(run, bars.counter("verify"))
@@ -53,7 +53,7 @@ def _show(found: Verification, console: Console) -> None:
     from rich.table import Table
 
     from flows.cli.console import SHOWN, shown
-    from pnp_core.verify import STATES
+    from pnp_core.checks.output import STATES
 
     table = Table(title=f"Files of {shown(found.url)}: {found.what}")
     columns = [state for state in STATES if state != "unchecked" or found.number(state)]

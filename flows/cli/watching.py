@@ -14,12 +14,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from flows.cli.console import errors, shown
-from flows.runs import StartedRun
-from flows.stack import POOL
+from flows.server.deployment_runs import StartedRun
+from flows.server.stack import POOL
 from pnp_core.corpus.manifest import LATEST, read_pointer
 from pnp_core.errors import OutputError
-from pnp_core.run_record import RecordedSummary, read_record
-from pnp_core.store import RunFolder
+from pnp_core.runs.record import RecordedSummary, read_record
+from pnp_core.storage.run_folder import RunFolder
 
 POLL = 1.0
 LOOK_EVERY = 5.0

@@ -5,14 +5,14 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from pnp_core.backbones.base import Backbone
 from pnp_core.candidates.base import CandidateSource, Choice, Proposal, choose
 from pnp_core.candidates.file import FileSource, file_revision
 from pnp_core.candidates.itm import ItmSource
 from pnp_core.candidates.labels import LabelSource, VocabularySource
-from pnp_core.cards import DatasetCard
 from pnp_core.config import SalienceConfig
 from pnp_core.errors import UnknownNameError
+from pnp_core.inputs.cards import DatasetCard
+from pnp_core.methods.pnp.backbones.base import Backbone
 
 __all__ = ["CandidateSource", "Choice", "Proposal", "candidates_revision", "choose", "open_candidates"]
 
@@ -32,7 +32,7 @@ def candidates_revision(config: SalienceConfig) -> str | None:
     if candidates.source == "file":
         return file_revision(candidates.file or "")
     if candidates.source == "clip":
-        from pnp_core.clip_model import clip_revision  # open_clip takes seconds to import
+        from pnp_core.openclip.model import clip_revision  # open_clip takes seconds to import
 
         return clip_revision(candidates.clip)
     return None
@@ -62,7 +62,7 @@ def open_candidates(
             return ItmSource(backbone, card.captions_in(config.words), allowed, config.caption)
         case "clip":
             from pnp_core.candidates.clip import ClipSource
-            from pnp_core.clip_model import load_clip
+            from pnp_core.openclip.model import load_clip
 
             clip: Any = candidates.clip  # frozen, hence hashable, which type checkers do not see
             model = load_clip(clip, str(backbone.device))

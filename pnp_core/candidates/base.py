@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, UInt8
 
 from pnp_core.config import CandidatesConfig
-from pnp_core.records import Sample
+from pnp_core.data import Sample
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from pnp_core.candidates.base import Proposal
-from pnp_core.clip_model import ClipModel
-from pnp_core.records import Sample
+from pnp_core.data import Sample
+from pnp_core.openclip.model import ClipModel
 
 
 class ClipSource:

@@ -19,11 +19,11 @@ import torch
 
 from pnp_core.candidates.answers import Answer, parse_answer
 from pnp_core.candidates.base import Proposal
-from pnp_core.cards import DatasetCard
+from pnp_core.data import Sample
 from pnp_core.errors import CandidatesFileError
-from pnp_core.records import Sample
-from pnp_core.sources.base import reason
-from pnp_core.texts import text_of
+from pnp_core.inputs.cards import DatasetCard
+from pnp_core.inputs.sources.base import reason
+from pnp_core.text.files import text_of
 
 _KEYS = ("key", "id", "image_id", "file_name", "filename", "image", "path")
 _CLASSES = ("classes", "labels", "class", "label")

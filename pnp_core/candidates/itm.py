@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from pnp_core.backbones.base import Backbone
 from pnp_core.candidates.base import Proposal
 from pnp_core.config import CaptionConfig
-from pnp_core.matching import match_probabilities
-from pnp_core.prompts import build_prompts
-from pnp_core.records import Sample
+from pnp_core.data import Sample
+from pnp_core.methods.pnp.backbones.base import Backbone
+from pnp_core.methods.pnp.matching import match_probabilities
+from pnp_core.methods.pnp.prompts import build_prompts
 
 
 class ItmSource:

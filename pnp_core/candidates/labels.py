@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from pnp_core.candidates.base import Proposal
-from pnp_core.records import Sample
+from pnp_core.data import Sample
 
 
 class LabelSource:

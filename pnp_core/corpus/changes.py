@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from pnp_core.corpus.manifest import FAILED, LABELLED, QUARANTINED, WAITING, Manifest, Picture, rows_bytes
-from pnp_core.records import Sample
-from pnp_core.sources.base import NotReadError
-from pnp_core.sources.folder import FileSeen, GrowingFolder
-from pnp_core.sources.keys import printable, safe_ending, safe_key, split_ending
-from pnp_core.store import RunFolder, sha256
+from pnp_core.data import Sample
+from pnp_core.inputs.sources.base import NotReadError
+from pnp_core.inputs.sources.folder import FileSeen, GrowingFolder
+from pnp_core.inputs.sources.keys import printable, safe_ending, safe_key, split_ending
+from pnp_core.storage.run_folder import RunFolder, sha256
 
 COLLECTED = "collected.parquet"
 PENDING = "in this batch"

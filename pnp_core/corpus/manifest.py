@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from pnp_core.errors import CorruptRunError, DamagedError
-from pnp_core.store import RunFolder, table_bytes
+from pnp_core.storage.run_folder import RunFolder, table_bytes
 
 LATEST, PROGRESS = "latest.json", "progress.json"
 LABELLED, QUARANTINED, FAILED, WAITING = "labelled", "quarantined", "failed", "waiting"

@@ -9,7 +9,6 @@ from itertools import chain, repeat
 from pathlib import PurePosixPath
 from time import time
 
-from pnp_core.completion import StageFolder
 from pnp_core.config import CorpusConfig
 from pnp_core.corpus.changes import COLLECTED, PENDING, Reading, sort_out
 from pnp_core.corpus.manifest import (
@@ -23,15 +22,16 @@ from pnp_core.corpus.manifest import (
     read_progress,
     rows_bytes,
 )
+from pnp_core.data import Sample, ShardRef
 from pnp_core.errors import ForeignFilesError, SourceError
-from pnp_core.ownership import check_ours, check_writable, claim
-from pnp_core.plan import Plan, check_own_pictures, plan_label
-from pnp_core.records import Sample, ShardRef
-from pnp_core.shards import read_index, write_shards
-from pnp_core.sources.folder import GrowingFolder
-from pnp_core.sources.links import LINKS, left_out, links_passed_over
+from pnp_core.inputs.sources.folder import GrowingFolder
+from pnp_core.inputs.sources.links import LINKS, left_out, links_passed_over
+from pnp_core.runs.plan import Plan, check_own_pictures, plan_label
 from pnp_core.stages.masks import STAGE as MASKS
-from pnp_core.store import RunFolder
+from pnp_core.storage.completion import StageFolder
+from pnp_core.storage.ownership import check_ours, check_writable, claim
+from pnp_core.storage.run_folder import RunFolder
+from pnp_core.storage.shards import read_index, write_shards
 
 
 class Corpus:

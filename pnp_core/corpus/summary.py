@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pnp_core.corpus.manifest import WAITING, Manifest
-from pnp_core.markdown import markdown_code
-from pnp_core.reasons import grouped
-from pnp_core.records import RunSummary, Summary
+from pnp_core.data import RunSummary, Summary
+from pnp_core.runs.reasons import grouped
+from pnp_core.text.markdown import markdown_code
 
 
 @dataclass

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pnp_core.data import Progress, silent
 from pnp_core.errors import ForeignFilesError, UsageError
 from pnp_core.export.base import Writer
 from pnp_core.export.coco import CocoRle
@@ -14,9 +15,8 @@ from pnp_core.export.hf import HuggingFace
 from pnp_core.export.mmseg import MmSegmentation
 from pnp_core.export.pictures import Finished, labelled_pictures, open_finished
 from pnp_core.export.png import Png
-from pnp_core.ownership import writing
-from pnp_core.records import Progress, silent
-from pnp_core.store import RunFolder
+from pnp_core.storage.ownership import writing
+from pnp_core.storage.run_folder import RunFolder
 
 FORMATS: dict[str, Callable[[RunFolder, Finished, bool], Writer]] = {
     "mmseg": MmSegmentation,

@@ -10,7 +10,7 @@ from PIL import Image
 
 from pnp_core.errors import UsageError
 from pnp_core.export.pictures import Labelled
-from pnp_core.images import decode_image
+from pnp_core.inputs.images import decode_image
 
 JPEG_QUALITY = 95
 JPEG_SIDE = 65_500

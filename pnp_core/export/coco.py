@@ -10,10 +10,10 @@ from typing import Any, cast
 import numpy as np
 from pycocotools import mask as rle
 
+from pnp_core.data import IGNORE
 from pnp_core.export.base import upright_jpeg
 from pnp_core.export.pictures import Finished, Labelled
-from pnp_core.records import IGNORE
-from pnp_core.store import RunFolder
+from pnp_core.storage.run_folder import RunFolder
 
 ANNOTATIONS = "annotations.json"
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from pnp_core.errors import ForeignFilesError
-from pnp_core.files import MARK
-from pnp_core.ledger import LEDGER, Ledger, claim_files
-from pnp_core.seals import json_bytes, sha256
-from pnp_core.store import RunFolder
+from pnp_core.storage.files import MARK
+from pnp_core.storage.ledger import LEDGER, Ledger, claim_files
+from pnp_core.storage.run_folder import RunFolder
+from pnp_core.storage.seals import json_bytes, sha256
 
 FILES_AT_ONCE, BYTES_AT_ONCE = 64, 32 * 2**20
 """Files wait until there are so many, or have so many bytes, and are put into the ledger together."""

@@ -10,7 +10,7 @@ import pyarrow as pa
 import yaml
 
 from pnp_core.export.pictures import Finished, Labelled
-from pnp_core.store import RunFolder, table_bytes
+from pnp_core.storage.run_folder import RunFolder, table_bytes
 
 PICTURES_PER_FILE = 256
 BYTES_PER_FILE = 256 * 2**20

@@ -6,7 +6,7 @@ from types import TracebackType
 
 from pnp_core.export.base import upright_jpeg
 from pnp_core.export.pictures import Finished, Labelled
-from pnp_core.store import RunFolder
+from pnp_core.storage.run_folder import RunFolder
 
 CONFIG = "dataset.py"
 

@@ -14,15 +14,15 @@ import numpy as np
 from PIL import Image
 from pyarrow import compute
 
-from pnp_core.completion import StageFolder
 from pnp_core.corpus.manifest import LABELLED, LATEST, read_pointer
+from pnp_core.data import IGNORE, Sample, ShardRef
 from pnp_core.errors import CorruptRunError
-from pnp_core.images import encode_label_map
-from pnp_core.records import IGNORE, Sample, ShardRef
-from pnp_core.run_record import RUN, RunRecord, read_record
-from pnp_core.shards import INDEX, read_refs, read_shard
+from pnp_core.inputs.images import encode_label_map
+from pnp_core.runs.record import RUN, RunRecord, read_record
 from pnp_core.stages.masks import STAGE as MASKS
-from pnp_core.store import RunFolder
+from pnp_core.storage.completion import StageFolder
+from pnp_core.storage.run_folder import RunFolder
+from pnp_core.storage.shards import INDEX, read_refs, read_shard
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ import csv
 import io
 from types import TracebackType
 
+from pnp_core.data import IGNORE
 from pnp_core.export.base import upright_jpeg
 from pnp_core.export.pictures import Finished, Labelled
-from pnp_core.images import VOC_PALETTE
-from pnp_core.records import IGNORE
-from pnp_core.store import RunFolder
+from pnp_core.inputs.images import VOC_PALETTE
+from pnp_core.storage.run_folder import RunFolder
 
 
 class Png:

@@ -9,10 +9,10 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from PIL.Image import Resampling
 
-from pnp_core.plan import Plan
-from pnp_core.records import IGNORE, ShardRef
+from pnp_core.data import IGNORE, ShardRef
 from pnp_core.report.rows import Row, first_rows
-from pnp_core.visible import visible
+from pnp_core.runs.plan import Plan
+from pnp_core.text.visible import visible
 
 TILE = 152
 GAP = 6

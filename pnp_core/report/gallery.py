@@ -15,12 +15,12 @@ from jinja2.utils import htmlsafe_json_dumps
 from PIL import Image
 from PIL.Image import Resampling
 
-from pnp_core.images import picture_comment
-from pnp_core.plan import Plan
-from pnp_core.records import IGNORE, SalienceMaps, ShardRef
+from pnp_core.data import IGNORE, SalienceMaps, ShardRef
+from pnp_core.inputs.images import picture_comment
 from pnp_core.report.rows import Row, rows_of_shard
+from pnp_core.runs.plan import Plan
 from pnp_core.stages.scores import read_picture_scores
-from pnp_core.visible import visible
+from pnp_core.text.visible import visible
 
 SIDES = (96, 320)
 """Longer side of a thumbnail in pixels: least and most; the more pictures, the smaller."""

@@ -20,14 +20,14 @@ import yaml
 from jinja2.utils import htmlsafe_json_dumps
 
 from pnp_core.config import LabellingConfig
-from pnp_core.html import preformatted, templates_of
-from pnp_core.plan import Plan, warnings_of
-from pnp_core.provenance import versions
-from pnp_core.reasons import grouped
-from pnp_core.records import RunSummary, ShardRef
+from pnp_core.data import RunSummary, ShardRef
 from pnp_core.report.gallery import ERRORS, Survey, gallery, survey
+from pnp_core.runs.plan import Plan, warnings_of
+from pnp_core.runs.reasons import grouped
 from pnp_core.stages.scores import merge_counts
-from pnp_core.visible import visible
+from pnp_core.storage.provenance import versions
+from pnp_core.text.html import preformatted, templates_of
+from pnp_core.text.visible import visible
 
 PAGE = "report/index.html"
 PAGE_BYTES = 24_000_000

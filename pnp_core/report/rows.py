@@ -8,13 +8,13 @@ from itertools import islice
 
 import numpy as np
 
-from pnp_core.images import decode_image, decode_label_map
-from pnp_core.plan import Plan
-from pnp_core.records import SalienceMaps, Sample, ShardRef
-from pnp_core.shards import read_shard
+from pnp_core.data import SalienceMaps, Sample, ShardRef
+from pnp_core.inputs.images import decode_image, decode_label_map
+from pnp_core.runs.plan import Plan
+from pnp_core.stages.maps import read_salience
 from pnp_core.stages.masks import read_masks
-from pnp_core.stages.salience import read_salience
-from pnp_core.store import RunFolder
+from pnp_core.storage.run_folder import RunFolder
+from pnp_core.storage.shards import read_shard
 
 
 @dataclass(frozen=True)

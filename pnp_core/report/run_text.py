@@ -8,11 +8,11 @@ from collections.abc import Sequence
 
 from PIL import Image
 
-from pnp_core.markdown import markdown_code, markdown_text
-from pnp_core.plan import Plan
-from pnp_core.records import RunSummary, ShardRef
+from pnp_core.data import RunSummary, ShardRef
 from pnp_core.report.contact_sheet import GAP, overlay, tile
 from pnp_core.report.rows import Row, first_rows
+from pnp_core.runs.plan import Plan
+from pnp_core.text.markdown import markdown_code, markdown_text
 
 PICTURES = 4
 QUALITY = 70

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pnp_core.markdown import markdown_code
+from pnp_core.text.markdown import markdown_code
 from pnp_core.tuning.result import BEST, TuneSummary
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pnp_core.cards import DatasetCard
 from pnp_core.config import Config, DispatchConfig, RuntimeConfig, SalienceConfig
+from pnp_core.data import ShardRef
 from pnp_core.errors import UsageError
-from pnp_core.records import ShardRef
-from pnp_core.stages.salience import SalienceJob
+from pnp_core.inputs.cards import DatasetCard
+from pnp_core.stages.maps import SalienceJob
 
 
 class SalienceBatch(Config):

@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pnp_core.completion import StageFolder, StageOutput
 from pnp_core.config import Config, MaskConfig
+from pnp_core.data import Progress, SalienceMaps, Sample, ShardRef, StageResult, silent
 from pnp_core.finite import require_finite
-from pnp_core.images import VOC_PALETTE, decode_image, encode_grey, encode_label_map, palette_of
-from pnp_core.masks import LabelMap, make_label_map
-from pnp_core.records import Progress, SalienceMaps, Sample, ShardRef, StageResult, silent
-from pnp_core.shards import read_shard
-from pnp_core.stages.salience import STAGE as SALIENCE
-from pnp_core.stages.salience import read_salience
-from pnp_core.store import RunFolder, fingerprint, table_bytes
+from pnp_core.inputs.images import VOC_PALETTE, decode_image, encode_grey, encode_label_map, palette_of
+from pnp_core.masks.label_map import LabelMap, make_label_map
+from pnp_core.stages.maps import STAGE as SALIENCE
+from pnp_core.stages.maps import read_salience
+from pnp_core.storage.completion import StageFolder, StageOutput
+from pnp_core.storage.run_folder import RunFolder, fingerprint, table_bytes
+from pnp_core.storage.shards import read_shard
 
 STAGE = "masks"
 PNG = "png"

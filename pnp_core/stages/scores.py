@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pnp_core.completion import StageFolder, StageOutput
 from pnp_core.config import Config, ScoreConfig
-from pnp_core.images import decode_label_map
+from pnp_core.data import IGNORE, Progress, ShardRef, StageResult, silent
+from pnp_core.inputs.images import decode_label_map
 from pnp_core.metrics import ConfusionMatrix
-from pnp_core.records import IGNORE, Progress, ShardRef, StageResult, silent
-from pnp_core.shards import read_shard
 from pnp_core.stages.masks import STAGE as MASKS
 from pnp_core.stages.masks import read_masks
-from pnp_core.store import RunFolder, fingerprint, table_bytes
+from pnp_core.storage.completion import StageFolder, StageOutput
+from pnp_core.storage.run_folder import RunFolder, fingerprint, table_bytes
+from pnp_core.storage.shards import read_shard
 
 STAGE = "scores"
 VERSION = 3

@@ -11,10 +11,10 @@ from typing import Any
 
 import yaml
 
-from pnp_core.cards import available_cards
 from pnp_core.config import Config
-from pnp_core.run_record import RunRecord
-from pnp_core.store import sha256
+from pnp_core.inputs.cards import available_cards
+from pnp_core.runs.record import RunRecord
+from pnp_core.storage.run_folder import sha256
 from pnp_core.tables.evaluations import Evaluation, setting_key
 from pnp_core.tables.studies import STUDIES, Study, Variant, passes_of, size_name, strategy_name
 

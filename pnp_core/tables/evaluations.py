@@ -14,8 +14,7 @@ from pydantic import ValidationError
 
 from pnp_core.config import EvalConfig
 from pnp_core.errors import CorruptRunError, UsageError
-from pnp_core.ledger import Ledger
-from pnp_core.run_record import (
+from pnp_core.runs.record import (
     EVALUATIONS,
     RUN,
     EvaluationRecord,
@@ -25,7 +24,8 @@ from pnp_core.run_record import (
     read_record,
     unfit,
 )
-from pnp_core.store import RunFolder
+from pnp_core.storage.ledger import Ledger
+from pnp_core.storage.run_folder import RunFolder
 
 SUBSETS = "subsets"
 """Folder with the run folders of class subsets, which have pictures of their own."""

@@ -8,12 +8,12 @@ from dataclasses import asdict
 
 from tabulate import tabulate
 
-from pnp_core.html import templates_of
-from pnp_core.ledger import Ledger, forget_files
-from pnp_core.markdown import markdown_text
-from pnp_core.ownership import writing
-from pnp_core.store import RunFolder
+from pnp_core.storage.ledger import Ledger, forget_files
+from pnp_core.storage.ownership import writing
+from pnp_core.storage.run_folder import RunFolder
 from pnp_core.tables.build import NOTHING, PARTIAL, UNVERIFIED, Cell, Table, Tables
+from pnp_core.text.html import templates_of
+from pnp_core.text.markdown import markdown_text
 
 RECORD = "tables.json"
 KEY = (

@@ -14,19 +14,19 @@ import pandas as pd
 import pyarrow as pa
 
 from pnp_core.config import MaskConfig
+from pnp_core.data import Progress, SalienceMaps, Sample, ShardRef, silent
 from pnp_core.errors import DatasetError
-from pnp_core.images import decode_image, decode_label_map
-from pnp_core.masks import make_label_map
+from pnp_core.inputs.images import decode_image, decode_label_map
+from pnp_core.inputs.readers import Dataset, with_truth
+from pnp_core.masks.label_map import make_label_map
 from pnp_core.metrics import ConfusionMatrix
-from pnp_core.plan import class_subset, scored_labels
-from pnp_core.readers import Dataset, with_truth
-from pnp_core.records import Progress, SalienceMaps, Sample, ShardRef, silent
-from pnp_core.search import Setting, Trial, best_trial
-from pnp_core.stages.cache import CachedPicture, read_pictures
-from pnp_core.store import fingerprint, table_bytes
+from pnp_core.runs.plan import class_subset, scored_labels
+from pnp_core.storage.run_folder import fingerprint, table_bytes
+from pnp_core.tuning.cache import CachedPicture, read_pictures
 from pnp_core.tuning.config import TuneConfig
 from pnp_core.tuning.objective import setting_maps
 from pnp_core.tuning.plan import TunePlan, tuning_dataset
+from pnp_core.tuning.search import Setting, Trial, best_trial
 
 VERSION = 1
 

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from pnp_core.config import ClipConfig, Config, DatasetConfig, PipelineConfig
 from pnp_core.presets import PHOTO
-from pnp_core.visible import visible
+from pnp_core.text.visible import visible
 
 
 class RewardConfig(Config):

@@ -11,16 +11,16 @@ from time import monotonic
 import numpy as np
 
 from pnp_core.config import RuntimeConfig
+from pnp_core.data import ShardRef, Summary
 from pnp_core.errors import PnpError
 from pnp_core.finite import require_finite
-from pnp_core.masks import sum_iterations
-from pnp_core.records import ShardRef, Summary
-from pnp_core.reward import REWARDS, Judge, Sight, regions
-from pnp_core.search import Setting
-from pnp_core.stages.cache import CachedPicture, read_maps, read_pictures, read_pixels
-from pnp_core.stages.salience import SalienceJob, extract_shard, read_salience
+from pnp_core.masks.label_map import sum_iterations
+from pnp_core.stages.maps import SalienceJob, extract_shard, read_salience
+from pnp_core.tuning.cache import CachedPicture, read_maps, read_pictures, read_pixels
 from pnp_core.tuning.judge import load_onlooker
 from pnp_core.tuning.plan import TunePlan
+from pnp_core.tuning.reward import REWARDS, Judge, Sight, regions
+from pnp_core.tuning.search import Setting
 
 REGIONS_AT_ONCE = 256
 """Regions of the judge's size that are held in memory, unless one picture alone has more."""

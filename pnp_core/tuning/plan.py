@@ -11,25 +11,25 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from pnp_core.cards import DatasetCard, DrawnScenes, load_card
 from pnp_core.config import RuntimeConfig, SalienceConfig
+from pnp_core.data import Sample, ShardRef
 from pnp_core.errors import DatasetError, UnknownNameError, UsageError
-from pnp_core.optimizer import GRID, optimizer_name
-from pnp_core.ownership import check_ours, check_writable
-from pnp_core.plan import candidate_labels, class_subset, ignored_files, warnings_of
-from pnp_core.prompts import build_prompts, clean_class_names
-from pnp_core.readers import Dataset, get_split, has_boxes, open_dataset, resolve_card
-from pnp_core.records import Sample, ShardRef
-from pnp_core.reward import REWARD_VERSION
-from pnp_core.salience import check_layer_head
-from pnp_core.search import TRIALS_PER_GROUP, Space
-from pnp_core.shards import read_index, write_shards
-from pnp_core.sources import Source, open_source, subset_of
-from pnp_core.stages.cache import MapsJob, PicturesJob
-from pnp_core.stages.salience import SalienceJob
-from pnp_core.store import RunFolder, fingerprint
+from pnp_core.inputs.cards import DatasetCard, DrawnScenes, load_card
+from pnp_core.inputs.readers import Dataset, get_split, has_boxes, open_dataset, resolve_card
+from pnp_core.inputs.sources import Source, open_source, subset_of
+from pnp_core.methods.pnp.prompts import build_prompts, clean_class_names
+from pnp_core.methods.pnp.salience import check_layer_head
+from pnp_core.runs.plan import candidate_labels, class_subset, ignored_files, warnings_of
+from pnp_core.stages.maps import SalienceJob
+from pnp_core.storage.ownership import check_ours, check_writable
+from pnp_core.storage.run_folder import RunFolder, fingerprint
+from pnp_core.storage.shards import read_index, write_shards
+from pnp_core.tuning.cache import MapsJob, PicturesJob
 from pnp_core.tuning.config import TuneConfig
 from pnp_core.tuning.judge import judge_revision, judge_side, load_onlooker
+from pnp_core.tuning.optimizer import GRID, optimizer_name
+from pnp_core.tuning.reward import REWARD_VERSION
+from pnp_core.tuning.search import TRIALS_PER_GROUP, Space
 
 SEARCH_VERSION = 1
 """Goes up when the same seed gives other trials."""

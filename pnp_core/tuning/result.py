@@ -7,13 +7,13 @@ from typing import Any
 
 import yaml
 
-from pnp_core.provenance import versions
-from pnp_core.records import ShardRef, Summary
-from pnp_core.search import Trial, best_trial, trials_table
-from pnp_core.stages.cache import read_pictures
-from pnp_core.store import table_bytes
+from pnp_core.data import ShardRef, Summary
+from pnp_core.storage.provenance import versions
+from pnp_core.storage.run_folder import table_bytes
+from pnp_core.tuning.cache import read_pictures
 from pnp_core.tuning.compare import Comparison
 from pnp_core.tuning.plan import TunePlan
+from pnp_core.tuning.search import Trial, best_trial, trials_table
 
 BEST = "best.yaml"
 RECORD = "tune.json"

@@ -17,8 +17,8 @@ import httpx
 import psutil
 import pytest
 
-from flows.access import make_secret, read_secret, without_proxy
-from flows.stack import MARK, Stack, StackError, Started, up, use_stack
+from flows.server.access import make_secret, read_secret, without_proxy
+from flows.server.stack import MARK, Stack, StackError, Started, up, use_stack
 from pnp_core.errors import PnpError
 from tests.processes import wait_for
 

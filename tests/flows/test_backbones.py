@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
 from flows.cli import app
-from pnp_core.backbones import backbone_card, backbone_names
+from pnp_core.methods.pnp.backbones import backbone_card, backbone_names
 from tests.pnp_core.backbones.originals import random_state
 from tests.pnp_core.backbones.small import (
     bridgetower_config,

@@ -16,8 +16,8 @@ from flows.cli import app
 from flows.cli.console import show_summary
 from flows.cli.options import PipelineOptions
 from pnp_core.config import EvalConfig, LabelConfig
+from pnp_core.data import RunSummary
 from pnp_core.presets import PRESETS
-from pnp_core.records import RunSummary
 
 runner = CliRunner()
 
@@ -150,7 +150,7 @@ def test_error_nobody_foresaw_is_one_line_too(pictures, tmp_path, monkeypatch):
     def broken(*_):
         raise RuntimeError("out of\nmemory")
 
-    monkeypatch.setattr("pnp_core.plan.check_label", broken)
+    monkeypatch.setattr("pnp_core.runs.plan.check_label", broken)
     refused(label(pictures, tmp_path), 1, "RuntimeError: out of memory (--debug shows where)")
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from flows.cli import app
-from pnp_core.images import decode_image, decode_label_map
+from pnp_core.inputs.images import decode_image, decode_label_map
 
 runner = CliRunner()
 

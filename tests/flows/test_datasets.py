@@ -13,15 +13,15 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from flows.cli import app
-from pnp_core.cards import load_card
-from pnp_core.completion import StageOutput
 from pnp_core.config import EvalConfig
-from pnp_core.images import decode_label_map
-from pnp_core.plan import plan_eval, shard_dataset
-from pnp_core.shards import read_shard
+from pnp_core.inputs.cards import load_card
+from pnp_core.inputs.images import decode_label_map
+from pnp_core.runs.plan import plan_eval, shard_dataset
 from pnp_core.stages.masks import MASK_SCHEMA
 from pnp_core.stages.scores import merge_scores, score_shard
-from pnp_core.store import RunFolder, table_bytes
+from pnp_core.storage.completion import StageOutput
+from pnp_core.storage.run_folder import RunFolder, table_bytes
+from pnp_core.storage.shards import read_shard
 
 runner = CliRunner()
 ROOTS = {

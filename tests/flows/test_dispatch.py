@@ -12,18 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prefect import flow, task
 
-from flows.dask import DaskWorkers, WorkersLostError
-from flows.deployed import batches
-from flows.runs import place
-from flows.stages import Stage
-from pnp_core.completion import StageFolder, StageOutput
+from flows.dispatch.dask import DaskWorkers, WorkersLostError
+from flows.dispatch.deployment import batches
+from flows.dispatch.stages import Stage
+from flows.server.deployment_runs import place
 from pnp_core.config import DispatchConfig, EvalConfig, LabelConfig
+from pnp_core.data import Quarantined, ShardRef, StageResult
 from pnp_core.errors import UnknownNameError, UsageError
-from pnp_core.plan import plan_eval
-from pnp_core.records import Quarantined, ShardRef, StageResult
-from pnp_core.shards import pack, set_shard_aside, shard_file
+from pnp_core.runs.plan import plan_eval
 from pnp_core.stages.batch import SalienceBatch
-from pnp_core.store import RunFolder, sha256
+from pnp_core.storage.completion import StageFolder, StageOutput
+from pnp_core.storage.run_folder import RunFolder, sha256
+from pnp_core.storage.shards import pack, set_shard_aside, shard_file
 from tests.models import sample_of
 
 
@@ -168,7 +168,7 @@ def go_on(tmp_path):
 @pytest.fixture
 def dispatched(cluster, go_on, monkeypatch, prefect_server):
     """Three shards on the cluster, and what happens to it meanwhile."""
-    monkeypatch.setattr("flows.dask.LOOK_EVERY", 0.2)
+    monkeypatch.setattr("flows.dispatch.dask.LOOK_EVERY", 0.2)
 
     def once_begun(happens: Callable[[], Any]) -> None:
         while not go_on.with_name("begun").exists():

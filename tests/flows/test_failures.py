@@ -20,7 +20,7 @@ from PIL import Image
 from flows.labelling import label_pictures
 from pnp_core.config import LabelConfig
 from pnp_core.errors import StageFailedError
-from pnp_core.plan import plan_label
+from pnp_core.runs.plan import plan_label
 
 CLASSES = ("heart", "star")
 SMALL, LARGE = (64, 64), (1200, 1200)

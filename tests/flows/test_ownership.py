@@ -17,9 +17,9 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from pnp_core.errors import ForeignFilesError
-from pnp_core.files import MARK
-from pnp_core.ownership import FOLDER, claim, writing
-from pnp_core.store import RunFolder
+from pnp_core.storage.files import MARK
+from pnp_core.storage.ownership import FOLDER, claim, writing
+from pnp_core.storage.run_folder import RunFolder
 from tests.processes import somebody_writing_to
 
 runner = CliRunner()

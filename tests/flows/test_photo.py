@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 import pnp_core
 from flows.cli import app
-from pnp_core.backbones.known_names import known_names, unknown_names
+from pnp_core.methods.pnp.backbones.known_names import known_names, unknown_names
 
 runner = CliRunner()
 
@@ -84,7 +84,7 @@ def test_models_says_what_is_nearest_to_a_name_it_does_not_know():
 
 
 def test_vocabulary_holds_the_classes_of_common_datasets():
-    from pnp_core.cards import load_card
+    from pnp_core.inputs.cards import load_card
 
     assert len(known_names("photo")) > 2000
     for card in ("voc21", "coco-object"):

@@ -13,11 +13,11 @@ from PIL import Image
 from flows.evaluation import evaluate_dataset
 from flows.labelling import label_pictures
 from pnp_core.config import EvalConfig, LabelConfig
+from pnp_core.data import RunSummary
 from pnp_core.errors import UsageError
-from pnp_core.images import decode_label_map
-from pnp_core.records import RunSummary
-from pnp_core.shards import INDEX
-from pnp_core.store import RunFolder
+from pnp_core.inputs.images import decode_label_map
+from pnp_core.storage.run_folder import RunFolder
+from pnp_core.storage.shards import INDEX
 from tests.artifacts import artifacts
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -54,7 +54,7 @@ def test_every_picture_gets_one_mask_of_its_size(finished):
 def test_scores_are_those_of_all_pixels_together(finished):
     out, summary = finished
     truth, prediction = [], []
-    from pnp_core.scenes import make_scene, render
+    from pnp_core.inputs.scenes.drawing import make_scene, render
 
     for i, row in enumerate(masks_of(out)):
         truth.append(render(make_scene("test", i))[1].ravel())

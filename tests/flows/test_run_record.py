@@ -17,9 +17,9 @@ from flows.cli.watching import show_result
 from flows.evaluation import evaluate_dataset
 from pnp_core.config import EvalConfig
 from pnp_core.errors import CorruptRunError
-from pnp_core.files import MARK
-from pnp_core.run_record import read_record
-from pnp_core.store import RunFolder
+from pnp_core.runs.record import read_record
+from pnp_core.storage.files import MARK
+from pnp_core.storage.run_folder import RunFolder
 
 runner = CliRunner()
 

@@ -24,7 +24,7 @@ from flows.tables import ablate, make_tables
 from flows.viewing import report_server
 from pnp_core.config import AblateConfig, TablesConfig
 from pnp_core.errors import CorruptRunError, OutputError, UsageError
-from pnp_core.store import RunFolder
+from pnp_core.storage.run_folder import RunFolder
 from pnp_core.tables.missing import missing_settings
 
 runner = CliRunner()

@@ -18,9 +18,9 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from pnp_core.config import EvalConfig, LabelConfig
-from pnp_core.scenes import make_scene, render
-from pnp_core.shards import read_shard
-from pnp_core.store import RunFolder
+from pnp_core.inputs.scenes.drawing import make_scene, render
+from pnp_core.storage.run_folder import RunFolder
+from pnp_core.storage.shards import read_shard
 from pnp_core.tuning.config import TuneConfig
 from pnp_core.tuning.objective import Objective
 from pnp_core.tuning.plan import plan_tune, shard_tuning

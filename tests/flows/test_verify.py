@@ -13,12 +13,12 @@ from typer.testing import CliRunner
 from flows.cli import app
 from flows.evaluation import evaluate_dataset
 from pnp_core.config import EvalConfig
+from pnp_core.data import RunSummary
 from pnp_core.errors import DamagedError
-from pnp_core.files import MARK
-from pnp_core.ownership import kind_of
-from pnp_core.records import RunSummary
-from pnp_core.seals import json_bytes, sha256
-from pnp_core.store import RunFolder
+from pnp_core.storage.files import MARK
+from pnp_core.storage.ownership import kind_of
+from pnp_core.storage.run_folder import RunFolder
+from pnp_core.storage.seals import json_bytes, sha256
 from tests.artifacts import artifacts
 
 runner = CliRunner()

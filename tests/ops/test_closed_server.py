@@ -19,8 +19,8 @@ from prefect.client.schemas.filters import DeploymentFilter
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 from typer.testing import CliRunner
 
-from flows.access import client_settings
 from flows.cli import app
+from flows.server.access import client_settings
 from tests.ops.conftest import RealStack, last_json
 from tests.processes import wait_for
 

@@ -10,15 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from pnp_core.completion import _VERIFIED, tensor_of
+from pnp_core.data import SalienceMaps, ShardRef
 from pnp_core.errors import DamagedError, LayerRangeError
-from pnp_core.images import decode_image
-from pnp_core.masks import make_label_map
-from pnp_core.prompts import build_prompts, stack_prompts
-from pnp_core.records import SalienceMaps, ShardRef
-from pnp_core.salience import salience
-from pnp_core.shards import read_shard
-from pnp_core.stages.cache import (
+from pnp_core.inputs.images import decode_image
+from pnp_core.masks.label_map import make_label_map
+from pnp_core.methods.pnp.prompts import build_prompts, stack_prompts
+from pnp_core.methods.pnp.salience import salience
+from pnp_core.stages.maps import model_pixels
+from pnp_core.storage.completion import _VERIFIED, tensor_of
+from pnp_core.storage.run_folder import RunFolder
+from pnp_core.storage.shards import read_shard
+from pnp_core.tuning.cache import (
     cache_maps,
     cache_pictures,
     pair_name,
@@ -27,8 +29,6 @@ from pnp_core.stages.cache import (
     read_pixels,
     relative_to_peak,
 )
-from pnp_core.stages.salience import model_pixels
-from pnp_core.store import RunFolder
 from pnp_core.tuning.config import TuneConfig
 from pnp_core.tuning.plan import TunePlan, plan_tune, shard_tuning
 

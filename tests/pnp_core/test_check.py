@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from pnp_core.check import check_dataset
+from pnp_core.checks.dataset import check_dataset
 
 
 @pytest.fixture

@@ -4,14 +4,14 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from pnp_core.backbones import Checkpoint, backbone_card
-from pnp_core.cards import load_card
 from pnp_core.config import CaptionConfig, EvalConfig, LabelConfig, MaskConfig, RuntimeConfig, SalienceConfig
 from pnp_core.errors import UnknownNameError, UsageError
-from pnp_core.plan import plan_eval
+from pnp_core.inputs.cards import load_card
+from pnp_core.methods.pnp.backbones import Checkpoint, backbone_card
 from pnp_core.presets import PRESETS, preset
+from pnp_core.runs.plan import plan_eval
+from pnp_core.stages.maps import SalienceJob
 from pnp_core.stages.masks import MaskJob
-from pnp_core.stages.salience import SalienceJob
 
 
 @pytest.mark.parametrize("name", PRESETS)

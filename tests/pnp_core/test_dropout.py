@@ -4,8 +4,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pnp_core.config import CaptionConfig, DropoutConfig
-from pnp_core.dropout import STRATEGIES, drop_count, drop_fraction, drop_mass, hide_patches, salience_dropout
-from pnp_core.prompts import build_prompts, stack_prompts
+from pnp_core.methods.pnp.dropout import (
+    STRATEGIES,
+    drop_count,
+    drop_fraction,
+    drop_mass,
+    hide_patches,
+    salience_dropout,
+)
+from pnp_core.methods.pnp.prompts import build_prompts, stack_prompts
 
 RANK = torch.tensor([[5.0, 1, 4, 2, 3, 0]])
 NONE = torch.zeros(1, 6, dtype=torch.bool)

@@ -13,10 +13,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from PIL import Image
 
+from pnp_core.data import Sample
 from pnp_core.errors import UnreadableImage
-from pnp_core.first_bytes import only_pictures, refusal
-from pnp_core.images import FORMATS, decode_image
-from pnp_core.records import Sample
+from pnp_core.inputs.images import FORMATS, decode_image
+from pnp_core.storage.first_bytes import only_pictures, refusal
 
 MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I", "I;16", "F")
 

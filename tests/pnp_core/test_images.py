@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from pnp_core.errors import UnreadableImage
-from pnp_core.images import VOC_PALETTE, decode_image, decode_label_map, encode_label_map
+from pnp_core.inputs.images import VOC_PALETTE, decode_image, decode_label_map, encode_label_map
 
 LIMIT = 100_000_000
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pnp_core.markdown import markdown_code, markdown_text
+from pnp_core.text.markdown import markdown_code, markdown_text
 
 
 @given(st.text())

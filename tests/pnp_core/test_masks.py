@@ -7,7 +7,8 @@ from hypothesis.extra.numpy import arrays
 from scipy.ndimage import gaussian_filter1d
 
 from pnp_core.config import CrfConfig, EvalConfig, MaskConfig
-from pnp_core.masks import (
+from pnp_core.data import SalienceMaps
+from pnp_core.masks.label_map import (
     blur_matrix,
     channels,
     grid_places,
@@ -18,7 +19,6 @@ from pnp_core.masks import (
     threshold,
     wants_background,
 )
-from pnp_core.records import SalienceMaps
 
 OFF = CrfConfig(name="off")
 BLACK = np.zeros((4, 4, 3), dtype=np.uint8)

@@ -8,11 +8,11 @@ import torch
 from PIL import Image
 
 import pnp_core
-from pnp_core.backbones import load_backbone, locate_checkpoint
 from pnp_core.config import BackboneConfig, CaptionConfig
-from pnp_core.onlookers import MatchOnlooker
-from pnp_core.prompts import build_prompts
-from pnp_core.stages.salience import model_pixels
+from pnp_core.methods.pnp.backbones import load_backbone, locate_checkpoint
+from pnp_core.methods.pnp.prompts import build_prompts
+from pnp_core.stages.maps import model_pixels
+from pnp_core.tuning.region_scorers import MatchOnlooker
 
 PHOTOGRAPHS = Path(pnp_core.__file__).parent / "_photographs"
 

@@ -4,13 +4,13 @@ import json
 
 import pytest
 
-from pnp_core.files import MARK
-from pnp_core.ledger import LEDGER, Ledger, claim_files, drop_missing
-from pnp_core.ownership import FOLDER, claim, kind_of
-from pnp_core.records import Sample
-from pnp_core.seals import json_bytes
-from pnp_core.shards import write_shards
-from pnp_core.store import RunFolder
+from pnp_core.data import Sample
+from pnp_core.storage.files import MARK
+from pnp_core.storage.ledger import LEDGER, Ledger, claim_files, drop_missing
+from pnp_core.storage.ownership import FOLDER, claim, kind_of
+from pnp_core.storage.run_folder import RunFolder
+from pnp_core.storage.seals import json_bytes
+from pnp_core.storage.shards import write_shards
 
 
 @pytest.fixture(params=["local", "memory"])

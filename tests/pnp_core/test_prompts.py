@@ -6,7 +6,7 @@ from transformers import BertTokenizerFast, RobertaTokenizerFast
 
 from pnp_core.config import CaptionConfig
 from pnp_core.errors import CaptionTooLongError, ClassNameError
-from pnp_core.prompts import EncodedText, build_prompts, clean_class_names, stack_prompts
+from pnp_core.methods.pnp.prompts import EncodedText, build_prompts, clean_class_names, stack_prompts
 
 JOINT, PER_CLASS = CaptionConfig(), CaptionConfig(mode="per_class")
 

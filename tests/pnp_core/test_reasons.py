@@ -1,6 +1,6 @@
 """Reasons that are the same but for names and numbers."""
 
-from pnp_core.reasons import grouped
+from pnp_core.runs.reasons import grouped
 
 
 def test_reasons_of_different_files_and_annotations_are_one():

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy.ndimage import gaussian_filter
 
-from pnp_core import reward
-from pnp_core.clip_model import ClipModel, load_clip
 from pnp_core.config import ClipConfig
-from pnp_core.onlookers import ClipOnlooker
-from pnp_core.reward import REWARDS, Judge, Sight, authors, contrast, control, moved, regions, turned
+from pnp_core.openclip.model import ClipModel, load_clip
+from pnp_core.tuning import reward
+from pnp_core.tuning.region_scorers import ClipOnlooker
+from pnp_core.tuning.reward import REWARDS, Judge, Sight, authors, contrast, control, moved, regions, turned
 
 SIDE = 8
 

@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from pnp_core.backbones import Match
 from pnp_core.errors import LayerRangeError
-from pnp_core.prompts import PromptBatch
-from pnp_core.salience import check_layer_head, class_salience, salience, token_salience
+from pnp_core.methods.pnp.backbones import Match
+from pnp_core.methods.pnp.prompts import PromptBatch
+from pnp_core.methods.pnp.salience import check_layer_head, class_salience, salience, token_salience
 
 
 def prompts(class_tokens: list, caption_of_class: list, captions: list) -> PromptBatch:

@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
-from pnp_core import scenes
-from pnp_core.cards import load_card
 from pnp_core.errors import UnknownNameError
-from pnp_core.images import decode_image, decode_label_map
-from pnp_core.readers import open_dataset
-from pnp_core.shapes import CLASS_NAMES
+from pnp_core.inputs.cards import load_card
+from pnp_core.inputs.images import decode_image, decode_label_map
+from pnp_core.inputs.readers import open_dataset
+from pnp_core.inputs.scenes import drawing
+from pnp_core.inputs.scenes.shapes import CLASS_NAMES
 
 
 def test_card_lists_the_drawn_classes_in_order():
@@ -22,17 +22,17 @@ def test_unknown_dataset_and_split_name_those_there_are():
 
 
 def test_scene_follows_from_split_and_index_alone():
-    a, b = scenes.render(scenes.make_scene("test", 5)), scenes.render(scenes.make_scene("test", 5))
+    a, b = drawing.render(drawing.make_scene("test", 5)), drawing.render(drawing.make_scene("test", 5))
     assert np.array_equal(a[0], b[0])
     assert np.array_equal(a[1], b[1])
-    assert not np.array_equal(a[0], scenes.render(scenes.make_scene("train", 5))[0])
-    assert not np.array_equal(a[0], scenes.render(scenes.make_scene("test", 6))[0])
+    assert not np.array_equal(a[0], drawing.render(drawing.make_scene("train", 5))[0])
+    assert not np.array_equal(a[0], drawing.render(drawing.make_scene("test", 6))[0])
 
 
 def test_mask_holds_exactly_the_classes_of_the_scene():
     for index in range(20):
-        scene = scenes.make_scene("validation", index)
-        picture, labels = scenes.render(scene)
+        scene = drawing.make_scene("validation", index)
+        picture, labels = drawing.render(scene)
         assert picture.shape == (192, 192, 3)
         assert set(np.unique(labels)) - {0} == set(scene.class_ids)
         assert 1 <= len(scene.objects) <= 4
@@ -41,9 +41,9 @@ def test_mask_holds_exactly_the_classes_of_the_scene():
 @pytest.mark.parametrize("class_id", range(1, 21))
 def test_mask_is_exact_where_an_object_is_drawn(class_id):
     """Without texture, a pixel differs from the bare ground if and only if the mask says so."""
-    obj = scenes.SceneObject(class_id, 0.5, 0.5, 0.35, hue=0.5)
-    with_object, labels = scenes.render(scenes.Scene((obj,), background_seed=3))
-    ground, _ = scenes.render(scenes.Scene((), background_seed=3))
+    obj = drawing.SceneObject(class_id, 0.5, 0.5, 0.35, hue=0.5)
+    with_object, labels = drawing.render(drawing.Scene((obj,), background_seed=3))
+    ground, _ = drawing.render(drawing.Scene((), background_seed=3))
     differs = np.abs(with_object.astype(int) - ground.astype(int)).max(axis=2) > 60
     inside = labels == class_id
     # Anti-aliased outlines blur the border by a pixel; the noise is far below 60.
@@ -58,24 +58,24 @@ def test_mask_is_exact_where_an_object_is_drawn(class_id):
 
 def test_swapped_hues_keep_shapes_and_exchange_colours():
     objects = (
-        scenes.SceneObject(1, 0.3, 0.5, 0.2, hue=scenes.group_hue(1)),
-        scenes.SceneObject(13, 0.7, 0.5, 0.2, hue=scenes.group_hue(13)),
+        drawing.SceneObject(1, 0.3, 0.5, 0.2, hue=drawing.group_hue(1)),
+        drawing.SceneObject(13, 0.7, 0.5, 0.2, hue=drawing.group_hue(13)),
     )
-    swapped = scenes.swap_hues(scenes.Scene(objects))
+    swapped = drawing.swap_hues(drawing.Scene(objects))
     assert [o.class_id for o in swapped.objects] == [1, 13]
-    assert [o.hue for o in swapped.objects] == [scenes.group_hue(13), scenes.group_hue(1)]
-    assert np.array_equal(scenes.render(swapped)[1], scenes.render(scenes.Scene(objects))[1])
+    assert [o.hue for o in swapped.objects] == [drawing.group_hue(13), drawing.group_hue(1)]
+    assert np.array_equal(drawing.render(swapped)[1], drawing.render(drawing.Scene(objects))[1])
 
 
 def test_reader_gives_pictures_masks_and_labels():
     sample = next(open_dataset(load_card("scenes"), None, "test").samples())
-    scene = scenes.make_scene("test", 0)
-    picture, labels = scenes.render(scene)
+    scene = drawing.make_scene("test", 0)
+    picture, labels = drawing.render(scene)
     assert np.array_equal(decode_image(sample.image, 10**8).pixels, picture)
     assert np.array_equal(decode_label_map(sample.label_map), labels)
     assert sample.classes == scene.class_ids
 
 
 def test_splits_share_no_scene():
-    seen = {scenes.render(scenes.make_scene(s, i))[0].tobytes() for s in scenes.SPLIT_SEEDS for i in range(5)}
+    seen = {drawing.render(drawing.make_scene(s, i))[0].tobytes() for s in scenes.SPLIT_SEEDS for i in range(5)}
     assert len(seen) == 15

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from pnp_core.errors import CorruptRunError, UnknownNameError
-from pnp_core.optimizer import OptimizerError, optimize, optimizer_name, optimizer_names
-from pnp_core.search import (
+from pnp_core.storage.run_folder import RunFolder
+from pnp_core.tuning.optimizer import OptimizerError, optimize, optimizer_name, optimizer_names
+from pnp_core.tuning.search import (
     Setting,
     Space,
     Trial,
@@ -16,7 +17,6 @@ from pnp_core.search import (
     known_rewards,
     search_group,
 )
-from pnp_core.store import RunFolder
 
 SPACE = Space((0, 1, 2), (0, 1, 3), (1,), (0.05, 0.15, 0.25, 0.35), (0.0, 0.02, 0.05))
 

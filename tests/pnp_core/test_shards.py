@@ -3,11 +3,11 @@ import tarfile
 
 import pytest
 
+from pnp_core.data import Sample
 from pnp_core.errors import DamagedError, ForeignFilesError, OutputError, SourceError
-from pnp_core.files import MARK
-from pnp_core.records import Sample
-from pnp_core.shards import even_sizes, pack, read_index, read_refs, read_shard, unpack, write_shards
-from pnp_core.store import RunFolder
+from pnp_core.storage.files import MARK
+from pnp_core.storage.run_folder import RunFolder
+from pnp_core.storage.shards import even_sizes, pack, read_index, read_refs, read_shard, unpack, write_shards
 
 
 def sample(number: int) -> Sample:
@@ -166,7 +166,7 @@ def test_sizes_add_up_and_differ_by_at_most_one(samples, shards):
 
 
 def test_shard_is_closed_early_when_its_pictures_are_large(tmp_path, monkeypatch):
-    monkeypatch.setattr("pnp_core.shards.MAX_SHARD_BYTES", 100)
+    monkeypatch.setattr("pnp_core.storage.shards.MAX_SHARD_BYTES", 100)
     begin = b"\xff\xd8\xff"
     samples = [Sample(f"k{i}", begin.ljust(size), "jpg", "s") for i, size in enumerate((40, 40, 40, 200, 10, 10))]
     shards = write_shards(RunFolder(str(tmp_path)), samples, [5, 5], "me", "d")

@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pnp_core.completion import StageFolder, StageOutput
+from pnp_core.data import Quarantined, ShardRef
 from pnp_core.errors import CorruptRunError, DamagedError, ForeignFilesError, OutputError
-from pnp_core.files import MARK
-from pnp_core.images import encode_grey
-from pnp_core.records import Quarantined, ShardRef
-from pnp_core.seals import json_bytes, sealed, sha256
-from pnp_core.shards import discard_outputs
-from pnp_core.store import RunFolder, fingerprint
+from pnp_core.inputs.images import encode_grey
+from pnp_core.storage.completion import StageFolder, StageOutput
+from pnp_core.storage.files import MARK
+from pnp_core.storage.run_folder import RunFolder, fingerprint
+from pnp_core.storage.seals import json_bytes, sealed, sha256
+from pnp_core.storage.shards import discard_outputs
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -249,7 +249,7 @@ NATIVE_THREADS = """
 import sys
 from pathlib import Path
 import pyarrow as pa
-from pnp_core.store import RunFolder, table_bytes
+from pnp_core.storage.run_folder import RunFolder, table_bytes
 
 def threads():
     return len([t for t in Path("/proc/self/task").iterdir() if "jemalloc" not in (t / "comm").read_text()])

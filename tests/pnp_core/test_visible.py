@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pnp_core.errors import CorruptRunError, PnpError, UnknownNameError
-from pnp_core.html import preformatted, templates_of
-from pnp_core.visible import visible, visible_json
+from pnp_core.text.html import preformatted, templates_of
+from pnp_core.text.visible import visible, visible_json
 
 JOINERS = "\u200c\u200d"
 # Formats of Arabic and its relatives that are drawn, under the digits that follow.

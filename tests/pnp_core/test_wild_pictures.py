@@ -10,7 +10,7 @@ import tifffile
 from PIL import Image
 
 from pnp_core.errors import UnreadableImage
-from pnp_core.images import decode_image
+from pnp_core.inputs.images import decode_image
 from tests.pictures import PHOTOGRAPH, RGB, decoded, off, saved, tiff
 
 RGB12 = RGB.astype(np.uint16) << 4

@@ -17,18 +17,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pnp_core.backbones import Backbone, load_backbone, locate_checkpoint
-from pnp_core.cards import load_card
 from pnp_core.config import BackboneConfig, CaptionConfig, CrfConfig, DropoutConfig, MaskConfig
-from pnp_core.dropout import salience_dropout
-from pnp_core.images import decode_image, decode_label_map
-from pnp_core.masks import make_label_map
+from pnp_core.data import IGNORE, SalienceMaps
+from pnp_core.inputs.cards import load_card
+from pnp_core.inputs.images import decode_image, decode_label_map
+from pnp_core.inputs.readers import open_dataset, resolve_card
+from pnp_core.masks.label_map import make_label_map
+from pnp_core.methods.pnp.backbones import Backbone, load_backbone, locate_checkpoint
+from pnp_core.methods.pnp.dropout import salience_dropout
+from pnp_core.methods.pnp.prompts import build_prompts, stack_prompts
+from pnp_core.methods.pnp.salience import Kind
 from pnp_core.metrics import ConfusionMatrix
-from pnp_core.prompts import build_prompts, stack_prompts
-from pnp_core.readers import open_dataset, resolve_card
-from pnp_core.records import IGNORE, SalienceMaps
-from pnp_core.salience import Kind
-from pnp_core.stages.salience import model_pixels
+from pnp_core.stages.maps import model_pixels
 
 CAPTIONS = CaptionConfig(mode="per_class")
 PASSES = 4

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from PIL.Image import Resampling
 
-from pnp_core.backbones.base import PIXEL_MEAN
+from pnp_core.methods.pnp.backbones.base import PIXEL_MEAN
 from training.photo.arguments import parser
 from training.photo.encoder import pixels_of, read_classifier
 from training.photo.photos import Photo, read_photos

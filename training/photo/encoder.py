@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from PIL.Image import Resampling
 
-from pnp_core.backbones.checkpoint import read_pickled
-from pnp_core.backbones.efficientnet import EfficientNetLite
+from pnp_core.methods.pnp.backbones.checkpoint import read_pickled
+from pnp_core.methods.pnp.backbones.efficientnet import EfficientNetLite
 
 LITE2 = {"width": 1.1, "depth": 1.2}
 _EPS = 1e-3

@@ -13,8 +13,8 @@ from torch import nn
 from transformers import BlipTextConfig
 from transformers.models.blip.modeling_blip_text import BlipTextModel
 
-from pnp_core.backbones.photo import PhotoConfig, TokenHead
-from pnp_core.backbones.photo_names import ENC, PAD, SEP, words_of
+from pnp_core.methods.pnp.backbones.photo import PhotoConfig, TokenHead
+from pnp_core.methods.pnp.backbones.photo_names import ENC, PAD, SEP, words_of
 from training.photo.encoder import LITE2, Classifier
 from training.photo.photos import Names
 from training.photo.teacher import DEEP

@@ -6,7 +6,7 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
-from pnp_core.cards import load_card
+from pnp_core.inputs.cards import load_card
 from training.photo.vocabulary import build_vocabulary, clean
 
 

@@ -21,8 +21,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from pnp_core.config import CrfConfig
-from pnp_core.crf import get_crf
-from pnp_core.masks import blur_matrix, min_max, resize_matrix
+from pnp_core.masks.label_map import blur_matrix, min_max, resize_matrix
+from pnp_core.masks.refine import get_crf
 from training.photo.arguments import parser
 from training.photo.encoder import Classifier, pixels_of, read_classifier, squashed
 from training.photo.photos import Names, Photo, names_of, read_photos

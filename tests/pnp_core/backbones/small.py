@@ -11,10 +11,10 @@ import torch
 from tokenizers import ByteLevelBPETokenizer
 from transformers import BlipTextConfig, BridgeTowerConfig, BridgeTowerForImageAndTextRetrieval, RobertaTokenizer
 
-from pnp_core.backbones.base import PIXEL_MEAN, PIXEL_STD
-from pnp_core.backbones.convert import convert_weights
-from pnp_core.backbones.photo import PhotoConfig, PhotoForImageTextRetrieval
-from pnp_core.backbones.photo_names import ENC, SEP
+from pnp_core.methods.pnp.backbones.base import PIXEL_MEAN, PIXEL_STD
+from pnp_core.methods.pnp.backbones.convert import convert_weights
+from pnp_core.methods.pnp.backbones.photo import PhotoConfig, PhotoForImageTextRetrieval
+from pnp_core.methods.pnp.backbones.photo_names import ENC, SEP
 from tests.pnp_core.backbones.originals import original_forward, random_state
 
 WORDS = ("a", "picture", "of", "car", "ice", "cream", "hot", "air", "balloon", "-", "##s", "traffic", "light")

@@ -7,12 +7,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertModel, BlipForImageTextRetrieval
 
-from pnp_core.backbones import fusion, load_backbone, locate_checkpoint, resolve_device
 from pnp_core.config import BackboneConfig, CaptionConfig, DropoutConfig
-from pnp_core.dropout import salience_dropout
 from pnp_core.errors import CheckpointError, UnknownNameError, UsageError
-from pnp_core.prompts import build_prompts, stack_prompts
-from pnp_core.salience import all_salience, salience
+from pnp_core.methods.pnp.backbones import fusion, load_backbone, locate_checkpoint, resolve_device
+from pnp_core.methods.pnp.dropout import salience_dropout
+from pnp_core.methods.pnp.prompts import build_prompts, stack_prompts
+from pnp_core.methods.pnp.salience import all_salience, salience
 from tests.models import LARGE, save_random_blip
 from tests.pnp_core.backbones.reference import FullBackward
 from tests.processes import run_script

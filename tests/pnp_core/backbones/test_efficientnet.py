@@ -6,7 +6,7 @@ import pytest
 import timm
 import torch
 
-from pnp_core.backbones.efficientnet import EfficientNetLite
+from pnp_core.methods.pnp.backbones.efficientnet import EfficientNetLite
 
 
 def randomised(stride: int) -> torch.nn.Module:

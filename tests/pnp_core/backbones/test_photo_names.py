@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pnp_core.backbones.photo_names import UNKNOWN, Vocabulary
+from pnp_core.methods.pnp.backbones.photo_names import UNKNOWN, Vocabulary
 
 NAMES = {"sea lion": 9, "lion": 8, "bus": 7, "potted plant": 6, "tv": 5, "a": 4, "cherry": 10, "jack o lantern": 11}
 VOCABULARY = Vocabulary({tuple(name.split()): token for name, token in NAMES.items()})

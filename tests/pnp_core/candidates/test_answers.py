@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 
 from pnp_core.candidates.answers import parse_answer
 from pnp_core.candidates.file import read_answers, resolve
-from pnp_core.candidates.report import report_file
-from pnp_core.cards import load_card
+from pnp_core.checks.candidates_file import report_file
 from pnp_core.config import CandidatesConfig
+from pnp_core.inputs.cards import load_card
 
 REGULAR = [
     ("[1: 'aeroplane'], [100%]", [(1, "aeroplane", 1.0)]),

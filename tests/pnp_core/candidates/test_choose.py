@@ -15,12 +15,12 @@ from pnp_core.candidates.base import Choice, Proposal, choose
 from pnp_core.candidates.clip import ClipSource
 from pnp_core.candidates.itm import ItmSource
 from pnp_core.candidates.labels import LabelSource, VocabularySource
-from pnp_core.clip_model import clip_revision, load_clip
 from pnp_core.config import CandidatesConfig, CaptionConfig, ClipConfig
+from pnp_core.data import Sample
 from pnp_core.errors import CheckpointError, UnknownNameError
-from pnp_core.prompts import build_prompts, stack_prompts
-from pnp_core.records import Sample
-from pnp_core.salience import salience
+from pnp_core.methods.pnp.prompts import build_prompts, stack_prompts
+from pnp_core.methods.pnp.salience import salience
+from pnp_core.openclip.model import clip_revision, load_clip
 
 ALLOWED = (1, 2, 3, 4)
 PROPOSAL = Proposal((3, 1, 2), (0.9, 0.5, 0.7))
@@ -99,7 +99,7 @@ NAMES = [f"{colour} {thing}" for colour in COLOURS for thing in THINGS]
 
 
 def test_match_scores_are_those_of_one_caption_per_class(backbone, pixels, monkeypatch):
-    monkeypatch.setattr("pnp_core.matching.CAPTIONS_AT_ONCE", 7)
+    monkeypatch.setattr("pnp_core.methods.pnp.matching.CAPTIONS_AT_ONCE", 7)
     allowed = tuple(range(1, len(NAMES) + 1))
     source = ItmSource(backbone, NAMES, allowed, CaptionConfig(mode="joint"))
     tokens = backbone.encode_image(pixels)

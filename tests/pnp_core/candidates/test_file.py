@@ -8,10 +8,10 @@ import torch
 from pnp_core.candidates.answers import Answer
 from pnp_core.candidates.base import choose
 from pnp_core.candidates.file import FileSource, file_revision, read_answers, resolve
-from pnp_core.cards import load_card
 from pnp_core.config import CandidatesConfig
+from pnp_core.data import Sample
 from pnp_core.errors import CandidatesFileError
-from pnp_core.records import Sample
+from pnp_core.inputs.cards import load_card
 
 CARD = load_card("voc21")
 LEFT_OUT = "null among the classes left out"

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from pnp_core.config import CrfConfig
-from pnp_core.crf import get_crf
 from pnp_core.errors import UnknownNameError
+from pnp_core.masks.refine import get_crf
 
 
 def test_off_is_the_softmax():

@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pnp_core.config import CrfConfig
-from pnp_core.crf import get_crf
-from pnp_core.crf.lattice import build_lattice
-from pnp_core.crf.tensors import refine_batch
 from pnp_core.errors import CrfInputError
-from pnp_core.images import decode_image
+from pnp_core.inputs.images import decode_image
+from pnp_core.masks.refine import get_crf
+from pnp_core.masks.refine.lattice import build_lattice
+from pnp_core.masks.refine.tensor_crf import refine_batch
 from tests.pnp_core.crf.test_crf import mean_field
 
 CPU = torch.device("cpu")

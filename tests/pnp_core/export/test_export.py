@@ -19,8 +19,8 @@ from pycocotools.coco import COCO
 from pnp_core.errors import CorruptRunError, DamagedError, ForeignFilesError, UsageError
 from pnp_core.export import export_run
 from pnp_core.export.png import Png
-from pnp_core.images import decode_image, decode_label_map
-from pnp_core.shards import INDEX, unpack
+from pnp_core.inputs.images import decode_image, decode_label_map
+from pnp_core.storage.shards import INDEX, unpack
 
 FLOOR = 0.9
 

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pnp_core.cards import LabelMapFiles, load_card
+from pnp_core.data import Sample
 from pnp_core.errors import DatasetError, UnknownNameError, UsageError
-from pnp_core.images import decode_label_map
-from pnp_core.readers import open_dataset, resolve_card
-from pnp_core.readers.base import GroundTruthError
-from pnp_core.readers.instances import paint
-from pnp_core.readers.label_maps import value_table
-from pnp_core.records import Sample
+from pnp_core.inputs.cards import LabelMapFiles, load_card
+from pnp_core.inputs.images import decode_label_map
+from pnp_core.inputs.readers import open_dataset, resolve_card
+from pnp_core.inputs.readers.base import GroundTruthError
+from pnp_core.inputs.readers.instances import paint
+from pnp_core.inputs.readers.label_maps import value_table
 
 ROOTS = {"voc": "VOCdevkit", "con": "VOCdevkit", "coc": "coco", "ade": "ADEChallengeData2016"}
 

@@ -15,17 +15,17 @@ import pytest
 from PIL import Image
 
 from pnp_core.config import EvalConfig
-from pnp_core.images import VOC_PALETTE, picture_comment
-from pnp_core.plan import plan_eval
-from pnp_core.records import RunSummary, SalienceMaps
+from pnp_core.data import RunSummary, SalienceMaps
+from pnp_core.inputs.images import VOC_PALETTE, picture_comment
 from pnp_core.report import gallery as gallery_module
 from pnp_core.report import page as page_module
 from pnp_core.report.gallery import survey
 from pnp_core.report.page import PAGE, report_page
 from pnp_core.report.run_text import run_markdown
-from pnp_core.shards import read_refs
+from pnp_core.runs.plan import plan_eval
 from pnp_core.stages.scores import read_picture_scores
-from pnp_core.store import RunFolder
+from pnp_core.storage.run_folder import RunFolder
+from pnp_core.storage.shards import read_refs
 
 
 @pytest.fixture(scope="module")

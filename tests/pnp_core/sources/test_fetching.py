@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 
 from pnp_core.errors import SourceError
-from pnp_core.sources import open_source
-from pnp_core.sources.fetching import SILENT, Fetches
+from pnp_core.inputs.sources import open_source
+from pnp_core.inputs.sources.fetching import SILENT, Fetches
 
 
 def png() -> bytes:
@@ -202,7 +202,7 @@ def test_pictures_that_a_table_names_are_limited_too(server, tmp_path):
 def test_picture_larger_than_the_limit_is_not_fetched(server, tmp_path, monkeypatch):
     (tmp_path / "urls.txt").write_text(f"{server}/a.png")
     source = open_source(str(tmp_path / "urls.txt"))
-    monkeypatch.setattr("pnp_core.sources.base.MAX_BYTES", 10)
+    monkeypatch.setattr("pnp_core.inputs.sources.base.MAX_BYTES", 10)
     (found,) = source.samples()
     assert found.fault == f"{len(png())} bytes are over the limit of 10 for one picture"
 

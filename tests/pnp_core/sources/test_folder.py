@@ -10,11 +10,11 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from PIL import Image
 
+from pnp_core.data import Sample
 from pnp_core.errors import SourceError
-from pnp_core.records import Sample
-from pnp_core.shards import pack, write_shards
-from pnp_core.sources import MAX_BYTES, open_source
-from pnp_core.store import RunFolder
+from pnp_core.inputs.sources import MAX_BYTES, open_source
+from pnp_core.storage.run_folder import RunFolder
+from pnp_core.storage.shards import pack, write_shards
 
 
 def png(size=(4, 4)) -> bytes:
@@ -195,7 +195,7 @@ def test_whatever_a_file_system_raises_is_a_fault(tmp_path, monkeypatch):
     fsspec.register_implementation("unstable", Unstable, clobber=True)
     Unstable().pipe_file("/odd/a.png", png())
     Unstable().pipe_file("/odd/b.png", bytes(3000))
-    monkeypatch.setattr("pnp_core.sources.base.MAX_BYTES", 1000)
+    monkeypatch.setattr("pnp_core.inputs.sources.base.MAX_BYTES", 1000)
     (tmp_path / "list.txt").write_text("unstable://odd/a.png\nunstable://locked.png\nunstable://odd/b.png\n")
     source = open_source(str(tmp_path / "list.txt"))
     assert source.digest()

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pnp_core.sources import open_source, safe_key
-from pnp_core.sources.keys import UniqueNames, safe_ending
+from pnp_core.inputs.sources import open_source, safe_key
+from pnp_core.inputs.sources.keys import UniqueNames, safe_ending
 
 
 @given(st.lists(st.text(min_size=1, max_size=150), min_size=2, max_size=6, unique=True))

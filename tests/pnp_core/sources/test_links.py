@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from pnp_core.errors import SourceError
-from pnp_core.sources import open_source, subset_of
-from pnp_core.sources.base import NotReadError
-from pnp_core.sources.folder import GrowingFolder
-from pnp_core.sources.links import LINKS, REFUSED, passed_over
+from pnp_core.inputs.sources import open_source, subset_of
+from pnp_core.inputs.sources.base import NotReadError
+from pnp_core.inputs.sources.folder import GrowingFolder
+from pnp_core.inputs.sources.links import LINKS, REFUSED, passed_over
 
 
 def png(side: int = 4) -> bytes:

@@ -8,11 +8,11 @@ import fsspec
 import pytest
 from PIL import Image
 
+from pnp_core.data import Sample
 from pnp_core.errors import SourceError
-from pnp_core.records import Sample
-from pnp_core.sources import open_source, subset_of
-from pnp_core.sources.base import FileRef
-from pnp_core.sources.lists import Pointed
+from pnp_core.inputs.sources import open_source, subset_of
+from pnp_core.inputs.sources.base import FileRef
+from pnp_core.inputs.sources.lists import Pointed
 
 
 def png() -> bytes:

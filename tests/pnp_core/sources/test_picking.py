@@ -14,12 +14,12 @@ from fsspec.implementations.memory import MemoryFileSystem
 from PIL import Image
 
 from pnp_core.errors import SourceError
-from pnp_core.first_bytes import only_pictures
-from pnp_core.images import decode_image
-from pnp_core.sources import open_source
-from pnp_core.sources.folder import GrowingFolder
-from pnp_core.sources.links import passed_over
-from pnp_core.sources.picking import _begins_like_a_picture
+from pnp_core.inputs.images import decode_image
+from pnp_core.inputs.sources import open_source
+from pnp_core.inputs.sources.folder import GrowingFolder
+from pnp_core.inputs.sources.links import passed_over
+from pnp_core.inputs.sources.picking import _begins_like_a_picture
+from pnp_core.storage.first_bytes import only_pictures
 
 FORMATS = {
     **{"pgm": "PPM", "pbm": "PPM", "ppm": "PPM", "pnm": "PPM", "pfm": "PPM", "dib": "DIB", "bmp": "BMP"},

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 from PIL import Image
 
-from pnp_core.sources import open_source, subset_of
+from pnp_core.inputs.sources import open_source, subset_of
 
 
 def png(value: int) -> bytes:

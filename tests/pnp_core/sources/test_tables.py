@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from pnp_core.data import Sample
 from pnp_core.errors import SourceError
-from pnp_core.records import Sample
-from pnp_core.sources import open_source
+from pnp_core.inputs.sources import open_source
 
 
 def png(side: int = 4) -> bytes:

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from pnp_core.data import Sample
 from pnp_core.errors import SourceError
-from pnp_core.records import Sample
-from pnp_core.shards import pack
-from pnp_core.sources import open_source
-from pnp_core.sources.tars import read_pictures
+from pnp_core.inputs.sources import open_source
+from pnp_core.inputs.sources.tars import read_pictures
+from pnp_core.storage.shards import pack
 
 DAMAGED = "the tar is damaged from byte {} to {}: what was there is lost"
 UNENDED = "the tar may be cut short at byte {}: it has no end mark"

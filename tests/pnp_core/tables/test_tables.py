@@ -186,7 +186,7 @@ def test_one_pass_drops_nothing_and_has_no_strategies(tmp_path):
 
 
 def test_every_setting_of_every_study_is_one_that_can_run(tmp_path):
-    from pnp_core.plan import plan_eval
+    from pnp_core.runs.plan import plan_eval
 
     base = config(tmp_path, masks={"passes": 2}, salience={"backbone": {"image_size": 1600}})
     facts = replace(FACTS, layers=2, heads=2, subsets={"some": ("car",)})

@@ -2,8 +2,8 @@
 
 import pytest
 
+from pnp_core.data import ShardRef
 from pnp_core.errors import ClassNameError, UnknownNameError
-from pnp_core.records import ShardRef
 from pnp_core.tuning.config import TuneConfig
 from pnp_core.tuning.plan import check_tune, plan_tune, shard_tuning
 

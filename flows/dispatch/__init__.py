@@ -1,0 +1,1 @@
+"""Who works on the shards: this process, the workers of a deployment, a Dask cluster."""

@@ -1,0 +1,226 @@
+"""The fan-out every flow shares: all shards through one stage after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from math import inf
+from time import monotonic
+from typing import Any, Literal
+
+from prefect import Task, get_run_logger
+
+from flows.dispatch.dask import DaskWorkers
+from flows.dispatch.deployment import run_deployed
+from pnp_core.config import DispatchConfig
+from pnp_core.data import RunSummary, ShardRef, StageResult, StageSummary, Summary
+from pnp_core.errors import PnpError, ShardError, StageFailedError, in_words
+from pnp_core.runs.plan import Plan, quarantine_reasons
+from pnp_core.storage.completion import StageFolder
+from pnp_core.storage.shards import set_shard_aside
+from tasks.masks import task_export_png, task_mask_shard
+from tasks.runtime import attempts, observer
+from tasks.salience import task_extract_shard
+from tasks.scores import task_merge_scores, task_score_shard
+
+Work = tuple[ShardRef, StageResult | None]
+"""A shard, and what the stage before made of it."""
+Results = Generator[tuple[ShardRef, StageResult | Exception]]
+"""Shards in the order in which they were done, with their result or the error of the last attempt."""
+HOPELESS = 3
+"""So many shards given up, or all where there are fewer, and none done: the run stops, no picture is at fault."""
+Extent = Literal["run", "batch", "part"]
+"""What the shards are: all of a run; a batch that others follow, so that few shards tell nothing of the run; or one
+worker's, who does not see whether others succeed."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What is done to every shard.
+
+    Attributes:
+        task: takes the job, a shard, and the result of the stage before.
+        folder: where results lie. Shards that fail are set aside there; without it they stop the run.
+        before: folder of the stage before.
+    """
+
+    name: str
+    task: Task[..., StageResult]
+    job: Any
+    folder: StageFolder | None = None
+    before: StageFolder | None = None
+
+
+class _Report:
+    """Counts what comes out of a stage, and tells people."""
+
+    def __init__(self, stage: Stage, work: list[Work], summary: Summary, extent: Extent) -> None:
+        self.counts = summary.stages.setdefault(stage.name, StageSummary())
+        self._stage, self._total, self._pictures = stage.name, len(work), sum(shard.samples for shard, _ in work)
+        self._enough = {"run": min(HOPELESS, len(work)), "batch": HOPELESS, "part": inf}[extent]
+        self._start, self._computed, self._seen = monotonic(), 0, 0
+        self._summary = summary
+        self._log = get_run_logger()
+        observer().begin(stage.name, self._pictures)
+
+    def add(self, shard: ShardRef, result: StageResult) -> None:
+        """Count a shard in, and say how long the rest will take."""
+        self.counts.add(result)
+        self._seen += shard.samples
+        self._computed += 0 if result.resumed else shard.samples
+        if result.mended:
+            self._log.warning("'%s' was damaged: shard %s of %s is made again", result.mended, shard.name, result.stage)
+            self._summary.mended.append(result.mended)
+        what = "failed" if result.failed else "done in an earlier run" if result.resumed else f"{result.seconds:.1f} s"
+        pictures = f"{result.done} done, {result.quarantined} quarantined, {what}"
+        shards = f"{self.counts.shards} of {self._total} shards{self._left()}"
+        self._log.info("%s %s: %s; %s", self._stage, shard.name, pictures, shards)
+
+    def _left(self) -> str:
+        left = self._pictures - self._seen
+        if not left or not self._computed:
+            return ""
+        seconds = (monotonic() - self._start) / self._computed * left
+        return f", about {_duration(seconds)} left" if seconds > 5 else ""
+
+    def hopeless(self) -> bool:
+        """Whether shards fail and none succeeds."""
+        return self._enough <= self.counts.shards_failed == self.counts.shards
+
+    def end(self) -> None:
+        """The stage is over."""
+        observer().end(self._stage)
+
+
+def _duration(seconds: float) -> str:
+    """A length of time for people.
+
+    >>> _duration(42), _duration(600), _duration(9000)
+    ('42 s', '10 min', '2.5 h')
+    """
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 90
+        else f"{seconds / 60:.0f} min"
+        if seconds < 5400
+        else f"{seconds / 3600:.1f} h"
+    )
+
+
+def run_shard_stage(write: Callable[[], list[ShardRef]], summary: Summary) -> list[ShardRef]:
+    """Write the shards and count the pictures."""
+    observer().begin("shard", None)
+    start = monotonic()
+    shards = write()
+    summary.images = sum(shard.samples for shard in shards)
+    seconds = monotonic() - start
+    summary.stages["shard"] = StageSummary(len(shards), images=summary.images, seconds=seconds)
+    observer().advance("shard", summary.images)
+    observer().end("shard")
+    return shards
+
+
+def inline(stage: Stage, work: list[Work], dispatch: DispatchConfig) -> Results:
+    """In this process, one shard after the other."""
+    task = stage.task.with_options(**attempts(dispatch))
+    for shard, given in work:
+        try:
+            yield shard, task(stage.job, shard, given)
+        except Exception as error:  # what stops the run is decided by run_stage
+            yield shard, error
+
+
+def run_stage(
+    stage: Stage,
+    work: list[Work],
+    summary: Summary,
+    dispatch: DispatchConfig,
+    results: Results | None = None,
+    extent: Extent = "run",
+) -> list[Work]:
+    """One stage over all shards; those that fail are set aside.
+
+    Args:
+        results: of another way than `inline` to do the work.
+        extent: what the shards are.
+
+    Returns:
+        The shards that came through, in the order given, with their results.
+
+    Raises:
+        StageFailedError: every shard that was tried failed.
+        PnpError: the run itself is at fault.
+    """
+    if stage.folder:  # before others put files into it
+        stage.folder.claim()
+    report = _Report(stage, work, summary, extent)
+    done: dict[str, StageResult] = {}
+    with closing(results or inline(stage, work, dispatch)) as outcomes:  # when this stops, so must the workers
+        for shard, outcome in outcomes:
+            if isinstance(outcome, Exception):
+                outcome = _give_up(stage, shard, outcome, dispatch)
+            report.add(shard, outcome)
+            if outcome.failed and report.hopeless():
+                which = f"the first {HOPELESS} shards" if len(work) > HOPELESS else "all shards"
+                raise StageFailedError(f"{stage.name}: {which} failed: {_reasons(stage, shard)}")
+            done[shard.name] = outcome
+    report.end()
+    return [(shard, done[shard.name]) for shard, _ in work if not done[shard.name].failed]
+
+
+def _give_up(stage: Stage, shard: ShardRef, error: Exception, dispatch: DispatchConfig) -> StageResult:
+    """Set a shard aside, unless the run is at fault and not the shard."""
+    if stage.folder is None or (isinstance(error, PnpError) and not isinstance(error, ShardError)):
+        raise error
+    reason = in_words(error)
+    if not isinstance(error, ShardError):
+        reason = f"the shard failed {dispatch.attempts} times: {reason}"
+    return set_shard_aside(stage.folder, shard, reason, stage.before)
+
+
+def _reasons(stage: Stage, shard: ShardRef) -> str:
+    """Why a shard was given up."""
+    assert stage.folder
+    return stage.folder.quarantined(shard.name)[0].reason
+
+
+def run_stages(
+    plan: Plan, shards: list[ShardRef], summary: RunSummary, dispatch: DispatchConfig, extent: Extent = "run"
+) -> list[ShardRef]:
+    """Salience, masks, PNG when asked, scores when there is ground truth.
+
+    Args:
+        extent: what the shards are.
+
+    Returns:
+        The shards that have masks.
+
+    Raises:
+        StageFailedError: every shard that was tried failed.
+        PnpError: the run itself is at fault.
+    """
+    salience = Stage("salience", task_extract_shard, plan.salience, plan.salience.folder)
+    masks = Stage("masks", task_mask_shard, plan.masks, plan.masks.folder, plan.salience.folder)
+    work: list[Work] = [(shard, None) for shard in shards]
+    with ExitStack() as stack:
+        workers = stack.enter_context(DaskWorkers(dispatch)) if dispatch.mode == "dask" else None
+        if dispatch.mode == "deployment":
+            results = run_deployed(plan.salience, shards, dispatch)
+        else:
+            results = workers and workers.run(salience, work, gpu=True)
+        work = run_stage(salience, work, summary, dispatch, results, extent)
+        work = run_stage(masks, work, summary, dispatch, workers and workers.run(masks, work, gpu=False), extent)
+    if plan.png:
+        run_stage(Stage("png", task_export_png, plan.masks), work, summary, dispatch)
+    summary.labelled = summary.stages["masks"].images
+    summary.resumed = summary.stages["masks"].images_resumed
+    counts = [summary.stages[stage] for stage in ("salience", "masks")]
+    summary.quarantined = sum(stage.quarantined for stage in counts)
+    summary.failed = sum(stage.images_failed for stage in counts)
+    if summary.quarantined:
+        summary.reasons = quarantine_reasons((plan.salience.folder, plan.masks.folder), shards)
+    if plan.score and work:
+        run_stage(Stage("scores", task_score_shard, plan.score), work, summary, dispatch)
+        summary.scores = task_merge_scores(plan.score, [shard for shard, _ in work])
+    return [shard for shard, _ in work]

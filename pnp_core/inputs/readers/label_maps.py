@@ -1,0 +1,102 @@
+"""Ground truth that comes as one PNG per picture: VOC, Context, ADE20K, COCO-Stuff."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Int, UInt8
+from PIL import Image
+
+from pnp_core.data import IGNORE
+from pnp_core.inputs.cards import DatasetCard, LabelMapFiles
+from pnp_core.inputs.images import FORMATS
+from pnp_core.inputs.readers.base import GroundTruthError, TruthFiles
+from pnp_core.inputs.sources.base import NotReadError
+
+_NO_LABEL = -1
+
+
+def value_table(card: DatasetCard, form: LabelMapFiles) -> Int[np.ndarray, " 256"]:
+    """Pixel value -> label (0 background, 1 .. N, 255 not scored), -1 for values that stand for nothing.
+
+    Pixels of no class (value + offset = 0) are background where the card scores it, else not scored.
+    """
+    table = np.full(256, _NO_LABEL if form.others == "refuse" else 0, dtype=np.int16)
+    if 0 <= -form.offset < 256:
+        table[-form.offset] = 0 if card.background else IGNORE
+    positions = {i: i for i in range(1, len(card.classes) + 1)}
+    for number, label in (card.label_of if form.values == "ids" else positions).items():
+        if 0 <= number - form.offset < 256:
+            table[number - form.offset] = label
+    table[list(form.ignore)] = IGNORE
+    return table
+
+
+def _read_values(data: bytes, path: str) -> UInt8[np.ndarray, "H W"]:
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            if image.mode not in ("P", "L"):
+                raise GroundTruthError(
+                    f"ground truth '{path}' is a {image.mode} picture: it must be a palette or grey PNG whose pixel "
+                    f"values are class numbers"
+                )
+            return np.array(image, dtype=np.uint8)
+    except GroundTruthError:
+        raise
+    except Exception as error:  # Pillow raises nearly any type on hostile bytes
+        raise GroundTruthError(f"ground truth '{path}' cannot be read: {' '.join(str(error).split())}") from error
+
+
+@dataclass(frozen=True)
+class LabelMapTruth(TruthFiles):
+    """One PNG per picture; a `Truth`."""
+
+    form: LabelMapFiles
+
+    @cached_property
+    def _table(self) -> np.ndarray:
+        return value_table(self.card, self.form)
+
+    def path(self, picture_id: str) -> str:
+        """File of one picture, relative to the data folder."""
+        return self.place.replace("{id}", picture_id)
+
+    def present(self) -> bool:
+        """Whether there is at least one file."""
+        return bool(self.ids())
+
+    def ids(self) -> list[str]:
+        """From the file names, sorted."""
+        return self._ids
+
+    @cached_property
+    def _ids(self) -> list[str]:
+        # "{id}.png" would take "1_labelTrainIds.png" for a picture of its own.
+        derived = ("_labelTrainIds", "_instanceTrainIds")
+        return [i for i in self.folder.matching(self.place) if not i.endswith(derived)]
+
+    def labels(self, picture_id: str) -> UInt8[np.ndarray, "H W"]:
+        """Labels of one picture, see `Truth`."""
+        path = self.path(picture_id)
+        try:
+            data = self.folder.file(path).read()
+        except NotReadError as error:
+            raise GroundTruthError(f"ground truth '{path}' {error}") from error
+        values = _read_values(data, path)
+        labels = self._table[values]
+        if (labels == _NO_LABEL).any():
+            wrong = np.unique(values[labels == _NO_LABEL])
+            shown = ", ".join(map(str, wrong[:5])) + (" ..." if len(wrong) > 5 else "")
+            raise GroundTruthError(f"ground truth '{path}' has values that stand for no class: {shown}")
+        return labels.astype(np.uint8)
+
+    def remarks(self, picture_id: str) -> tuple[str, ...]:
+        """Nothing is ever left out."""
+        return ()
+
+    def stamp(self, picture_id: str) -> str:
+        """Size and time of the file."""
+        return self.folder.file(self.path(picture_id)).stamp()

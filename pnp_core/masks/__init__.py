@@ -1,0 +1,1 @@
+"""From scores of classes to a label map, whatever the method."""

@@ -1,0 +1,187 @@
+"""Fully connected CRF with Gaussian edges (Kraehenbuehl and Koltun 2011) as tensors, for many pictures on a GPU.
+
+The same mean field as `dense`: symmetric normalisation, Potts compatibility, features and roundings of pydensecrf. Held
+against it in `tests/pnp_core/crf`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from itertools import groupby
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+
+from pnp_core.config import CrfConfig
+from pnp_core.errors import CrfInputError
+from pnp_core.masks.refine.lattice import Lattice, build_lattice
+
+Scores = np.ndarray | torch.Tensor
+Size = tuple[int, int]
+
+CHUNK = 2**31
+"""Bytes that the pictures refined together may take on a GPU, about; a single larger one takes what it needs."""
+_LATTICE, _LABEL = 640, 24  # bytes for each pixel: of both lattices while they are made, of each label
+_FEW = 16  # on a CPU torch's own softmax of 2 to 9 labels takes 4 to 5 times as long as its steps one by one
+
+
+def refine(
+    scores: Float[np.ndarray, "C H W"], picture: UInt8[np.ndarray, "H W 3"], config: CrfConfig
+) -> Float[np.ndarray, "C H W"]:
+    """Mean-field inference from unaries -log softmax(scores) on the original RGB, on a GPU where there is one.
+
+    Args:
+        scores: in [0, 1], image pixels.
+        picture: the same H and W.
+
+    Returns:
+        Probabilities that sum to 1 over the channels.
+
+    Raises:
+        CrfInputError: see `refine_batch`.
+    """
+    return refine_batch([scores], [picture], config, best_device())[0].cpu().numpy()
+
+
+def refine_batch(
+    scores: Sequence[Scores],
+    pictures: Sequence[np.ndarray],
+    config: CrfConfig,
+    device: torch.device,
+    chunk: int | None = None,
+) -> list[torch.Tensor]:
+    """Refine several pictures, of any sizes and numbers of labels, as few large problems.
+
+    A picture's result does not depend on those beside it.
+
+    Args:
+        scores: of each picture (C, H, W), finite.
+        pictures: (H, W, 3) uint8 RGB.
+        chunk: bytes that pictures refined together may take; when None `CHUNK` on a GPU, on a CPU one picture's.
+
+    Returns:
+        Of each picture probabilities (C, H, W), float32 on the device.
+
+    Raises:
+        CrfInputError: sizes do not agree, there is no channel or no pixel, scores are NaN or infinite.
+    """
+    if len(scores) != len(pictures):
+        raise CrfInputError(f"the CRF got scores of {len(scores)} pictures and {len(pictures)} pictures")
+    for number, (score, picture) in enumerate(zip(scores, pictures, strict=True)):
+        _check_shapes(tuple(score.shape), picture, number)
+    limit = chunk if chunk is not None else CHUNK if device.type != "cpu" else 0
+    found: dict[int, torch.Tensor] = {}
+    for numbers in _chunks([tuple(score.shape) for score in scores], limit):
+        chosen = [torch.as_tensor(scores[n], dtype=torch.float32).to(device) for n in numbers]
+        refined = _refine_chunk(chosen, [pictures[n] for n in numbers], config, device)
+        found.update(zip(numbers, refined, strict=True))
+    return [found[n] for n in range(len(scores))]
+
+
+def best_device() -> torch.device:
+    """A GPU of CUDA where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _check_shapes(shape: tuple[int, ...], picture: np.ndarray, number: int) -> None:
+    place = f"scores {shape} of picture {number} of the CRF"
+    if len(shape) != 3 or 0 in shape:
+        raise CrfInputError(f"{place} must have channels, rows and columns, at least one of each")
+    if picture.shape != (*shape[1:], 3) or picture.dtype != np.uint8:
+        raise CrfInputError(
+            f"{place} need {shape[1]} x {shape[2]} pixels of RGB bytes, not {picture.shape} {picture.dtype}"
+        )
+
+
+def _chunks(shapes: Sequence[tuple[int, ...]], limit: int) -> Iterator[list[int]]:
+    """Numbers of the pictures to refine together: of as many labels each, and within the limit."""
+    order = sorted(range(len(shapes)), key=lambda n: shapes[n][0])
+    for labels, numbers in groupby(order, key=lambda n: shapes[n][0]):
+        chunk: list[int] = []
+        size = 0
+        for n in numbers:
+            own = shapes[n][1] * shapes[n][2] * (_LATTICE + _LABEL * labels)
+            if chunk and size + own > limit:
+                yield chunk
+                chunk, size = [], 0
+            chunk.append(n)
+            size += own
+        yield chunk
+
+
+def _refine_chunk(
+    scores: Sequence[torch.Tensor], pictures: Sequence[np.ndarray], config: CrfConfig, device: torch.device
+) -> list[torch.Tensor]:
+    stacked = torch.cat([score.flatten(1) for score in scores], 1).T.contiguous()
+    if not stacked.isfinite().all():
+        raise CrfInputError("scores for the CRF are NaN or infinite")
+    sizes = tuple((int(score.shape[1]), int(score.shape[2])) for score in scores)
+    refined = (
+        torch.ones_like(stacked) if stacked.shape[1] == 1 else _mean_field(stacked, sizes, pictures, config, device)
+    )
+    parts = refined.split([height * width for height, width in sizes])
+    return [part.T.contiguous().view(-1, *size) for part, size in zip(parts, sizes, strict=True)]
+
+
+@torch.no_grad()
+def _mean_field(
+    scores: Float[torch.Tensor, "N C"],
+    sizes: tuple[Size, ...],
+    pictures: Sequence[np.ndarray],
+    config: CrfConfig,
+    device: torch.device,
+) -> Float[torch.Tensor, "N C"]:
+    near = _smoothness(sizes, config.gaussian_sxy, config.gaussian_compat, device)
+    alike = _appearance(sizes, pictures, config, device)
+    unary = scores.log_softmax(1)
+    found = _softmax(unary)
+    for _ in range(config.iterations):
+        found = _softmax((unary + near.filter(found)).add_(alike.filter(found)))
+    return found
+
+
+def _softmax(scores: Float[torch.Tensor, "N C"]) -> Float[torch.Tensor, "N C"]:
+    if scores.device.type != "cpu" or scores.shape[1] > _FEW:
+        return scores.softmax(1)
+    raised = (scores - scores.amax(1, keepdim=True)).exp_()
+    return raised.div_(raised.sum(1, keepdim=True))
+
+
+@lru_cache(maxsize=2)  # they hold 48 bytes for each pixel
+def _smoothness(sizes: tuple[Size, ...], sxy: float, compat: float, device: torch.device) -> Lattice:
+    """The kernel of positions, which is the same for all pictures of a size."""
+    features, largest, picture = _positions(sizes, sxy, device)
+    return build_lattice(features, largest, picture, len(sizes)).normalised(compat)
+
+
+def _appearance(
+    sizes: tuple[Size, ...], pictures: Sequence[np.ndarray], config: CrfConfig, device: torch.device
+) -> Lattice:
+    """The kernel of positions and colours."""
+    features, largest, picture = _positions(sizes, config.bilateral_sxy, device)
+    shades = _spread(256, config.bilateral_srgb)
+    flat = np.concatenate([np.asarray(one).reshape(-1, 3) for one in pictures]).T
+    colours = torch.from_numpy(shades).to(device)[torch.from_numpy(np.ascontiguousarray(flat)).to(device).int()]
+    return build_lattice(
+        torch.cat([features, colours]), [*largest, *[float(shades[-1])] * 3], picture, len(sizes)
+    ).normalised(config.bilateral_compat)
+
+
+def _spread(number: int, deviation: float) -> np.ndarray:
+    """0, 1 ... in standard deviations; not on a GPU, where torch would multiply by a rounded inverse."""
+    return np.arange(number, dtype=np.float32) / np.float32(deviation)
+
+
+def _positions(
+    sizes: tuple[Size, ...], sxy: float, device: torch.device
+) -> tuple[torch.Tensor, list[float], torch.Tensor]:
+    """Of all pixels the column and row (2, N) in standard deviations, the largest of each, and whose they are (N,)."""
+    height, width = (max(sides) for sides in zip(*sizes, strict=True))
+    columns, rows = (torch.from_numpy(_spread(side, sxy)).to(device) for side in (width, height))
+    parts = [torch.stack([columns[:w].repeat(h), rows[:h].repeat_interleave(w)]) for h, w in sizes]
+    picture = torch.repeat_interleave(
+        torch.arange(len(sizes), device=device), torch.tensor([h * w for h, w in sizes], device=device)
+    )
+    return torch.cat(parts, 1), [float(columns[-1]), float(rows[-1])], picture

@@ -1,0 +1,133 @@
+"""The record of a run: what it was given, what made it, what came out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pnp_core.config import EvalConfig, LabellingConfig
+from pnp_core.data import RunSummary
+from pnp_core.errors import CorruptRunError
+from pnp_core.inputs.cards import load_card
+from pnp_core.methods.pnp.backbones import backbone_card
+from pnp_core.runs.plan import Plan, pictures_there
+from pnp_core.runs.record import EVALUATIONS, RUN, SCORES, CardFacts, RunRecord, SettingFacts, read_record
+from pnp_core.stages.maps import VERSION as SALIENCE
+from pnp_core.stages.masks import VERSION as MASKS
+from pnp_core.stages.scores import VERSION as SCORES_VERSION
+from pnp_core.storage.provenance import commit, peak_memory, versions
+from pnp_core.storage.run_folder import RunFolder, fingerprint
+
+
+def evaluation_folder(plan: Plan) -> str:
+    """Where an evaluation's record and scores lie, relative to the run folder."""
+    assert plan.score
+    return f"{EVALUATIONS}/{fingerprint(plan.score.fingerprint, plan.score.config.mean)}"
+
+
+def finish_run(config: LabellingConfig, plan: Plan, summary: RunSummary, main: bool = True) -> None:
+    """Write the record of a run, after its scores.
+
+    Args:
+        main: it is what the run folder stands for (run.json, scores.json), and no other setting tried on its
+            pictures; those are found in `evaluations` alone.
+    """
+    run = RunFolder(config.out)
+    record, places = _record(config, plan, summary), []
+    if plan.score:
+        places.append(f"{evaluation_folder(plan)}/")
+        record = _keep_measured(record, _before(run, f"{places[0]}{RUN}"))
+    if main:
+        places.append("")
+    for place in places:
+        if summary.scores:
+            run.write_json(f"{place}{SCORES}", summary.scores)
+        else:
+            run.remove(f"{place}{SCORES}")
+        run.write_json(f"{place}{RUN}", record.as_json())
+
+
+def setting_facts(config: LabellingConfig, plan: Plan) -> SettingFacts:
+    """What a score depends on besides the configuration, and what the settings around it can be made from."""
+    return SettingFacts.model_validate(
+        {
+            "weights_revision": plan.salience.checkpoint.revision,
+            "model": {"layers": plan.salience.checkpoint.layers, "heads": plan.salience.checkpoint.heads},
+            "card": _card_facts(config) if isinstance(config, EvalConfig) else None,
+            "stages": {"salience": SALIENCE, "masks": MASKS, "scores": SCORES_VERSION} | _newer_backbone(config),
+        }
+    )
+
+
+def _newer_backbone(config: LabellingConfig) -> dict[str, int]:
+    """The backbone's version, as one of a stage; the first has none in records."""
+    version = backbone_card(config.salience.backbone.name).version
+    return {"backbone": version} if version > 1 else {}
+
+
+def _record(config: LabellingConfig, plan: Plan, summary: RunSummary) -> RunRecord:
+    # Elsewhere other processes did the work, and a resumed run did none: of neither is anything known here.
+    here = config.dispatch.mode == "inline" and bool(summary.stages["salience"].images_per_second)
+    facts = {
+        **dict(setting_facts(config, plan)),
+        "config": config.model_dump(mode="json"),
+        "versions": versions(),
+        "commit": commit(),
+        "classes": list(plan.masks.class_names),
+        "palette": [f"#{bytes(colour).hex()}" for colour in plan.masks.colours[: len(plan.masks.class_names) + 1]],
+        "fingerprints": {
+            "salience": plan.salience.fingerprint,
+            "masks": plan.masks.fingerprint,
+            "scores": plan.score.fingerprint if plan.score else None,
+        },
+        "evaluation": evaluation_folder(plan).rsplit("/", 1)[-1] if plan.score else None,
+        "device": _device(plan) if here else None,
+        "memory": peak_memory() if here else None,
+        "rates": {name: stage.images_per_second for name, stage in summary.stages.items()},
+        "summary": summary.as_json(),
+    }
+    return RunRecord.model_validate(facts)
+
+
+def _card_facts(config: EvalConfig) -> CardFacts:
+    card = load_card(config.dataset)
+    return CardFacts(
+        name=card.name,
+        version=card.version,
+        split=config.split or card.default_split,
+        images=card.images_of(config.split),
+        listed=pictures_there(config) if config.only_classes else None,
+        renamed=card.renamed,
+        default_split=card.default_split,
+        subsets=card.subsets,
+    )
+
+
+def _device(plan: Plan) -> str:
+    """What computes salience, for people."""
+    import torch
+
+    chosen = plan.salience.runtime.device
+    if chosen.startswith(("auto", "cuda")) and torch.cuda.is_available():
+        return torch.cuda.get_device_name(None if chosen == "auto" else chosen)
+    return "cpu" if chosen == "auto" else chosen
+
+
+def _before(run: RunFolder, file: str) -> RunRecord | None:
+    """The record that is written anew, None where there is none, or none that can be read."""
+    try:
+        return read_record(run, file)
+    except CorruptRunError:
+        return None
+
+
+def _keep_measured(record: RunRecord, before: RunRecord | None) -> RunRecord:
+    """A run that computes nothing anew measures nothing: what was measured, and what made it, stays."""
+    if before is None:
+        return record
+    resumed = {name for name, rate in record.rates.items() if rate is None}
+    kept: dict[str, Any] = {"rates": {**record.rates, **{name: before.rates.get(name) for name in resumed}}}
+    if "salience" in resumed:
+        kept |= {"memory": before.memory, "device": before.device}
+    if {"salience", "masks", "scores"} <= resumed:
+        kept |= {"commit": before.commit, "versions": before.versions}
+    return record.model_copy(update=kept)

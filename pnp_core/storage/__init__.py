@@ -1,0 +1,1 @@
+"""What is written: files in one step, shards, artifacts, completion records, and whose they are."""

@@ -1,0 +1,1 @@
+"""Text of unknown origin, in and out."""
