@@ -21,10 +21,10 @@ import torch
 from transformers import BridgeTowerConfig, BridgeTowerForImageAndTextRetrieval
 
 from pnp_core.checks.backbone import expect, matrix_rate, peak_memory
-from pnp_core.config import BackboneConfig, CaptionConfig
 from pnp_core.methods.pnp.backbones import Backbone, backbone_card, resolve_device
 from pnp_core.methods.pnp.backbones.blip import BlipVision, FusionModel
 from pnp_core.methods.pnp.backbones.bridgetower import BridgeTower
+from pnp_core.methods.pnp.config import BackboneConfig, CaptionConfig
 from pnp_core.methods.pnp.prompts import build_prompts, stack_prompts
 from pnp_core.methods.pnp.salience import salience
 from tests.models import LARGE, build_tokenizer, random_blip

@@ -118,8 +118,8 @@ class Models:
 
     def pruned(self, precision: str, side: int) -> FusionModel:
         """The project's own forward."""
-        from pnp_core.config import BackboneConfig
         from pnp_core.methods.pnp.backbones.fusion import BlipVision, FusionModel
+        from pnp_core.methods.pnp.config import BackboneConfig
 
         dtype = "bfloat16" if precision == "bfloat16" else "float32"
         vision = self._half if dtype == "bfloat16" else self.stock.vision_model
@@ -130,8 +130,8 @@ class Models:
 
     def captions(self, counts: Sequence[int]) -> list[Prompts]:
         """A caption for each picture, of so many classes."""
-        from pnp_core.config import CaptionConfig
         from pnp_core.inputs.scenes.shapes import CLASS_NAMES
+        from pnp_core.methods.pnp.config import CaptionConfig
         from pnp_core.methods.pnp.prompts import build_prompts
 
         encoder = self.pruned("float32", 48 if self.small else 336)
@@ -152,7 +152,7 @@ def one_to_five(number: int) -> list[int]:
 
 def run_pruned(models: Models, precision: str, side: int, counts: Sequence[int]) -> Callable[[], DropoutSalience]:
     """A call of the project's Salience DropOut on a batch."""
-    from pnp_core.config import DropoutConfig
+    from pnp_core.methods.pnp.config import DropoutConfig
     from pnp_core.methods.pnp.dropout import salience_dropout
     from pnp_core.methods.pnp.prompts import stack_prompts
 

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from pnp_core.config import CrfConfig
+from pnp_core.masks.config import CrfConfig
 from pnp_core.masks.label_map import blur_matrix, channels, resize_matrix
 from pnp_core.masks.refine import tensors
 from pnp_core.masks.refine.lattice import Lattice

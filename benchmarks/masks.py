@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter
 
-from pnp_core.config import CrfConfig
+from pnp_core.masks.config import CrfConfig
 from pnp_core.masks.label_map import channels, min_max
 from pnp_core.masks.refine import get_crf
 

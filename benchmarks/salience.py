@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 from transformers import BlipForImageTextRetrieval
 
-from pnp_core.config import BackboneConfig, CaptionConfig, DropoutConfig
 from pnp_core.methods.pnp.backbones import load_backbone, locate_checkpoint
+from pnp_core.methods.pnp.config import BackboneConfig, CaptionConfig, DropoutConfig
 from pnp_core.methods.pnp.dropout import salience_dropout
 from pnp_core.methods.pnp.prompts import build_prompts, stack_prompts
 from tests.models import LARGE, save_random_blip

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
+from pnp_core.bundled import PHOTO, TINY
 from pnp_core.errors import UnknownNameError, UsageError
 from pnp_core.text.files import text_of
-
-TINY: Final = "tiny"
-PHOTO: Final = "photo"
-BUNDLED: Final = {TINY: "blip", PHOTO: "photo"}
-"""Checkpoints that come with the package, and the backbone that each is made for."""
 
 _AUTHORS_BACKBONE = {
     "checkpoint": "Salesforce/blip-itm-large-flickr", "image_size": 336, "heads": 12,
@@ -122,18 +118,3 @@ def for_backbone(base: dict[str, Any], name: str) -> dict[str, Any]:
     if name == PHOTO:  # it knows the names it was trained with, and no words run together
         own["words"] = "natural"
     return {**base, "salience": {**salience, **own}}
-
-
-def merge(base: dict[str, Any], override: dict[str, Any]) -> dict[str, Any]:
-    """Lay `override` over `base`, dictionary by dictionary; neither is changed.
-
-    >>> merge({"a": {"x": 1, "y": 2}}, {"a": {"y": 3}})
-    {'a': {'x': 1, 'y': 3}}
-    """
-    merged = dict(base)
-    for key, value in override.items():
-        inner = merged.get(key)
-        if isinstance(inner, dict) and isinstance(value, dict):
-            value = merge(inner, value)
-        merged[key] = value
-    return merged

@@ -13,9 +13,9 @@ from typing import Any, Protocol
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from pnp_core.config import DispatchConfig
 from pnp_core.data import ShardRef, StageResult
 from pnp_core.errors import PnpError
+from pnp_core.stages.config import DispatchConfig
 
 
 class Observer(Protocol):

@@ -26,8 +26,8 @@ import torch
 from hypothesis import settings
 from xdist.scheduler import LoadFileScheduling
 
-from pnp_core.config import BackboneConfig
 from pnp_core.methods.pnp.backbones import Backbone, load_backbone, locate_checkpoint
+from pnp_core.methods.pnp.config import BackboneConfig
 from tests.models import save_random_blip
 
 settings.register_profile("pnp", deadline=None, max_examples=60, derandomize=True)

@@ -20,12 +20,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from pnp_core.config import BackboneConfig, CaptionConfig, CrfConfig, DropoutConfig, MaskConfig
 from pnp_core.data import SalienceMaps
 from pnp_core.inputs.scenes import drawing
 from pnp_core.inputs.scenes.shapes import CLASS_NAMES, CLASSES
+from pnp_core.masks.config import CrfConfig, MaskConfig
 from pnp_core.masks.label_map import make_label_map
 from pnp_core.methods.pnp.backbones import Backbone, load_backbone, locate_checkpoint
+from pnp_core.methods.pnp.config import BackboneConfig, CaptionConfig, DropoutConfig
 from pnp_core.methods.pnp.dropout import salience_dropout
 from pnp_core.methods.pnp.prompts import Prompts, build_prompts, stack_prompts
 from pnp_core.methods.pnp.salience import Kind

@@ -65,8 +65,8 @@ def candidates(
     from rich.console import Console
 
     from flows.cli.console import errors, show_candidates
+    from pnp_core.candidates.config import CandidatesConfig
     from pnp_core.checks.candidates_file import report_file
-    from pnp_core.config import CandidatesConfig
     from pnp_core.inputs.cards import load_card
 
     chosen = {"source": "file", "file": file, "fallback": fallback, "min_score": min_score, "top_k": top_k}

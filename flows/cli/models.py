@@ -10,8 +10,8 @@ import typer
 
 from flows.cli.options import DebugOption, JsonOption, build, given
 from flows.cli.running import one_line_errors
+from pnp_core.bundled import BUNDLED, PHOTO
 from pnp_core.errors import UnknownNameError
-from pnp_core.presets import BUNDLED, PHOTO
 from pnp_core.text.visible import visible, visible_json
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def doctor(
     from rich.console import Console
 
     from flows.cli.console import show_diagnosis
-    from pnp_core.config import BackboneConfig
+    from pnp_core.methods.pnp.config import BackboneConfig
     from pnp_core.presets import for_backbone, preset
 
     with one_line_errors(debug):

@@ -11,9 +11,9 @@ from typing import Annotated, Any, TypeVar
 import typer
 from pydantic import ValidationError
 
-from pnp_core.config import Config
 from pnp_core.errors import UsageError
-from pnp_core.presets import PRESETS, merge, read_settings
+from pnp_core.frozen import Config, merge
+from pnp_core.presets import PRESETS, read_settings
 
 SomeConfig = TypeVar("SomeConfig", bound=Config)
 

@@ -9,8 +9,8 @@ from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from pnp_core.config import DispatchConfig
 from pnp_core.errors import PnpError, UsageError
+from pnp_core.stages.config import DispatchConfig
 from tasks.masks import task_mask_shard
 from tasks.runtime import attempts, observer
 from tasks.salience import task_extract_shard

@@ -23,10 +23,10 @@ from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Cancelling
 
-from pnp_core.config import DispatchConfig
 from pnp_core.data import ShardRef, StageResult
 from pnp_core.errors import PnpError, UsageError
 from pnp_core.stages.batch import SalienceBatch
+from pnp_core.stages.config import DispatchConfig
 from pnp_core.stages.maps import SalienceJob
 from pnp_core.storage.run_folder import RunFolder, fingerprint
 from pnp_core.text.visible import visible

@@ -13,10 +13,10 @@ from prefect import Task, get_run_logger
 
 from flows.dispatch.dask import DaskWorkers
 from flows.dispatch.deployment import run_deployed
-from pnp_core.config import DispatchConfig
 from pnp_core.data import RunSummary, ShardRef, StageResult, StageSummary, Summary
 from pnp_core.errors import PnpError, ShardError, StageFailedError, in_words
 from pnp_core.runs.plan import Plan, quarantine_reasons
+from pnp_core.stages.config import DispatchConfig
 from pnp_core.storage.completion import StageFolder
 from pnp_core.storage.shards import set_shard_aside
 from tasks.masks import task_export_png, task_mask_shard

@@ -24,7 +24,7 @@ from prefect.workers.process import ProcessWorker
 from pydantic import SecretStr
 
 from flows.server.stack import HEARTBEAT, NOTIFY, POOL, prefect_file
-from pnp_core.presets import merge
+from pnp_core.frozen import merge
 
 LOST = "pnp-ovss: flow runs without a sign of life have crashed"
 MISSED = 3

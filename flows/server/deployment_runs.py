@@ -19,7 +19,7 @@ from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL
 
 from pnp_core.errors import PnpError, UsageError, in_words
-from pnp_core.presets import merge
+from pnp_core.frozen import merge
 
 NAMES = ("checkpoint", "dataset")
 """Keys that may name something else; a path only when it is there."""

@@ -6,27 +6,27 @@ from functools import lru_cache
 from typing import Any
 
 from pnp_core.candidates.base import CandidateSource, Choice, Proposal, choose
+from pnp_core.candidates.config import CandidatesConfig
 from pnp_core.candidates.file import FileSource, file_revision
 from pnp_core.candidates.itm import ItmSource
 from pnp_core.candidates.labels import LabelSource, VocabularySource
-from pnp_core.config import SalienceConfig
 from pnp_core.errors import UnknownNameError
-from pnp_core.inputs.cards import DatasetCard
+from pnp_core.inputs.cards import DatasetCard, Words
 from pnp_core.methods.pnp.backbones.base import Backbone
+from pnp_core.methods.pnp.config import CaptionConfig
 
 __all__ = ["CandidateSource", "Choice", "Proposal", "candidates_revision", "choose", "open_candidates"]
 
 SOURCES = ("labels", "vocabulary", "file", "itm", "clip")
 
 
-def candidates_revision(config: SalienceConfig) -> str | None:
+def candidates_revision(candidates: CandidatesConfig) -> str | None:
     """What names the source's own data in fingerprints; found before anything is started.
 
     Raises:
         UnknownNameError: no such source.
         PnpError: its file or weights are missing.
     """
-    candidates = config.candidates
     if candidates.source not in SOURCES:
         raise UnknownNameError("source of candidate classes", candidates.source, SOURCES)
     if candidates.source == "file":
@@ -40,7 +40,13 @@ def candidates_revision(config: SalienceConfig) -> str | None:
 
 @lru_cache(maxsize=1)
 def open_candidates(
-    config: SalienceConfig, card: DatasetCard, allowed: tuple[int, ...], backbone: Backbone, revision: str | None
+    candidates: CandidatesConfig,
+    caption: CaptionConfig,
+    card: DatasetCard,
+    words: Words,
+    allowed: tuple[int, ...],
+    backbone: Backbone,
+    revision: str | None,
 ) -> CandidateSource:
     """A source, with its model or file loaded; a process keeps the last one for the next shard.
 
@@ -50,7 +56,6 @@ def open_candidates(
     Raises:
         PnpError: the file or the weights cannot be read.
     """
-    candidates = config.candidates
     match candidates.source:
         case "labels":
             return LabelSource()
@@ -59,7 +64,7 @@ def open_candidates(
         case "file":
             return FileSource(candidates.file or "", card)
         case "itm":
-            return ItmSource(backbone, card.captions_in(config.words), allowed, config.caption)
+            return ItmSource(backbone, card.captions_in(words), allowed, caption)
         case "clip":
             from pnp_core.candidates.clip import ClipSource
             from pnp_core.openclip.model import load_clip

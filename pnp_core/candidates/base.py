@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 
-from pnp_core.config import CandidatesConfig
+from pnp_core.candidates.config import CandidatesConfig
 from pnp_core.data import Sample
 
 

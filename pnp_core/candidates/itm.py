@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from pnp_core.candidates.base import Proposal
-from pnp_core.config import CaptionConfig
 from pnp_core.data import Sample
 from pnp_core.methods.pnp.backbones.base import Backbone
+from pnp_core.methods.pnp.config import CaptionConfig
 from pnp_core.methods.pnp.matching import match_probabilities
 from pnp_core.methods.pnp.prompts import build_prompts
 

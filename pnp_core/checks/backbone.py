@@ -10,14 +10,14 @@ from typing import Any
 
 import torch
 
-from pnp_core.config import BackboneConfig, CaptionConfig
+from pnp_core.bundled import BUNDLED
 from pnp_core.errors import CheckpointError
 from pnp_core.methods.pnp.backbones import backbone_card, load_backbone, resolve_device
 from pnp_core.methods.pnp.backbones.cards import BackboneCard
 from pnp_core.methods.pnp.backbones.checkpoint import is_offline, locate_checkpoint
+from pnp_core.methods.pnp.config import BackboneConfig, CaptionConfig
 from pnp_core.methods.pnp.prompts import build_prompts, stack_prompts
 from pnp_core.methods.pnp.salience import salience
-from pnp_core.presets import BUNDLED
 
 REACHED = 0.75
 """Share of a large matrix product's rate that a pass reaches (benchmarks/backbones.py)."""

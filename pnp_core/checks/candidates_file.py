@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pnp_core.candidates.base import choose
+from pnp_core.candidates.config import CandidatesConfig
 from pnp_core.candidates.file import FileSource, read_answers, resolve
-from pnp_core.config import CandidatesConfig
 from pnp_core.errors import UsageError
 from pnp_core.inputs.cards import DatasetCard
 

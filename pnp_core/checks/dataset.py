@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from pnp_core.config import SalienceConfig
 from pnp_core.data import IGNORE, Progress, Sample, silent
 from pnp_core.errors import UnreadableImage, UsageError
 from pnp_core.inputs.cards import DrawnScenes, load_card
@@ -16,6 +15,7 @@ from pnp_core.inputs.images import decode_image, decode_label_map
 from pnp_core.inputs.ordered import map_ahead
 from pnp_core.inputs.readers import get_split, open_dataset, resolve_card
 from pnp_core.inputs.readers.files import FileDataset
+from pnp_core.stages.config import SalienceConfig
 from pnp_core.stages.scores import without_classes
 
 

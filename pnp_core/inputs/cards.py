@@ -13,13 +13,14 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
-from pnp_core.config import Config, Words
 from pnp_core.data import IGNORE
 from pnp_core.errors import UnknownNameError, UsageError
-from pnp_core.presets import merge
+from pnp_core.frozen import Config, merge
 from pnp_core.text.files import text_of
 
 SCHEMA_FILE = "card.schema.json"
+Words = Literal["natural", "authors"]
+"""How captions call classes: see `DatasetCard.captions_in`."""
 
 
 class ClassEntry(Config):

@@ -89,16 +89,6 @@ def decode_label_map(data: bytes) -> np.ndarray:
         return np.array(image, dtype=np.uint8)
 
 
-def is_whole_picture(data: bytes) -> bool:
-    """Whether bytes are a picture none of whose parts is damaged, as far as its format tells (PNG does)."""
-    try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            image.verify()
-    except Exception:  # Pillow's plugins raise nearly anything
-        return False
-    return True
-
-
 def encode_grey(values: np.ndarray) -> bytes:
     """An (H, W) uint8 array as grey PNG bytes."""
     buffer = io.BytesIO()
@@ -119,8 +109,6 @@ class Picture:
     notes: tuple[str, ...] = ()
 
 
-FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "TIFF", "BMP", "DIB", "PPM", "JPEG2000")
-"""Whatever a file is called, nothing else is tried: Pillow would hand EPS to Ghostscript, for one."""
 # Pictures are decoded on several threads; of large ones, which take gigabytes on the way, one at a time.
 _LARGE_PIXELS = 16_000_000
 _ONE_LARGE = Lock()

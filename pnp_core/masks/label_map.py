@@ -16,8 +16,8 @@ from jaxtyping import Float, Int, UInt8
 from PIL import Image
 from PIL.Image import Resampling
 
-from pnp_core.config import MaskConfig
 from pnp_core.data import SalienceMaps
+from pnp_core.masks.config import MaskConfig
 from pnp_core.masks.refine import get_crf
 
 FEW_CLASSES = 3

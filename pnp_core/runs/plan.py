@@ -7,10 +7,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import islice, product
 
+from pnp_core.bundled import PHOTO, TINY
 from pnp_core.config import DatasetConfig, EvalConfig, LabelConfig, LabellingConfig, OwnPicturesConfig
 from pnp_core.data import ShardRef
 from pnp_core.errors import ClassNameError, UsageError
 from pnp_core.inputs.cards import DatasetCard, load_card
+from pnp_core.inputs.class_names import clean_class_names
 from pnp_core.inputs.readers import Dataset, open_dataset, resolve_card
 from pnp_core.inputs.scenes.shapes import CLASS_NAMES
 from pnp_core.inputs.sources import Source, open_source
@@ -18,8 +20,7 @@ from pnp_core.inputs.sources.links import passed_over
 from pnp_core.masks.refine import get_crf
 from pnp_core.methods.pnp.backbones import backbone_card
 from pnp_core.methods.pnp.backbones.known_names import listed, unknown_names
-from pnp_core.methods.pnp.prompts import build_prompts, clean_class_names
-from pnp_core.presets import PHOTO, TINY
+from pnp_core.methods.pnp.prompts import build_prompts
 from pnp_core.runs.reasons import grouped
 from pnp_core.stages.maps import SalienceJob
 from pnp_core.stages.masks import MaskJob

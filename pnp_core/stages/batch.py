@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from pnp_core.config import Config, DispatchConfig, RuntimeConfig, SalienceConfig
 from pnp_core.data import ShardRef
 from pnp_core.errors import UsageError
+from pnp_core.frozen import Config
 from pnp_core.inputs.cards import DatasetCard
+from pnp_core.stages.config import DispatchConfig, RuntimeConfig, SalienceConfig
 from pnp_core.stages.maps import SalienceJob
 
 

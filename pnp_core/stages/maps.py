@@ -18,10 +18,10 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from pnp_core.candidates import CandidateSource, Choice, candidates_revision, choose, open_candidates
-from pnp_core.config import Config, RuntimeConfig, SalienceConfig
 from pnp_core.data import Progress, Quarantined, SalienceMaps, Sample, ShardRef, StageResult, silent
 from pnp_core.errors import UnreadableImage
 from pnp_core.finite import require_finite
+from pnp_core.frozen import Config
 from pnp_core.inputs.cards import DatasetCard
 from pnp_core.inputs.images import decode_image
 from pnp_core.methods.pnp.backbones import Backbone, Checkpoint, backbone_card, load_backbone, locate_checkpoint
@@ -29,6 +29,7 @@ from pnp_core.methods.pnp.backbones.base import PIXEL_MEAN, PIXEL_STD
 from pnp_core.methods.pnp.dropout import salience_dropout
 from pnp_core.methods.pnp.prompts import PromptBatch, Prompts, build_prompts, stack_prompts
 from pnp_core.methods.pnp.salience import check_layer_head, check_salient
+from pnp_core.stages.config import RuntimeConfig, SalienceConfig
 from pnp_core.storage.completion import StageFolder, StageOutput
 from pnp_core.storage.run_folder import RunFolder, fingerprint, table_bytes
 from pnp_core.storage.shards import read_shard
@@ -74,7 +75,7 @@ class SalienceJob(Config):
             LayerRangeError: the model has no such layer or head, or its salience is zero.
             UsageError: there is no such source of candidates, or its file is missing.
         """
-        revision = candidates_revision(config)
+        revision = candidates_revision(config.candidates)
         checkpoint = locate_checkpoint(config.backbone)
         if not any_layer:
             check_layer_head(config.layer, config.head, checkpoint.layers, checkpoint.heads)
@@ -195,7 +196,9 @@ class _Extractor:
     def create(cls, job: SalienceJob, look: Look) -> _Extractor:
         backbone = job.backbone()
         config: Any = job.config  # frozen, hence hashable, which type checkers do not see
-        source = open_candidates(config, job.card, job.vocabulary, backbone, job.candidates)
+        source = open_candidates(
+            config.candidates, config.caption, job.card, config.words, job.vocabulary, backbone, job.candidates
+        )
 
         @lru_cache(maxsize=1024)
         def prompts_of(classes: tuple[int, ...]) -> Prompts:

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pnp_core.config import Config, MaskConfig
 from pnp_core.data import Progress, SalienceMaps, Sample, ShardRef, StageResult, silent
 from pnp_core.finite import require_finite
+from pnp_core.frozen import Config
 from pnp_core.inputs.images import VOC_PALETTE, decode_image, encode_grey, encode_label_map, palette_of
+from pnp_core.masks.config import MaskConfig
 from pnp_core.masks.label_map import LabelMap, make_label_map
 from pnp_core.stages.maps import STAGE as SALIENCE
 from pnp_core.stages.maps import read_salience

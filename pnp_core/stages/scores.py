@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pnp_core.config import Config, ScoreConfig
 from pnp_core.data import IGNORE, Progress, ShardRef, StageResult, silent
+from pnp_core.frozen import Config
 from pnp_core.inputs.images import decode_label_map
 from pnp_core.metrics import ConfusionMatrix
+from pnp_core.stages.config import ScoreConfig
 from pnp_core.stages.masks import STAGE as MASKS
 from pnp_core.stages.masks import read_masks
 from pnp_core.storage.completion import StageFolder, StageOutput

@@ -6,6 +6,7 @@ the digest that stands in it; it is written last. That alone decides what a repe
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import permutations
@@ -14,12 +15,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from PIL import Image
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 
 from pnp_core.data import Quarantined, StageResult
 from pnp_core.errors import DamagedError, ForeignFilesError
-from pnp_core.inputs.images import is_whole_picture
 from pnp_core.storage.files import Files
+from pnp_core.storage.first_bytes import FORMATS
 from pnp_core.storage.ledger import claim_folders, stays_inside
 from pnp_core.storage.run_folder import RunFolder, table_bytes, table_of
 from pnp_core.storage.seals import SEAL, parsed, sealed, sha256, unsealed
@@ -195,7 +197,7 @@ class StageFolder:
             there = self.run.find(path)
             if there in (None, data) or sha256(there) == digests.get(path):
                 continue
-            if path not in digests or is_whole_picture(there):
+            if path not in digests or _is_whole_picture(there):
                 raise ForeignFilesError.at(self.run.path(path))
 
     def _remove_other_outputs(self, shard: str, files: Any) -> None:
@@ -370,3 +372,13 @@ def tensor_of(run: Files, path: str, name: str) -> np.ndarray:
 
 def _quarantine_bytes(pictures: list[Quarantined]) -> bytes:
     return table_bytes(pa.Table.from_pylist([vars(picture) for picture in pictures], schema=QUARANTINE_SCHEMA))
+
+
+def _is_whole_picture(data: bytes) -> bool:
+    """Whether bytes are a picture none of whose parts is damaged, as far as its format tells (PNG does)."""
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            image.verify()
+    except Exception:  # Pillow's plugins raise nearly anything
+        return False
+    return True

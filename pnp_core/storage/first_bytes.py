@@ -14,6 +14,8 @@ from dataclasses import replace
 
 from pnp_core.data import Sample
 
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "TIFF", "BMP", "DIB", "PPM", "JPEG2000")
+"""Whatever a file is called, nothing else is tried: Pillow would hand EPS to Ghostscript, for one."""
 UNKNOWN = "not a picture in a known format"
 _LOOKED_AT = 1024
 """Bytes by which text and zeros are told."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from pnp_core.config import Config
+from pnp_core.frozen import Config
 from pnp_core.inputs.cards import available_cards
 from pnp_core.runs.record import RunRecord
 from pnp_core.storage.run_folder import sha256

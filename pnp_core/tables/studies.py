@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from pnp_core.config import LEAST_SIDE, MOST_SIDE, EvalConfig
+from pnp_core.config import EvalConfig
+from pnp_core.frozen import merge
 from pnp_core.methods.pnp.backbones import backbone_card
+from pnp_core.methods.pnp.config import LEAST_SIDE, MOST_SIDE
 from pnp_core.methods.pnp.salience import useful_layers
-from pnp_core.presets import merge
 from pnp_core.tables.evaluations import SUBSETS, Facts
 from pnp_core.tuning.config import SpaceConfig
 

@@ -14,9 +14,9 @@ from PIL import Image
 from PIL.Image import Resampling
 from safetensors.numpy import save as save_tensors
 
-from pnp_core.config import Config
 from pnp_core.data import Progress, Quarantined, Sample, ShardRef, StageResult, silent
 from pnp_core.errors import LayerRangeError
+from pnp_core.frozen import Config
 from pnp_core.inputs.images import decode_image
 from pnp_core.methods.pnp.backbones import Backbone
 from pnp_core.methods.pnp.prompts import PromptBatch

@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from pnp_core.config import MaskConfig
 from pnp_core.data import Progress, SalienceMaps, Sample, ShardRef, silent
 from pnp_core.errors import DatasetError
 from pnp_core.inputs.images import decode_image, decode_label_map
 from pnp_core.inputs.readers import Dataset, with_truth
+from pnp_core.masks.config import MaskConfig
 from pnp_core.masks.label_map import make_label_map
 from pnp_core.metrics import ConfusionMatrix
 from pnp_core.runs.plan import class_subset, scored_labels

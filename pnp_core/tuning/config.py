@@ -6,8 +6,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from pnp_core.config import ClipConfig, Config, DatasetConfig, PipelineConfig
-from pnp_core.presets import PHOTO
+from pnp_core.bundled import PHOTO
+from pnp_core.config import DatasetConfig, PipelineConfig
+from pnp_core.frozen import Config
+from pnp_core.openclip.config import ClipConfig
 from pnp_core.text.visible import visible
 
 

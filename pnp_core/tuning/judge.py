@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pnp_core.config import RuntimeConfig
 from pnp_core.methods.pnp.backbones import load_backbone, resolve_device
 from pnp_core.openclip.model import clip_image_size, clip_revision, load_clip
+from pnp_core.stages.config import RuntimeConfig
 from pnp_core.stages.maps import SalienceJob
 from pnp_core.tuning.config import TuneConfig
 from pnp_core.tuning.region_scorers import ClipOnlooker, MatchOnlooker, Onlooker

@@ -10,11 +10,11 @@ from time import monotonic
 
 import numpy as np
 
-from pnp_core.config import RuntimeConfig
 from pnp_core.data import ShardRef, Summary
 from pnp_core.errors import PnpError
 from pnp_core.finite import require_finite
 from pnp_core.masks.label_map import sum_iterations
+from pnp_core.stages.config import RuntimeConfig
 from pnp_core.stages.maps import SalienceJob, extract_shard, read_salience
 from pnp_core.tuning.cache import CachedPicture, read_maps, read_pictures, read_pixels
 from pnp_core.tuning.judge import load_onlooker

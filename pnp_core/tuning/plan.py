@@ -11,15 +11,16 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from pnp_core.config import RuntimeConfig, SalienceConfig
 from pnp_core.data import Sample, ShardRef
 from pnp_core.errors import DatasetError, UnknownNameError, UsageError
 from pnp_core.inputs.cards import DatasetCard, DrawnScenes, load_card
+from pnp_core.inputs.class_names import clean_class_names
 from pnp_core.inputs.readers import Dataset, get_split, has_boxes, open_dataset, resolve_card
 from pnp_core.inputs.sources import Source, open_source, subset_of
-from pnp_core.methods.pnp.prompts import build_prompts, clean_class_names
+from pnp_core.methods.pnp.prompts import build_prompts
 from pnp_core.methods.pnp.salience import check_layer_head
 from pnp_core.runs.plan import candidate_labels, class_subset, ignored_files, warnings_of
+from pnp_core.stages.config import RuntimeConfig, SalienceConfig
 from pnp_core.stages.maps import SalienceJob
 from pnp_core.storage.ownership import check_ours, check_writable
 from pnp_core.storage.run_folder import RunFolder, fingerprint

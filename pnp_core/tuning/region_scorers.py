@@ -9,9 +9,9 @@ from typing import Protocol, runtime_checkable
 import torch
 from jaxtyping import Bool, Float, UInt8
 
-from pnp_core.config import CaptionConfig
 from pnp_core.methods.pnp.backbones import Backbone
 from pnp_core.methods.pnp.backbones.base import PIXEL_MEAN, PIXEL_STD
+from pnp_core.methods.pnp.config import CaptionConfig
 from pnp_core.methods.pnp.matching import match_probabilities
 from pnp_core.methods.pnp.prompts import Prompts, build_prompts
 from pnp_core.openclip.model import ClipModel

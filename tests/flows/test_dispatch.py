@@ -16,11 +16,12 @@ from flows.dispatch.dask import DaskWorkers, WorkersLostError
 from flows.dispatch.deployment import batches
 from flows.dispatch.stages import Stage
 from flows.server.deployment_runs import place
-from pnp_core.config import DispatchConfig, EvalConfig, LabelConfig
+from pnp_core.config import EvalConfig, LabelConfig
 from pnp_core.data import Quarantined, ShardRef, StageResult
 from pnp_core.errors import UnknownNameError, UsageError
 from pnp_core.runs.plan import plan_eval
 from pnp_core.stages.batch import SalienceBatch
+from pnp_core.stages.config import DispatchConfig
 from pnp_core.storage.completion import StageFolder, StageOutput
 from pnp_core.storage.run_folder import RunFolder, sha256
 from pnp_core.storage.shards import pack, set_shard_aside, shard_file

@@ -21,12 +21,13 @@ from typer.testing import CliRunner
 from flows.cli import app
 from flows.dispatch.stages import run_stages
 from pnp_core.checks.output import verify
-from pnp_core.config import CorpusConfig, DispatchConfig
+from pnp_core.config import CorpusConfig
 from pnp_core.corpus import Corpus
 from pnp_core.data import RunSummary
 from pnp_core.export import export_run
 from pnp_core.inputs.images import decode_label_map
 from pnp_core.runs.plan import plan_label
+from pnp_core.stages.config import DispatchConfig
 from tasks.corpus import Collected
 from tests.processes import somebody_writing_to
 

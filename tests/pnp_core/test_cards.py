@@ -11,8 +11,8 @@ import yaml
 from pnp_core.config import EvalConfig
 from pnp_core.errors import UnknownNameError, UsageError
 from pnp_core.inputs.cards import SCHEMA_FILE, available_cards, card_schema, load_card
+from pnp_core.inputs.class_names import clean_class_names
 from pnp_core.inputs.readers import resolve_card
-from pnp_core.methods.pnp.prompts import clean_class_names
 
 CARDS = Path(__file__).parents[2] / "datasets"
 NAMES = ["ade20k", "coco-object", "coco-stuff", "context59", "context60", "folder", "scenes", "voc20", "voc21"]

@@ -4,12 +4,15 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from pnp_core.config import CaptionConfig, EvalConfig, LabelConfig, MaskConfig, RuntimeConfig, SalienceConfig
+from pnp_core.config import EvalConfig, LabelConfig
 from pnp_core.errors import UnknownNameError, UsageError
 from pnp_core.inputs.cards import load_card
+from pnp_core.masks.config import MaskConfig
 from pnp_core.methods.pnp.backbones import Checkpoint, backbone_card
+from pnp_core.methods.pnp.config import CaptionConfig
 from pnp_core.presets import PRESETS, preset
 from pnp_core.runs.plan import plan_eval
+from pnp_core.stages.config import RuntimeConfig, SalienceConfig
 from pnp_core.stages.maps import SalienceJob
 from pnp_core.stages.masks import MaskJob
 

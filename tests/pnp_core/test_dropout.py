@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pnp_core.config import CaptionConfig, DropoutConfig
+from pnp_core.methods.pnp.config import CaptionConfig, DropoutConfig
 from pnp_core.methods.pnp.dropout import (
     STRATEGIES,
     drop_count,

@@ -15,8 +15,8 @@ from PIL import Image
 
 from pnp_core.data import Sample
 from pnp_core.errors import UnreadableImage
-from pnp_core.inputs.images import FORMATS, decode_image
-from pnp_core.storage.first_bytes import only_pictures, refusal
+from pnp_core.inputs.images import decode_image
+from pnp_core.storage.first_bytes import FORMATS, only_pictures, refusal
 
 MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I", "I;16", "F")
 

@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.ndimage import gaussian_filter1d
 
-from pnp_core.config import CrfConfig, EvalConfig, MaskConfig
+from pnp_core.config import EvalConfig
 from pnp_core.data import SalienceMaps
+from pnp_core.masks.config import CrfConfig, MaskConfig
 from pnp_core.masks.label_map import (
     blur_matrix,
     channels,

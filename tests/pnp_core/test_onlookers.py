@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 import pnp_core
-from pnp_core.config import BackboneConfig, CaptionConfig
 from pnp_core.methods.pnp.backbones import load_backbone, locate_checkpoint
+from pnp_core.methods.pnp.config import BackboneConfig, CaptionConfig
 from pnp_core.methods.pnp.prompts import build_prompts
 from pnp_core.stages.maps import model_pixels
 from pnp_core.tuning.region_scorers import MatchOnlooker

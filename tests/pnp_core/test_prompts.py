@@ -4,9 +4,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import BertTokenizerFast, RobertaTokenizerFast
 
-from pnp_core.config import CaptionConfig
 from pnp_core.errors import CaptionTooLongError, ClassNameError
-from pnp_core.methods.pnp.prompts import EncodedText, build_prompts, clean_class_names, stack_prompts
+from pnp_core.inputs.class_names import clean_class_names
+from pnp_core.methods.pnp.config import CaptionConfig
+from pnp_core.methods.pnp.prompts import EncodedText, build_prompts, stack_prompts
 
 JOINT, PER_CLASS = CaptionConfig(), CaptionConfig(mode="per_class")
 

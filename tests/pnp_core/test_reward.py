@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy.ndimage import gaussian_filter
 
-from pnp_core.config import ClipConfig
+from pnp_core.openclip.config import ClipConfig
 from pnp_core.openclip.model import ClipModel, load_clip
 from pnp_core.tuning import reward
 from pnp_core.tuning.region_scorers import ClipOnlooker

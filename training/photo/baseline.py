@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pnp_core.config import CrfConfig, MaskConfig
 from pnp_core.data import IGNORE, SalienceMaps
 from pnp_core.inputs.cards import DatasetCard, load_card
 from pnp_core.inputs.images import decode_image, decode_label_map
 from pnp_core.inputs.readers import open_dataset, resolve_card
+from pnp_core.masks.config import CrfConfig, MaskConfig
 from pnp_core.masks.label_map import make_label_map
 from pnp_core.metrics import ConfusionMatrix
 from pnp_core.runs.plan import scored_labels

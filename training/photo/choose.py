@@ -17,13 +17,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pnp_core.config import BackboneConfig, CaptionConfig, CrfConfig, DropoutConfig, MaskConfig
 from pnp_core.data import IGNORE, SalienceMaps
 from pnp_core.inputs.cards import load_card
 from pnp_core.inputs.images import decode_image, decode_label_map
 from pnp_core.inputs.readers import open_dataset, resolve_card
+from pnp_core.masks.config import CrfConfig, MaskConfig
 from pnp_core.masks.label_map import make_label_map
 from pnp_core.methods.pnp.backbones import Backbone, load_backbone, locate_checkpoint
+from pnp_core.methods.pnp.config import BackboneConfig, CaptionConfig, DropoutConfig
 from pnp_core.methods.pnp.dropout import salience_dropout
 from pnp_core.methods.pnp.prompts import build_prompts, stack_prompts
 from pnp_core.methods.pnp.salience import Kind

@@ -20,7 +20,7 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
-from pnp_core.config import CrfConfig
+from pnp_core.masks.config import CrfConfig
 from pnp_core.masks.label_map import blur_matrix, min_max, resize_matrix
 from pnp_core.masks.refine import get_crf
 from training.photo.arguments import parser

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pnp_core.errors import ClassNameError, DatasetError, UnknownNameError, UsageError
 from pnp_core.inputs.cards import DatasetCard, DrawnScenes, GroundTruth, InstanceFile, LabelMapFiles, Split
+from pnp_core.inputs.class_names import clean_class_names
 from pnp_core.inputs.readers.base import Dataset, Truth
 from pnp_core.inputs.readers.boxes import boxes_place, open_boxes
 from pnp_core.inputs.readers.files import FileDataset, ImageFiles
@@ -14,7 +15,6 @@ from pnp_core.inputs.readers.folder import DataFolder
 from pnp_core.inputs.readers.instances import InstanceTruth
 from pnp_core.inputs.readers.label_maps import LabelMapTruth
 from pnp_core.inputs.readers.scenes import SceneDataset
-from pnp_core.methods.pnp.prompts import clean_class_names
 
 __all__ = ["Dataset", "get_split", "has_boxes", "open_dataset", "resolve_card", "with_truth"]
 

@@ -16,13 +16,13 @@ from PIL import Image
 from pnp_core.data import IGNORE, Sample
 from pnp_core.errors import DatasetError
 from pnp_core.inputs.cards import DatasetCard
-from pnp_core.inputs.images import FORMATS
 from pnp_core.inputs.ordered import map_ahead
 from pnp_core.inputs.readers.base import GroundTruthError, Truth, labelled_sample
 from pnp_core.inputs.readers.boxes import Boxes
 from pnp_core.inputs.readers.folder import DataFolder
 from pnp_core.inputs.sources import printable, safe_key, shuffle
 from pnp_core.inputs.sources.base import NotReadError
+from pnp_core.storage.first_bytes import FORMATS
 from pnp_core.storage.run_folder import fingerprint
 
 

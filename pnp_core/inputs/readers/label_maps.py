@@ -12,9 +12,9 @@ from PIL import Image
 
 from pnp_core.data import IGNORE
 from pnp_core.inputs.cards import DatasetCard, LabelMapFiles
-from pnp_core.inputs.images import FORMATS
 from pnp_core.inputs.readers.base import GroundTruthError, TruthFiles
 from pnp_core.inputs.sources.base import NotReadError
+from pnp_core.storage.first_bytes import FORMATS
 
 _NO_LABEL = -1
 

@@ -7,8 +7,8 @@ from importlib import import_module
 
 import numpy as np
 
-from pnp_core.config import CrfConfig
 from pnp_core.errors import UnknownNameError
+from pnp_core.masks.config import CrfConfig
 
 Crf = Callable[[np.ndarray, np.ndarray, CrfConfig], np.ndarray]
 """(scores (C, H, W) in [0, 1], picture (H, W, 3) uint8 RGB, parameters) -> probabilities (C, H, W)."""

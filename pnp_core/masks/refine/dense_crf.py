@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from pydensecrf.densecrf import DenseCRF2D
 
-from pnp_core.config import CrfConfig
+from pnp_core.masks.config import CrfConfig
 from pnp_core.masks.refine.off import softmax
 
 

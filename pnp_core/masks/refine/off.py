@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from pnp_core.config import CrfConfig
+from pnp_core.masks.config import CrfConfig
 
 
 def softmax(scores: Float[np.ndarray, "C H W"]) -> Float[np.ndarray, "C H W"]:

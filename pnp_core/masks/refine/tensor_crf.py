@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 
-from pnp_core.config import CrfConfig
 from pnp_core.errors import CrfInputError
+from pnp_core.masks.config import CrfConfig
 from pnp_core.masks.refine.lattice import Lattice, build_lattice
 
 Scores = np.ndarray | torch.Tensor

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float
 
-from pnp_core.config import DropoutConfig
 from pnp_core.methods.pnp.backbones.base import Backbone
+from pnp_core.methods.pnp.config import DropoutConfig
 from pnp_core.methods.pnp.prompts import PromptBatch
 from pnp_core.methods.pnp.salience import ClassSalience, Kind, salience
 

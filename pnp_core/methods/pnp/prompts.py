@@ -13,11 +13,8 @@ from typing import Protocol, runtime_checkable
 import torch
 from jaxtyping import Bool, Int
 
-from pnp_core.config import CaptionConfig
-from pnp_core.data import IGNORE
 from pnp_core.errors import CaptionTooLongError, ClassNameError
-
-MAX_CLASSES = IGNORE - 1
+from pnp_core.methods.pnp.config import CaptionConfig
 
 
 @dataclass(frozen=True)
@@ -63,27 +60,6 @@ class Prompts:
     class_tokens: Bool[torch.Tensor, "C N T"]
     caption_of_class: Int[torch.Tensor, " C"]
     texts: tuple[str, ...]
-
-
-def clean_class_names(names: Sequence[str]) -> list[str]:
-    """Strip class names and check them.
-
-    Raises:
-        ClassNameError: no name, an empty one, `background`, the same twice (case does not count), or over 254.
-    """
-    cleaned = [" ".join(name.split()) for name in names]
-    if not cleaned or not all(cleaned):
-        raise ClassNameError(f"class names must not be empty: {list(names)!r}")
-    if len(cleaned) > MAX_CLASSES:
-        raise ClassNameError(f"{len(cleaned)} classes are too many: masks hold labels 1 to {MAX_CLASSES}")
-    if "background" in (name.lower() for name in cleaned):
-        raise ClassNameError("'background' is label 0 already; leave it out of the class names")
-    seen: set[str] = set()
-    for name in cleaned:
-        if name.lower() in seen:
-            raise ClassNameError(f"class '{name}' is given twice; class names must be unique")
-        seen.add(name.lower())
-    return cleaned
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from pnp_core.config import BackboneConfig, CaptionConfig
 from pnp_core.methods.pnp.backbones import Backbone, backbone_names, load_backbone, locate_checkpoint
+from pnp_core.methods.pnp.config import BackboneConfig, CaptionConfig
 from pnp_core.methods.pnp.prompts import build_prompts, stack_prompts
 from pnp_core.methods.pnp.salience import all_salience, salience
 from tests.pnp_core.backbones.small import PlainForward, save_small

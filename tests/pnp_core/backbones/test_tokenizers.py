@@ -8,10 +8,10 @@ import pytest
 import torch
 from transformers import RobertaTokenizer
 
-from pnp_core.config import BackboneConfig, CaptionConfig
 from pnp_core.inputs.cards import load_card
 from pnp_core.methods.pnp.backbones import load_backbone, locate_checkpoint
 from pnp_core.methods.pnp.backbones.convert import convert_weights
+from pnp_core.methods.pnp.config import BackboneConfig, CaptionConfig
 from pnp_core.methods.pnp.prompts import build_prompts
 from tests.pnp_core.backbones.originals import random_state
 from tests.pnp_core.backbones.small import bridgetower_config, save_bridgetower

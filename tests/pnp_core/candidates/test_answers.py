@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pnp_core.candidates.answers import parse_answer
+from pnp_core.candidates.config import CandidatesConfig
 from pnp_core.candidates.file import read_answers, resolve
 from pnp_core.checks.candidates_file import report_file
-from pnp_core.config import CandidatesConfig
 from pnp_core.inputs.cards import load_card
 
 REGULAR = [

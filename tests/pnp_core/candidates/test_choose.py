@@ -13,13 +13,15 @@ from safetensors.torch import save_file
 
 from pnp_core.candidates.base import Choice, Proposal, choose
 from pnp_core.candidates.clip import ClipSource
+from pnp_core.candidates.config import CandidatesConfig
 from pnp_core.candidates.itm import ItmSource
 from pnp_core.candidates.labels import LabelSource, VocabularySource
-from pnp_core.config import CandidatesConfig, CaptionConfig, ClipConfig
 from pnp_core.data import Sample
 from pnp_core.errors import CheckpointError, UnknownNameError
+from pnp_core.methods.pnp.config import CaptionConfig
 from pnp_core.methods.pnp.prompts import build_prompts, stack_prompts
 from pnp_core.methods.pnp.salience import salience
+from pnp_core.openclip.config import ClipConfig
 from pnp_core.openclip.model import clip_revision, load_clip
 
 ALLOWED = (1, 2, 3, 4)

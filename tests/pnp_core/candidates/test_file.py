@@ -7,8 +7,8 @@ import torch
 
 from pnp_core.candidates.answers import Answer
 from pnp_core.candidates.base import choose
+from pnp_core.candidates.config import CandidatesConfig
 from pnp_core.candidates.file import FileSource, file_revision, read_answers, resolve
-from pnp_core.config import CandidatesConfig
 from pnp_core.data import Sample
 from pnp_core.errors import CandidatesFileError
 from pnp_core.inputs.cards import load_card

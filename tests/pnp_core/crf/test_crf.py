@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from pnp_core.config import CrfConfig
 from pnp_core.errors import UnknownNameError
+from pnp_core.masks.config import CrfConfig
 from pnp_core.masks.refine import get_crf
 
 

@@ -6,9 +6,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pnp_core.config import CrfConfig
 from pnp_core.errors import CrfInputError
 from pnp_core.inputs.images import decode_image
+from pnp_core.masks.config import CrfConfig
 from pnp_core.masks.refine import get_crf
 from pnp_core.masks.refine.lattice import build_lattice
 from pnp_core.masks.refine.tensor_crf import refine_batch

@@ -12,7 +12,7 @@ import pytest
 
 from pnp_core.config import EvalConfig
 from pnp_core.errors import CorruptRunError, ForeignFilesError, UsageError
-from pnp_core.presets import merge
+from pnp_core.frozen import merge
 from pnp_core.tables.build import build_tables, describe
 from pnp_core.tables.evaluations import Facts, gaps, read_evaluations, setting_key, without_scores
 from pnp_core.tables.render import write_tables

@@ -7,11 +7,11 @@ from importlib import import_module
 
 import torch
 
-from pnp_core.config import BackboneConfig
 from pnp_core.errors import UsageError
 from pnp_core.methods.pnp.backbones.base import Backbone, Checkpoint, Match
 from pnp_core.methods.pnp.backbones.cards import BackboneCard, backbone_card, backbone_names
 from pnp_core.methods.pnp.backbones.checkpoint import locate_checkpoint
+from pnp_core.methods.pnp.config import BackboneConfig
 
 __all__ = [
     "Backbone",

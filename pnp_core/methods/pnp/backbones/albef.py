@@ -11,11 +11,11 @@ import torch
 from transformers import BlipTextConfig, BlipVisionConfig
 from transformers.models.blip.modeling_blip import BlipVisionModel
 
-from pnp_core.config import BackboneConfig
 from pnp_core.methods.pnp.backbones.base import Backbone, Checkpoint
 from pnp_core.methods.pnp.backbones.fusion import BlipVision, FusionModel
 from pnp_core.methods.pnp.backbones.loading import load_pretrained
 from pnp_core.methods.pnp.backbones.towers import FusionConfig, FusionWeights
+from pnp_core.methods.pnp.config import BackboneConfig
 
 
 @no_type_check  # transformers makes the initialiser, and calls it with more than it declares

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from transformers import BlipForImageTextRetrieval
 
-from pnp_core.config import BackboneConfig
 from pnp_core.errors import CheckpointError
 from pnp_core.methods.pnp.backbones.base import Backbone, Checkpoint
 from pnp_core.methods.pnp.backbones.fusion import BlipVision, FusionModel
 from pnp_core.methods.pnp.backbones.loading import load_pretrained
+from pnp_core.methods.pnp.config import BackboneConfig
 
 # BLIP's tokenizer is bert-base-uncased plus [DEC] and [ENC]; hub tokenizers lack the two.
 _BERT_VOCABULARY, _BLIP_ENC = 30522, 30523

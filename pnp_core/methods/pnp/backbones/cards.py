@@ -7,8 +7,8 @@ from pathlib import Path
 
 import yaml
 
-from pnp_core.config import Config
 from pnp_core.errors import UnknownNameError
+from pnp_core.frozen import Config
 
 _FOLDER = Path(__file__).parent
 

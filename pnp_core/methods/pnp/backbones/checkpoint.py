@@ -9,11 +9,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from pnp_core.config import BackboneConfig
+from pnp_core.bundled import BUNDLED
 from pnp_core.errors import CheckpointError, UnknownNameError, first_line
 from pnp_core.methods.pnp.backbones.base import Checkpoint
 from pnp_core.methods.pnp.backbones.cards import BackboneCard, backbone_card
-from pnp_core.presets import BUNDLED
+from pnp_core.methods.pnp.config import BackboneConfig
 from pnp_core.storage.first_bytes import pointer
 
 _PACKAGE = Path(__file__).parent.parent

@@ -14,10 +14,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch.nn import functional as F
 
-from pnp_core.config import BackboneConfig
 from pnp_core.methods.pnp.backbones.attention import cross_probabilities, hide_padding, read
 from pnp_core.methods.pnp.backbones.base import Match
 from pnp_core.methods.pnp.backbones.loading import encode, grid_of
+from pnp_core.methods.pnp.config import BackboneConfig
 from pnp_core.methods.pnp.prompts import EncodedText
 
 # On a CPU two matrix products beat the fused kernel (by 10% at 442 tokens), as long as the matrix is small.

@@ -6,9 +6,9 @@ import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from pnp_core.bundled import PHOTO, TINY
 from pnp_core.inputs.scenes.shapes import CLASS_NAMES
 from pnp_core.methods.pnp.backbones.photo_names import read_vocabulary
-from pnp_core.presets import PHOTO, TINY
 
 SHOWN = 10
 """Unknown names that a message lists."""

@@ -11,10 +11,10 @@ import torch
 from transformers import AutoTokenizer, PreTrainedModel
 from transformers.utils import logging
 
-from pnp_core.config import BackboneConfig
 from pnp_core.errors import CheckpointError, first_line
 from pnp_core.finite import check_weights
 from pnp_core.methods.pnp.backbones.checkpoint import weights_files
+from pnp_core.methods.pnp.config import BackboneConfig
 from pnp_core.methods.pnp.prompts import EncodedText
 
 

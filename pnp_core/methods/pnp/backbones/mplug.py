@@ -16,11 +16,11 @@ from torch.nn import functional as F
 from transformers import BlipTextConfig, CLIPVisionConfig
 from transformers.models.clip.modeling_clip import CLIPVisionModel
 
-from pnp_core.config import BackboneConfig
 from pnp_core.methods.pnp.backbones.base import Backbone, Checkpoint
 from pnp_core.methods.pnp.backbones.fusion import FusionModel
 from pnp_core.methods.pnp.backbones.loading import load_pretrained
 from pnp_core.methods.pnp.backbones.towers import FusionConfig, FusionWeights
+from pnp_core.methods.pnp.config import BackboneConfig
 
 
 @no_type_check  # transformers makes the initialiser, and calls it with more than it declares

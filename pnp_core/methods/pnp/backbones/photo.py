@@ -13,13 +13,13 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import BlipTextConfig
 
-from pnp_core.config import BackboneConfig
 from pnp_core.methods.pnp.backbones.base import PIXEL_MEAN, PIXEL_STD, Backbone, Checkpoint
 from pnp_core.methods.pnp.backbones.efficientnet import HEAD, EfficientNetLite
 from pnp_core.methods.pnp.backbones.fusion import FusionModel
 from pnp_core.methods.pnp.backbones.loading import load_weights
 from pnp_core.methods.pnp.backbones.photo_names import ENC, SEP, UNKNOWN, Vocabulary, read_vocabulary
 from pnp_core.methods.pnp.backbones.towers import FusionConfig, FusionWeights
+from pnp_core.methods.pnp.config import BackboneConfig
 from pnp_core.methods.pnp.prompts import EncodedText
 
 PATCH = 16

@@ -1,0 +1,34 @@
+"""Configuration of which classes are asked about."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from pnp_core.frozen import Config
+from pnp_core.openclip.config import ClipConfig
+
+
+class CandidatesConfig(Config):
+    """Which classes go into a picture's caption (ALGORITHM section 5)."""
+
+    source: str = "labels"
+    """`labels` (image-level labels of the dataset), `vocabulary` (every class), `file` (a table or answers
+    per picture), `itm` (the backbone's own match score), `clip` (zero-shot CLIP)."""
+    file: str | None = None
+    """For `file`: JSON, JSON Lines, CSV or Parquet, a path or any fsspec URL."""
+    min_score: float | None = Field(default=None, ge=0, lt=1)
+    """Classes must score above this; each source has a default of its own."""
+    top_k: int | None = Field(default=None, ge=1)
+    """At most this many classes, the best ones."""
+    fallback: Literal["best", "first", "background", "none"] = "best"
+    """When no class scores enough: the best one, the first class of the vocabulary (authors), a mask of
+    background alone, or quarantine the picture."""
+    clip: ClipConfig = ClipConfig()
+
+    @model_validator(mode="after")
+    def _file_fits_source(self) -> CandidatesConfig:
+        if (self.source == "file") != (self.file is not None):
+            raise ValueError("candidates from a file need both source 'file' and the file (--candidates-file FILE)")
+        return self
