@@ -28,7 +28,7 @@ from pnp_core.methods.pnp.config import BackboneConfig, CaptionConfig
 from pnp_core.methods.pnp.prompts import build_prompts, stack_prompts
 from pnp_core.methods.pnp.salience import salience
 from tests.models import LARGE, build_tokenizer, random_blip
-from tests.pnp_core.backbones.small import roberta_tokenizer
+from tests.pnp_core.methods.pnp.backbones.small import roberta_tokenizer
 
 CASES = {"blip-336": ("blip", 336), "blip-768": ("blip", 768), "bridgetower-770": ("bridgetower", 770)}
 NAMES = ["car", "hot-air balloon", "ice cream"]

@@ -178,7 +178,7 @@ def run_plain(models: Models, side: int, number: int) -> Callable[[], None]:
 
     At its best: it chooses no patches, and its own code takes one picture at a time.
     """
-    from tests.pnp_core.backbones.reference import FullBackward
+    from tests.pnp_core.methods.pnp.backbones.reference import FullBackward
 
     plain = FullBackward(copy.deepcopy(models.stock))
     (caption,) = models.captions([3])
@@ -277,7 +277,7 @@ def _differences(exact: DropoutSalience, found: DropoutSalience) -> dict[str, An
 
 def _agreement_with_plain(report: Report, models: Models) -> None:
     from pnp_core.methods.pnp.dropout import DropoutSalience
-    from tests.pnp_core.backbones.reference import FullBackward
+    from tests.pnp_core.methods.pnp.backbones.reference import FullBackward
 
     side = next(iter(salience_sides(models.small)))
     found = run_pruned(models, "float32", side, [3])()

@@ -3,7 +3,7 @@
     uv run python -m benchmarks.salience --threads 1 --passes 2
 
 Both sides run the same picture, captions, layer, head and DropOut passes, in turn; the plain side is
-the stock transformers forward and a backward through everything (`tests/pnp_core/backbones/reference.py`).
+the stock transformers forward and a backward through everything (`tests/pnp_core/methods/pnp/backbones/reference.py`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pnp_core.methods.pnp.config import BackboneConfig, CaptionConfig, DropoutCo
 from pnp_core.methods.pnp.dropout import salience_dropout
 from pnp_core.methods.pnp.prompts import build_prompts, stack_prompts
 from tests.models import LARGE, save_random_blip
-from tests.pnp_core.backbones.reference import FullBackward
+from tests.pnp_core.methods.pnp.backbones.reference import FullBackward
 
 NAMES = ["car", "hot-air balloon", "traffic light"]
 

@@ -35,7 +35,7 @@ from pnp_core.tuning.objective import Objective, job_of
 from pnp_core.tuning.plan import TunePlan, plan_tune, shard_tuning
 from pnp_core.tuning.search import TRIALS_PER_GROUP, Setting, Trial, TrialLog, search_group
 from tests.models import LARGE, save_random_blip
-from tests.pnp_core.backbones.reference import FullBackward
+from tests.pnp_core.methods.pnp.backbones.reference import FullBackward
 
 TRIALS = 3 * TRIALS_PER_GROUP
 

@@ -1,7 +1,10 @@
 """What comes with the package: two sets of weights and drawn scenes."""
 
+from pathlib import Path
 from typing import Final
 
+PACKAGE: Final = Path(__file__).parent
+"""Folder of the package."""
 TINY: Final = "tiny"
 PHOTO: Final = "photo"
 BUNDLED: Final = {TINY: "blip", PHOTO: "photo"}

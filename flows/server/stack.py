@@ -153,7 +153,7 @@ class Stack:
 
 def prefect_file() -> Path:
     """The deployments: beside the code where installed, in the checkout otherwise."""
-    here = Path(__file__).parent
+    here = Path(__file__).parents[1]
     packaged = here / "_prefect.yaml"
     return packaged if packaged.exists() else here.parent / "prefect.yaml"
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
+from pnp_core.bundled import PACKAGE
 from pnp_core.data import IGNORE
 from pnp_core.errors import UnknownNameError, UsageError
 from pnp_core.frozen import Config, merge
@@ -257,8 +258,7 @@ class DatasetCard(Config):
 
 def _folders() -> list[Path]:
     # The installed copy first: "datasets" in a checkout could be shadowed in site-packages.
-    here = Path(__file__).parent
-    return [here / "_cards", here.parent / "datasets"]
+    return [PACKAGE / "_cards", PACKAGE.parent / "datasets"]
 
 
 def available_cards() -> dict[str, Path]:

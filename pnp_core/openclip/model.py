@@ -14,13 +14,13 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 
-from pnp_core.bundled import TINY
+from pnp_core.bundled import PACKAGE, TINY
 from pnp_core.errors import CheckpointError, UnknownNameError
 from pnp_core.finite import check_weights
 from pnp_core.openclip.config import ClipConfig
 
 _LOCAL = "local-dir:"
-_TINY_FOLDER = Path(__file__).parent / "_tiny_clip"
+_TINY_FOLDER = PACKAGE / "_tiny_clip"
 _TOKENIZER = (".json", ".txt", ".model", ".vocab", ".spm")
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
 

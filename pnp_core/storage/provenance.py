@@ -8,6 +8,8 @@ import sys
 from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 
+from pnp_core.bundled import PACKAGE
+
 _PACKAGES = (
     "pnp-ovss",
     "torch",
@@ -39,7 +41,7 @@ def commit() -> str | None:
 
     It is known of a checkout, and of a package that pip installed from a repository.
     """
-    place = Path(__file__).resolve().parent.parent
+    place = PACKAGE.resolve().parent
     if _git(place, "rev-parse", "--show-toplevel") == str(place):  # not of a repository that a venv happens to lie in
         changed = _git(place, "status", "--porcelain", "--untracked-files=no")
         return f"{_git(place, 'rev-parse', 'HEAD')}{'+' if changed else ''}"

@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from pnp_core.methods.pnp.backbones import backbone_card, backbone_names
-from tests.pnp_core.backbones.originals import random_state
-from tests.pnp_core.backbones.small import (
+from tests.pnp_core.methods.pnp.backbones.originals import random_state
+from tests.pnp_core.methods.pnp.backbones.small import (
     bridgetower_config,
     save_bridgetower,
     save_small,

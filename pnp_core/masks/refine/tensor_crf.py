@@ -1,7 +1,7 @@
 """Fully connected CRF with Gaussian edges (Kraehenbuehl and Koltun 2011) as tensors, for many pictures on a GPU.
 
 The same mean field as `dense`: symmetric normalisation, Potts compatibility, features and roundings of pydensecrf. Held
-against it in `tests/pnp_core/crf`.
+against it in `tests/pnp_core/masks/refine`.
 """
 
 from __future__ import annotations

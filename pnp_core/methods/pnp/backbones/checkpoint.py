@@ -9,14 +9,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from pnp_core.bundled import BUNDLED
+from pnp_core.bundled import BUNDLED, PACKAGE
 from pnp_core.errors import CheckpointError, UnknownNameError, first_line
 from pnp_core.methods.pnp.backbones.base import Checkpoint
 from pnp_core.methods.pnp.backbones.cards import BackboneCard, backbone_card
 from pnp_core.methods.pnp.config import BackboneConfig
 from pnp_core.storage.first_bytes import pointer
 
-_PACKAGE = Path(__file__).parent.parent
 SAFETENSORS, PICKLED = "model.safetensors", "pytorch_model.bin"
 _INDEX = ".index.json"
 """Behind the name of a weights file: which part of a model that is split into several holds which tensor."""
@@ -62,7 +61,7 @@ def _local_folder(config: BackboneConfig, card: BackboneCard) -> Path | None:
             raise CheckpointError(
                 f"the bundled {config.checkpoint} model is of backbone {made_for}; give --checkpoint for {card.name}"
             )
-        return _PACKAGE / f"_{config.checkpoint}"
+        return PACKAGE / f"_{config.checkpoint}"
     path = Path(config.checkpoint).expanduser()
     convert = f"`pnp-ovss convert-weights {path} --backbone {card.name} --out FOLDER`"
     if path.is_file():

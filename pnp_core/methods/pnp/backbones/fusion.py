@@ -2,7 +2,7 @@
 
 The weights are in transformers' modules; the forward passes are written here, because salience needs the
 cross-attention probabilities inside the graph and the graph to begin there (stock modules would record
-everything from the pixels up). `tests/pnp_core/backbones` holds both against stock or independent forwards.
+everything from the pixels up). `tests/pnp_core/methods/pnp/backbones` holds both against stock or independent forwards.
 """
 
 from __future__ import annotations

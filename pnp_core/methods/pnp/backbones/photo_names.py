@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 
+from pnp_core.bundled import PACKAGE
+
 FILE = "vocabulary.json"
-FOLDER = Path(__file__).parent.parent / "_photo"
+FOLDER = PACKAGE / "_photo"
 PAD, UNKNOWN, ENC, SEP = range(4)
 """Tokens that stand for no name."""
 _WORD = re.compile(r"[^\W_]+(?:['.][^\W_]+)*\.?")

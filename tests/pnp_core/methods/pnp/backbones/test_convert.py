@@ -13,8 +13,8 @@ from pnp_core.errors import CheckpointError, UsageError
 from pnp_core.methods.pnp.backbones import load_backbone, locate_checkpoint
 from pnp_core.methods.pnp.backbones.convert import convert_weights
 from pnp_core.methods.pnp.config import BackboneConfig
-from tests.pnp_core.backbones.originals import original_forward, random_state
-from tests.pnp_core.backbones.small import save_vocabulary
+from tests.pnp_core.methods.pnp.backbones.originals import original_forward, random_state
+from tests.pnp_core.methods.pnp.backbones.small import save_vocabulary
 
 MODELS = ("blip", "albef", "mplug")
 

@@ -14,7 +14,7 @@ from pnp_core.methods.pnp.dropout import salience_dropout
 from pnp_core.methods.pnp.prompts import build_prompts, stack_prompts
 from pnp_core.methods.pnp.salience import all_salience, salience
 from tests.models import LARGE, save_random_blip
-from tests.pnp_core.backbones.reference import FullBackward
+from tests.pnp_core.methods.pnp.backbones.reference import FullBackward
 from tests.processes import run_script
 
 NAMES = ["hot-air balloon", "car", "ice cream"]

@@ -13,7 +13,7 @@ from pnp_core.methods.pnp.backbones import Backbone, backbone_names, load_backbo
 from pnp_core.methods.pnp.config import BackboneConfig, CaptionConfig
 from pnp_core.methods.pnp.prompts import build_prompts, stack_prompts
 from pnp_core.methods.pnp.salience import all_salience, salience
-from tests.pnp_core.backbones.small import PlainForward, save_small
+from tests.pnp_core.methods.pnp.backbones.small import PlainForward, save_small
 
 NAMES = ["hot-air balloon", "car", "ice cream"]
 

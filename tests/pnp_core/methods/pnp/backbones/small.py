@@ -15,7 +15,7 @@ from pnp_core.methods.pnp.backbones.base import PIXEL_MEAN, PIXEL_STD
 from pnp_core.methods.pnp.backbones.convert import convert_weights
 from pnp_core.methods.pnp.backbones.photo import PhotoConfig, PhotoForImageTextRetrieval
 from pnp_core.methods.pnp.backbones.photo_names import ENC, SEP
-from tests.pnp_core.backbones.originals import original_forward, random_state
+from tests.pnp_core.methods.pnp.backbones.originals import original_forward, random_state
 
 WORDS = ("a", "picture", "of", "car", "ice", "cream", "hot", "air", "balloon", "-", "##s", "traffic", "light")
 PlainForward = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, list[torch.Tensor]]]

@@ -14,7 +14,7 @@ from pnp_core.inputs.cards import SCHEMA_FILE, available_cards, card_schema, loa
 from pnp_core.inputs.class_names import clean_class_names
 from pnp_core.inputs.readers import resolve_card
 
-CARDS = Path(__file__).parents[2] / "datasets"
+CARDS = Path(__file__).parents[3] / "datasets"
 NAMES = ["ade20k", "coco-object", "coco-stuff", "context59", "context60", "folder", "scenes", "voc20", "voc21"]
 
 

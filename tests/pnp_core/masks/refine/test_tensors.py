@@ -12,10 +12,10 @@ from pnp_core.masks.config import CrfConfig
 from pnp_core.masks.refine import get_crf
 from pnp_core.masks.refine.lattice import build_lattice
 from pnp_core.masks.refine.tensor_crf import refine_batch
-from tests.pnp_core.crf.test_crf import mean_field
+from tests.pnp_core.masks.refine.test_crf import mean_field
 
 CPU = torch.device("cpu")
-PHOTOGRAPHS = sorted((Path(__file__).parents[3] / "pnp_core" / "_photographs").glob("*.jpg"))
+PHOTOGRAPHS = sorted((Path(__file__).parents[4] / "pnp_core" / "_photographs").glob("*.jpg"))
 
 
 def ragged_scores(number: int, height: int, width: int, seed: int) -> np.ndarray:

@@ -13,8 +13,8 @@ from pnp_core.methods.pnp.backbones import load_backbone, locate_checkpoint
 from pnp_core.methods.pnp.backbones.convert import convert_weights
 from pnp_core.methods.pnp.config import BackboneConfig, CaptionConfig
 from pnp_core.methods.pnp.prompts import build_prompts
-from tests.pnp_core.backbones.originals import random_state
-from tests.pnp_core.backbones.small import bridgetower_config, save_bridgetower
+from tests.pnp_core.methods.pnp.backbones.originals import random_state
+from tests.pnp_core.methods.pnp.backbones.small import bridgetower_config, save_bridgetower
 
 NAMES = ["hot-air balloon", "tv monitor", "dining table", "person", "skis", "café", "teddy bear"]
 
