@@ -20,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PHOTOGRAPHS = ROOT / "pnp_core" / "_photographs"
 KEPT = "kept.json"
-STAGES = ("shards", "salience", "masks", "scores", "quarantine", "cache", "trials")
+STAGES = ("shards", "salience", "masks", "scores", "quarantine", "cache", "trials", "contents", "manifests")
 """Folders of results; the rest (reports, records of runs) may be written anew."""
 
 
@@ -51,7 +51,7 @@ def run_all(folder: Path, pictures: Path) -> None:
         print(f"{name} ...", flush=True)
         pnp_ovss = [sys.executable, "-m", "flows.cli", *command, "--out", str(folder / name)]
         subprocess.run(  # noqa: S603
-            pnp_ovss, cwd=ROOT, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            pnp_ovss, cwd=ROOT, check=True, stdout=subprocess.DEVNULL
         )
 
 

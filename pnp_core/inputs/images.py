@@ -16,7 +16,7 @@ from pnp_core.errors import UnreadableImage, in_words
 from pnp_core.inputs.colour import to_rgb
 from pnp_core.inputs.depth import grey_in_8_bits, lower_bytes, spread, to_8_bits, uses_little
 from pnp_core.inputs.tiff import ICC_PROFILE, ORIENTATION, Bands, Page, find_page, read_bands
-from pnp_core.storage.first_bytes import UNKNOWN, refusal
+from pnp_core.storage.first_bytes import FORMATS, UNKNOWN, refusal
 
 IMAGE_EXTENSIONS = frozenset(
     (

@@ -20,6 +20,8 @@ from torch.nn import functional as F
 
 from pnp_core.errors import CrfInputError
 
+EXACT = 2**22
+"""Largest coordinate whose roundings float32 still tells apart."""
 PIECE = 64
 """Longer sums are taken piece by piece, so that no thread of a GPU adds up all pixels of an even sky alone."""
 _TINY = 1e-20  # pydensecrf's, under the root of the norm
@@ -119,7 +121,7 @@ class _Packing:
         """Strides for features from 0 to the largest ones.
 
         Raises:
-            CrfInputError: they do not fit 62 bits.
+            CrfInputError: they do not fit 62 bits, or float32 no longer tells whole numbers of their size apart.
         """
         corners = len(largest) + 1
         scaled = [float(most) * scale for most, scale in zip(largest, _scales(corners), strict=True)]
@@ -131,7 +133,7 @@ class _Packing:
             spans.append(math.ceil(reach / corners) + 9)
         strides[-1] += (1 - sum(strides)) % corners
         room = 2 * corners * strides[-1] * spans[-1]
-        if room * (pictures + 1) >= 2**62:
+        if room * (pictures + 1) >= 2**62 or sum(scaled) > EXACT:
             most = f"{max(largest):.0f} standard deviations"
             raise CrfInputError(f"features up to {most} are too many for the CRF's lattice: take larger bandwidths")
         return cls((*strides, 0), room, torch.int32 if room * (pictures + 1) < 2**31 else torch.int64)

@@ -22,8 +22,9 @@ Scores = np.ndarray | torch.Tensor
 Size = tuple[int, int]
 
 CHUNK = 2**31
-"""Bytes that the pictures refined together may take on a GPU, about; a single larger one takes what it needs."""
-_LATTICE, _LABEL = 640, 24  # bytes for each pixel: of both lattices while they are made, of each label
+"""Bytes that the pictures refined together may take at most where the device does not tell how much it has; a single
+larger one takes what it needs."""
+_LATTICE, _LABEL = 2600, 96  # bytes for each pixel of noise: of both lattices while they are made, of each label
 _FEW = 16  # on a CPU torch's own softmax of 2 to 9 labels takes 4 to 5 times as long as its steps one by one
 
 
@@ -59,7 +60,8 @@ def refine_batch(
     Args:
         scores: of each picture (C, H, W), finite.
         pictures: (H, W, 3) uint8 RGB.
-        chunk: bytes that pictures refined together may take; when None `CHUNK` on a GPU, on a CPU one picture's.
+        chunk: bytes that pictures refined together may take; when None half of what is free on a GPU, on a CPU one
+            picture's.
 
     Returns:
         Of each picture probabilities (C, H, W), float32 on the device.
@@ -71,13 +73,20 @@ def refine_batch(
         raise CrfInputError(f"the CRF got scores of {len(scores)} pictures and {len(pictures)} pictures")
     for number, (score, picture) in enumerate(zip(scores, pictures, strict=True)):
         _check_shapes(tuple(score.shape), picture, number)
-    limit = chunk if chunk is not None else CHUNK if device.type != "cpu" else 0
+    limit = _room(device) if chunk is None else chunk
     found: dict[int, torch.Tensor] = {}
     for numbers in _chunks([tuple(score.shape) for score in scores], limit):
         chosen = [torch.as_tensor(scores[n], dtype=torch.float32).to(device) for n in numbers]
         refined = _refine_chunk(chosen, [pictures[n] for n in numbers], config, device)
         found.update(zip(numbers, refined, strict=True))
     return [found[n] for n in range(len(scores))]
+
+
+def _room(device: torch.device) -> int:
+    """Bytes that pictures refined together may take."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] // 2
+    return 0 if device.type == "cpu" else CHUNK
 
 
 def best_device() -> torch.device:

@@ -77,5 +77,5 @@ def test_reader_gives_pictures_masks_and_labels():
 
 
 def test_splits_share_no_scene():
-    seen = {drawing.render(drawing.make_scene(s, i))[0].tobytes() for s in scenes.SPLIT_SEEDS for i in range(5)}
+    seen = {drawing.render(drawing.make_scene(s, i))[0].tobytes() for s in drawing.SPLIT_SEEDS for i in range(5)}
     assert len(seen) == 15

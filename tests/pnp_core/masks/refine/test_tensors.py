@@ -158,7 +158,8 @@ def test_no_picture_is_no_result():
     assert refine_batch([], [], CrfConfig(), CPU) == []
 
 
-def test_bandwidths_too_small_for_the_lattice_are_told():
-    config = CrfConfig(bilateral_srgb=1e-6)
+@pytest.mark.parametrize("bandwidth", [{"bilateral_srgb": 1e-6}, {"gaussian_sxy": 1e-6}, {"gaussian_sxy": 1e-9}])
+def test_bandwidths_too_small_for_the_lattice_are_told(bandwidth):
+    config = CrfConfig(**bandwidth)
     with pytest.raises(CrfInputError, match="standard deviations are too many"):
-        refine_batch([np.zeros((2, 3, 4), np.float32)], [np.zeros((3, 4, 3), np.uint8)], config, CPU)
+        refine_batch([np.zeros((2, 50, 50), np.float32)], [np.zeros((50, 50, 3), np.uint8)], config, CPU)
