@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pnp_core.inputs.cards import load_card
-from training.photo.vocabulary import build_vocabulary, clean
+from training.photo.vocabulary import build_vocabulary, clean, read_synonyms
 
 
 @dataclass(frozen=True)
@@ -67,4 +67,6 @@ def names_of(photos: list[Photo]) -> Names:
             if members:
                 known[members] = number
         concept[name] = number
+    for name, words in read_synonyms().items():
+        concept |= dict.fromkeys(words, concept[name])
     return Names(concept, tuple(classes), frozenset(concept[clean(name)] for name in coco))

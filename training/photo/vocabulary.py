@@ -17,6 +17,7 @@ WIDEST = 220
 """A name with more classes below it ("whole", "artifact") says too little of a picture."""
 _HYPERNYMS = ("@", "@i")
 _ALIASES = Path(__file__).parent / "aliases.yaml"
+_SYNONYMS = Path(__file__).parent / "synonyms.yaml"
 
 
 @dataclass(frozen=True)
@@ -85,3 +86,8 @@ def build_vocabulary(ids: list[str], extra: list[str]) -> dict[str, frozenset[in
     for name in extra:
         names.setdefault(clean(name), set())
     return {name: frozenset(classes) for name, classes in sorted(names.items())}
+
+
+def read_synonyms() -> dict[str, list[str]]:
+    """Everyday words by the name whose concept they share."""
+    return yaml.safe_load(_SYNONYMS.read_text())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pnp_core.methods.pnp.backbones.photo_names import UNKNOWN, Vocabulary
+from pnp_core.methods.pnp.backbones.photo_names import UNKNOWN, Vocabulary, read_vocabulary
 
 NAMES = {"sea lion": 9, "lion": 8, "bus": 7, "potted plant": 6, "tv": 5, "a": 4, "cherry": 10, "jack o lantern": 11}
 VOCABULARY = Vocabulary({tuple(name.split()): token for name, token in NAMES.items()})
@@ -49,3 +49,11 @@ def test_nearest_names_are_written_alike_or_share_the_last_word(name, first):
 
 def test_nothing_is_near_to_nonsense():
     assert VOCABULARY.nearest("qqqq") == []
+
+
+@pytest.mark.parametrize(
+    ("word", "name"), [("people", "person"), ("women", "person"), ("kid", "person"), ("puppy", "dog")]
+)
+def test_everyday_words_mean_what_the_bundled_model_knows_under_another_name(word, name):
+    vocabulary = read_vocabulary()
+    assert [p.token for p in vocabulary.pieces(word)] == [p.token for p in vocabulary.pieces(name)]
