@@ -39,7 +39,7 @@ def commands(folder: Path, pictures: Path) -> dict[str, list[str]]:
     return {
         "demo": ["demo"],
         "label": ["label", str(pictures), "--classes", classes, "--png", "--confidence"],
-        "corpus": ["label-corpus", str(folder / "corpus"), "--classes", classes, "--settle", "0"],
+        "corpus": ["label-corpus", str(folder / "growing"), "--classes", classes, "--settle", "0"],
         "tune": ["tune", "scenes", "--images", "16", "--trials", "24", "--reward", "contrast"],
         "tables": ["tables", str(folder / "demo")],
     }
@@ -68,9 +68,9 @@ def stored(folder: Path) -> dict[str, Stored]:
 
 def make(folder: Path, pictures: Path) -> None:
     """Run the commands in a new folder and keep what their files are."""
-    (folder / "corpus").mkdir(parents=True)
+    (folder / "growing").mkdir(parents=True)
     for file in sorted(pictures.glob("*.jpg"))[:40]:
-        shutil.copy(file, folder / "corpus")
+        shutil.copy(file, folder / "growing")
     run_all(folder, pictures)
     kept = {name: [file.digest, file.written] for name, file in stored(folder).items()}
     (folder / KEPT).write_text(json.dumps(kept))

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from prefect import flow
 
-from flows.dispatch.stages import Stage, run_stage
+from flows.dispatch.base import Stage
+from flows.dispatch.inline import Inline
+from flows.dispatch.stages import run_stage
 from flows.reporting import progress_artifacts
 from pnp_core.data import Summary
 from pnp_core.stages.batch import SalienceBatch
@@ -24,4 +26,4 @@ def extract_batch(batch: SalienceBatch) -> None:
     with progress_artifacts():
         work = [(shard, None) for shard in batch.shards]
         stage = Stage("salience", task_extract_shard, job, job.folder)
-        run_stage(stage, work, Summary(batch.out), batch.dispatch, extent="part")
+        run_stage(stage, work, Summary(batch.out), Inline(batch.dispatch), extent="part")

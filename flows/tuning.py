@@ -8,7 +8,9 @@ from time import monotonic
 
 from prefect import flow
 
-from flows.dispatch.stages import Stage, run_shard_stage, run_stage
+from flows.dispatch.base import Stage
+from flows.dispatch.inline import Inline
+from flows.dispatch.stages import run_shard_stage, run_stage
 from flows.reporting import progress_artifacts
 from pnp_core.data import ShardRef, StageSummary
 from pnp_core.report.tuning_text import tuning_markdown
@@ -48,8 +50,9 @@ def _tune(config: TuneConfig) -> TuneSummary:
     shards = run_shard_stage(lambda: task_shard_tuning(config), summary)
     with progress_artifacts():
         maps = Stage("maps", task_cache_maps, plan, plan.maps.folder)
-        work = run_stage(maps, [(shard, None) for shard in shards], summary, config.dispatch)
-        run_stage(Stage("pictures", task_cache_pictures, plan), work, summary, config.dispatch)
+        here = Inline(config.dispatch)
+        work = run_stage(maps, [(shard, None) for shard in shards], summary, here)
+        run_stage(Stage("pictures", task_cache_pictures, plan), work, summary, here)
     summary.quarantined = summary.stages["maps"].quarantined
     if summary.quarantined:
         summary.reasons = quarantine_reasons([plan.maps.folder], shards)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from concurrent.futures import CancelledError
 from queue import Empty, SimpleQueue
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from flows.dispatch.inline import Inline
 from pnp_core.errors import PnpError, UsageError
 from pnp_core.stages.config import DispatchConfig
 from tasks.masks import task_mask_shard
@@ -16,8 +16,7 @@ from tasks.runtime import attempts, observer
 from tasks.salience import task_extract_shard
 
 if TYPE_CHECKING:
-    from flows.dispatch.stages import Stage, Work
-    from pnp_core.data import ShardRef, StageResult
+    from flows.dispatch.base import Results, Stage, Work
 
 GPU = {"GPU": 1}
 """Salience asks for this resource, so a worker with one GPU has one model loaded and one shard at a time."""
@@ -29,10 +28,10 @@ class WorkersLostError(PnpError):
     """A Dask cluster has no worker left that could do the work, or is gone itself."""
 
 
-class DaskWorkers:
+class DaskWorkers(Inline):
     """A cluster for the stages of one run: one that is there, or one of our own on this machine."""
 
-    def __init__(self, dispatch: DispatchConfig) -> None:
+    def __init__(self, config: DispatchConfig) -> None:
         """Choose the cluster; it is opened by `with`.
 
         Raises:
@@ -42,20 +41,20 @@ class DaskWorkers:
             from prefect_dask import DaskTaskRunner
         except ImportError as error:
             raise UsageError("dispatch to Dask needs its extra: pip install 'pnp-ovss[dask]'") from error
-        self._dispatch = dispatch
+        super().__init__(config)
         local = {
-            "n_workers": dispatch.workers, "threads_per_worker": 1, "resources": GPU, "dashboard_address": None,
+            "n_workers": config.workers, "threads_per_worker": 1, "resources": GPU, "dashboard_address": None,
             "silence_logs": 50,
             # A worker that imports torch does not listen. Busy for half a minute it was taken for dead, so it imports
             # before it connects.
             "preload": [task_extract_shard.fn.__module__, task_mask_shard.fn.__module__],
         }  # fmt: skip
-        there = {"address": dispatch.scheduler} if dispatch.scheduler else {"cluster_kwargs": local}
+        there = {"address": config.scheduler} if config.scheduler else {"cluster_kwargs": local}
         self._runner: Any = DaskTaskRunner(**there)
 
     def __enter__(self) -> DaskWorkers:
-        if self._dispatch.scheduler:
-            self._check_scheduler(self._dispatch.scheduler)
+        if self.config.scheduler:
+            self._check_scheduler(self.config.scheduler)
         self._runner.__enter__()
         return self
 
@@ -77,11 +76,15 @@ class DaskWorkers:
     ) -> None:
         self._runner.__exit__(kind, value, trace)
 
-    def run(self, stage: Stage, work: list[Work], gpu: bool) -> Generator[tuple[ShardRef, StageResult | Exception]]:
-        """All shards, in the order in which they are done."""
+    def run(self, stage: Stage, work: list[Work]) -> Results:
+        """All shards, in the order in which they are done; what needs no workers in this process."""
+        if stage.needs == "none":
+            yield from super().run(stage, work)
+            return
         import dask
 
-        task = stage.task.with_options(**attempts(self._dispatch))
+        gpu = stage.needs == "gpu"
+        task = stage.task.with_options(**attempts(self.config))
         done: SimpleQueue[Any] = SimpleQueue()
         with dask.annotate(resources=GPU) if gpu else dask.annotate():
             shards = {
@@ -110,14 +113,14 @@ class DaskWorkers:
             except Empty:
                 if self._workers(gpu):
                     worked = monotonic()
-            if monotonic() - worked > self._dispatch.lost_after:
-                who, long = "worker with a GPU" if gpu else "worker", self._dispatch.lost_after
+            if monotonic() - worked > self.config.lost_after:
+                who, long = "worker with a GPU" if gpu else "worker", self.config.lost_after
                 raise WorkersLostError(f"the Dask cluster has had no {who} for {long:.0f} s: start some and run again")
 
     def _workers(self, gpu: bool) -> int:
         """How many workers could take a shard. Of a cluster of our own, those that went are replaced."""
-        if not self._dispatch.scheduler:
-            self._runner.client.cluster.scale(self._dispatch.workers)
+        if not self.config.scheduler:
+            self._runner.client.cluster.scale(self.config.workers)
         return _able(self._runner.client, gpu)
 
 

@@ -8,7 +8,7 @@ a record is the one it was at.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from time import monotonic, sleep
@@ -23,6 +23,8 @@ from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Cancelling
 
+from flows.dispatch.base import Results, Stage, Work
+from flows.dispatch.inline import Inline
 from pnp_core.data import ShardRef, StageResult
 from pnp_core.errors import PnpError, UsageError
 from pnp_core.stages.batch import SalienceBatch
@@ -40,6 +42,16 @@ UNTAKEN = 60.0
 """Seconds after which people are told that nobody takes a batch."""
 
 
+class Deployment(Inline):
+    """The workers of a Prefect deployment for what needs a GPU; the rest in this process."""
+
+    def run(self, stage: Stage, work: list[Work]) -> Results:
+        """All shards."""
+        if stage.needs == "gpu":
+            return run_deployed(stage.job, [shard for shard, _ in work], self.config)
+        return super().run(stage, work)
+
+
 class LostBatchError(Exception):
     """A batch ended before all its shards were done."""
 
@@ -54,9 +66,7 @@ class _Batch:
     taken: bool = False
 
 
-def run_deployed(
-    job: SalienceJob, shards: list[ShardRef], dispatch: DispatchConfig
-) -> Generator[tuple[ShardRef, StageResult | Exception]]:
+def run_deployed(job: SalienceJob, shards: list[ShardRef], dispatch: DispatchConfig) -> Results:
     """Results of all shards as they come in; of lost ones the error of the last attempt.
 
     Raises:

@@ -2,54 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import closing
 from math import inf
 from time import monotonic
-from typing import Any, Literal
+from typing import Literal
 
-from prefect import Task, get_run_logger
+from prefect import get_run_logger
 
-from flows.dispatch.dask import DaskWorkers
-from flows.dispatch.deployment import run_deployed
+from flows.dispatch import open_dispatch
+from flows.dispatch.base import Dispatch, Stage, Work
 from pnp_core.data import RunSummary, ShardRef, StageResult, StageSummary, Summary
 from pnp_core.errors import PnpError, ShardError, StageFailedError, in_words
 from pnp_core.runs.plan import Plan, quarantine_reasons
 from pnp_core.stages.config import DispatchConfig
-from pnp_core.storage.completion import StageFolder
 from pnp_core.storage.shards import set_shard_aside
 from tasks.masks import task_export_png, task_mask_shard
-from tasks.runtime import attempts, observer
+from tasks.runtime import observer
 from tasks.salience import task_extract_shard
 from tasks.scores import task_merge_scores, task_score_shard
 
-Work = tuple[ShardRef, StageResult | None]
-"""A shard, and what the stage before made of it."""
-Results = Generator[tuple[ShardRef, StageResult | Exception]]
-"""Shards in the order in which they were done, with their result or the error of the last attempt."""
 HOPELESS = 3
 """So many shards given up, or all where there are fewer, and none done: the run stops, no picture is at fault."""
 Extent = Literal["run", "batch", "part"]
 """What the shards are: all of a run; a batch that others follow, so that few shards tell nothing of the run; or one
 worker's, who does not see whether others succeed."""
-
-
-@dataclass(frozen=True)
-class Stage:
-    """What is done to every shard.
-
-    Attributes:
-        task: takes the job, a shard, and the result of the stage before.
-        folder: where results lie. Shards that fail are set aside there; without it they stop the run.
-        before: folder of the stage before.
-    """
-
-    name: str
-    task: Task[..., StageResult]
-    job: Any
-    folder: StageFolder | None = None
-    before: StageFolder | None = None
 
 
 class _Report:
@@ -121,28 +98,17 @@ def run_shard_stage(write: Callable[[], list[ShardRef]], summary: Summary) -> li
     return shards
 
 
-def inline(stage: Stage, work: list[Work], dispatch: DispatchConfig) -> Results:
-    """In this process, one shard after the other."""
-    task = stage.task.with_options(**attempts(dispatch))
-    for shard, given in work:
-        try:
-            yield shard, task(stage.job, shard, given)
-        except Exception as error:  # what stops the run is decided by run_stage
-            yield shard, error
-
-
 def run_stage(
     stage: Stage,
     work: list[Work],
     summary: Summary,
-    dispatch: DispatchConfig,
-    results: Results | None = None,
+    dispatch: Dispatch,
     extent: Extent = "run",
 ) -> list[Work]:
     """One stage over all shards; those that fail are set aside.
 
     Args:
-        results: of another way than `inline` to do the work.
+        dispatch: who does the work.
         extent: what the shards are.
 
     Returns:
@@ -156,10 +122,10 @@ def run_stage(
         stage.folder.claim()
     report = _Report(stage, work, summary, extent)
     done: dict[str, StageResult] = {}
-    with closing(results or inline(stage, work, dispatch)) as outcomes:  # when this stops, so must the workers
+    with closing(dispatch.run(stage, work)) as outcomes:  # when this stops, so must the workers
         for shard, outcome in outcomes:
             if isinstance(outcome, Exception):
-                outcome = _give_up(stage, shard, outcome, dispatch)
+                outcome = _give_up(stage, shard, outcome, dispatch.config.attempts)
             report.add(shard, outcome)
             if outcome.failed and report.hopeless():
                 which = f"the first {HOPELESS} shards" if len(work) > HOPELESS else "all shards"
@@ -169,13 +135,13 @@ def run_stage(
     return [(shard, done[shard.name]) for shard, _ in work if not done[shard.name].failed]
 
 
-def _give_up(stage: Stage, shard: ShardRef, error: Exception, dispatch: DispatchConfig) -> StageResult:
+def _give_up(stage: Stage, shard: ShardRef, error: Exception, attempts: int) -> StageResult:
     """Set a shard aside, unless the run is at fault and not the shard."""
     if stage.folder is None or (isinstance(error, PnpError) and not isinstance(error, ShardError)):
         raise error
     reason = in_words(error)
     if not isinstance(error, ShardError):
-        reason = f"the shard failed {dispatch.attempts} times: {reason}"
+        reason = f"the shard failed {attempts} times: {reason}"
     return set_shard_aside(stage.folder, shard, reason, stage.before)
 
 
@@ -200,19 +166,24 @@ def run_stages(
         StageFailedError: every shard that was tried failed.
         PnpError: the run itself is at fault.
     """
-    salience = Stage("salience", task_extract_shard, plan.salience, plan.salience.folder)
-    masks = Stage("masks", task_mask_shard, plan.masks, plan.masks.folder, plan.salience.folder)
-    work: list[Work] = [(shard, None) for shard in shards]
-    with ExitStack() as stack:
-        workers = stack.enter_context(DaskWorkers(dispatch)) if dispatch.mode == "dask" else None
-        if dispatch.mode == "deployment":
-            results = run_deployed(plan.salience, shards, dispatch)
-        else:
-            results = workers and workers.run(salience, work, gpu=True)
-        work = run_stage(salience, work, summary, dispatch, results, extent)
-        work = run_stage(masks, work, summary, dispatch, workers and workers.run(masks, work, gpu=False), extent)
-    if plan.png:
-        run_stage(Stage("png", task_export_png, plan.masks), work, summary, dispatch)
+    salience = Stage("salience", task_extract_shard, plan.salience, plan.salience.folder, needs="gpu")
+    masks = Stage("masks", task_mask_shard, plan.masks, plan.masks.folder, plan.salience.folder, needs="cpu")
+    with open_dispatch(dispatch) as workers:
+        work = run_stage(salience, [(shard, None) for shard in shards], summary, workers, extent)
+        work = run_stage(masks, work, summary, workers, extent)
+        if plan.png:
+            run_stage(Stage("png", task_export_png, plan.masks), work, summary, workers)
+        if plan.score and work:
+            run_stage(Stage("scores", task_score_shard, plan.score), work, summary, workers)
+    masked = [shard for shard, _ in work]
+    _conclude(plan, shards, summary)
+    if plan.score and masked:
+        summary.scores = task_merge_scores(plan.score, masked)
+    return masked
+
+
+def _conclude(plan: Plan, shards: list[ShardRef], summary: RunSummary) -> None:
+    """What came of all the pictures."""
     summary.labelled = summary.stages["masks"].images
     summary.resumed = summary.stages["masks"].images_resumed
     counts = [summary.stages[stage] for stage in ("salience", "masks")]
@@ -220,7 +191,3 @@ def run_stages(
     summary.failed = sum(stage.images_failed for stage in counts)
     if summary.quarantined:
         summary.reasons = quarantine_reasons((plan.salience.folder, plan.masks.folder), shards)
-    if plan.score and work:
-        run_stage(Stage("scores", task_score_shard, plan.score), work, summary, dispatch)
-        summary.scores = task_merge_scores(plan.score, [shard for shard, _ in work])
-    return [shard for shard, _ in work]

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prefect import flow, task
 
+from flows.dispatch.base import Stage
 from flows.dispatch.dask import DaskWorkers, WorkersLostError
 from flows.dispatch.deployment import batches
-from flows.dispatch.stages import Stage
 from flows.server.deployment_runs import place
 from pnp_core.config import EvalConfig, LabelConfig
 from pnp_core.data import Quarantined, ShardRef, StageResult
@@ -147,7 +147,7 @@ def on_dask(scheduler: str, go_on: str, lost_after: float) -> list[ShardRef]:
     dispatch = DispatchConfig(mode="dask", scheduler=scheduler, lost_after=lost_after)
     work = [(shard, None) for shard in refs(3)]
     with DaskWorkers(dispatch) as workers:
-        return [shard for shard, _ in workers.run(Stage("salience", wait_a_little, go_on), work, gpu=True)]
+        return [shard for shard, _ in workers.run(Stage("salience", wait_a_little, go_on, needs="gpu"), work)]
 
 
 @pytest.fixture

@@ -1,0 +1,33 @@
+"""Shards in this process, one after the other."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from flows.dispatch.base import Results, Stage, Work
+from pnp_core.stages.config import DispatchConfig
+from tasks.runtime import attempts
+
+
+class Inline:
+    """A `Dispatch` without workers."""
+
+    def __init__(self, config: DispatchConfig) -> None:
+        self.config = config
+
+    def __enter__(self) -> Inline:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing is held open."""
+
+    def run(self, stage: Stage, work: list[Work]) -> Results:
+        """One shard after the other."""
+        task = stage.task.with_options(**attempts(self.config))
+        for shard, given in work:
+            try:
+                yield shard, task(stage.job, shard, given)
+            except Exception as error:  # what stops the run is decided by run_stage
+                yield shard, error
