@@ -24,7 +24,7 @@ from pnp_core.tuning.cache import read_pictures, read_pixels
 from pnp_core.tuning.config import TuneConfig
 from pnp_core.tuning.objective import Objective, setting_maps
 from pnp_core.tuning.plan import plan_tune
-from pnp_core.tuning.reward import Sight, authors, moved, regions, softmax, turned
+from pnp_core.tuning.reward import RegionSimilarity, authors, moved, regions, softmax, turned
 from pnp_core.tuning.search import Setting
 
 
@@ -53,7 +53,7 @@ class Seen:
             return judge.similarity(pixels, names, picture_of, changed)
 
         area = found.mean(axis=(1, 2))
-        sight = Sight(similarity(found), judge.blank(), label, tuple(own[p] for p in picture_of), area)
+        sight = RegionSimilarity(similarity(found), judge.blank(), label, tuple(own[p] for p in picture_of), area)
         here, rest, over, aside = (
             softmax(similarity(changed))[rows, label] for changed in (found, ~found, turned(found), moved(found))
         )

@@ -50,7 +50,7 @@ class ShardRef:
 
 
 @dataclass(frozen=True)
-class SalienceMaps:
+class ClassMaps:
     """What the salience stage keeps of one picture.
 
     Attributes:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pnp_core.data import SalienceMaps
+from pnp_core.data import ClassMaps
 from pnp_core.inputs.scenes import drawing
 from pnp_core.inputs.scenes.shapes import CLASS_NAMES, CLASSES
 from pnp_core.masks.config import CrfConfig, MaskConfig
@@ -86,10 +86,10 @@ class Model:
         """Captions of some classes."""
         return build_prompts([CLASS_NAMES[c - 1] for c in class_ids], CAPTIONS, self.backbone)
 
-    def maps(self, pictures: Pictures, setting: Setting) -> list[SalienceMaps]:
+    def maps(self, pictures: Pictures, setting: Setting) -> list[ClassMaps]:
         """Salience of every picture for the classes in it."""
         config = DropoutConfig(iterations=setting.iterations, amount=setting.step)
-        found: list[SalienceMaps] = []
+        found: list[ClassMaps] = []
         for start in range(0, len(pictures.pixels), BATCH):
             group = pictures.scenes[start : start + BATCH]
             pixels = torch.stack([model_pixels(p, (96, 96)) for p in pictures.pixels[start : start + BATCH]])
@@ -98,9 +98,7 @@ class Model:
             for i, scene in enumerate(group):
                 number = len(scene.class_ids)
                 maps = result.maps[i, :, :number].unflatten(-1, self.backbone.grid).numpy()
-                found.append(
-                    SalienceMaps(maps, scene.class_ids, result.itm[i, :number].numpy(), scene.size, scene.size)
-                )
+                found.append(ClassMaps(maps, scene.class_ids, result.itm[i, :number].numpy(), scene.size, scene.size))
         return found
 
     @torch.no_grad()
@@ -120,7 +118,7 @@ class Model:
         return right / total
 
 
-def miou(pictures: Pictures, maps: Sequence[SalienceMaps], config: MaskConfig) -> float:
+def miou(pictures: Pictures, maps: Sequence[ClassMaps], config: MaskConfig) -> float:
     """Dataset mIoU over background and the classes present."""
     total = ConfusionMatrix.zeros(len(CLASSES) + 1)
     for pixels, truth, salience in zip(pictures.pixels, pictures.truth, maps, strict=True):
@@ -129,7 +127,7 @@ def miou(pictures: Pictures, maps: Sequence[SalienceMaps], config: MaskConfig) -
 
 
 def best_masks(
-    pictures: Pictures, maps: Sequence[SalienceMaps], base: MaskConfig, **grid: Sequence[Any]
+    pictures: Pictures, maps: Sequence[ClassMaps], base: MaskConfig, **grid: Sequence[Any]
 ) -> tuple[float, MaskConfig]:
     """The best value of each combination of a grid over mask settings."""
     options = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]

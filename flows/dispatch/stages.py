@@ -22,20 +22,20 @@ from tasks.runtime import observer
 from tasks.salience import task_extract_shard
 from tasks.scores import task_merge_scores, task_score_shard
 
-HOPELESS = 3
+MAX_LEADING_FAILURES = 3
 """So many shards given up, or all where there are fewer, and none done: the run stops, no picture is at fault."""
 Extent = Literal["run", "batch", "part"]
 """What the shards are: all of a run; a batch that others follow, so that few shards tell nothing of the run; or one
 worker's, who does not see whether others succeed."""
 
 
-class _Report:
+class _StageProgress:
     """Counts what comes out of a stage, and tells people."""
 
     def __init__(self, stage: Stage, work: list[Work], summary: Summary, extent: Extent) -> None:
         self.counts = summary.stages.setdefault(stage.name, StageSummary())
         self._stage, self._total, self._pictures = stage.name, len(work), sum(shard.samples for shard, _ in work)
-        self._enough = {"run": min(HOPELESS, len(work)), "batch": HOPELESS, "part": inf}[extent]
+        self._enough = {"run": min(MAX_LEADING_FAILURES, len(work)), "batch": MAX_LEADING_FAILURES, "part": inf}[extent]
         self._start, self._computed, self._seen = monotonic(), 0, 0
         self._summary = summary
         self._log = get_run_logger()
@@ -61,7 +61,7 @@ class _Report:
         seconds = (monotonic() - self._start) / self._computed * left
         return f", about {_duration(seconds)} left" if seconds > 5 else ""
 
-    def hopeless(self) -> bool:
+    def all_failed(self) -> bool:
         """Whether shards fail and none succeeds."""
         return self._enough <= self.counts.shards_failed == self.counts.shards
 
@@ -120,22 +120,22 @@ def run_stage(
     """
     if stage.folder:  # before others put files into it
         stage.folder.claim()
-    report = _Report(stage, work, summary, extent)
+    report = _StageProgress(stage, work, summary, extent)
     done: dict[str, StageResult] = {}
     with closing(dispatch.run(stage, work)) as outcomes:  # when this stops, so must the workers
         for shard, outcome in outcomes:
             if isinstance(outcome, Exception):
-                outcome = _give_up(stage, shard, outcome, dispatch.config.attempts)
+                outcome = _mark_failed(stage, shard, outcome, dispatch.config.attempts)
             report.add(shard, outcome)
-            if outcome.failed and report.hopeless():
-                which = f"the first {HOPELESS} shards" if len(work) > HOPELESS else "all shards"
+            if outcome.failed and report.all_failed():
+                which = f"the first {MAX_LEADING_FAILURES} shards" if len(work) > MAX_LEADING_FAILURES else "all shards"
                 raise StageFailedError(f"{stage.name}: {which} failed: {_reasons(stage, shard)}")
             done[shard.name] = outcome
     report.end()
     return [(shard, done[shard.name]) for shard, _ in work if not done[shard.name].failed]
 
 
-def _give_up(stage: Stage, shard: ShardRef, error: Exception, attempts: int) -> StageResult:
+def _mark_failed(stage: Stage, shard: ShardRef, error: Exception, attempts: int) -> StageResult:
     """Set a shard aside, unless the run is at fault and not the shard."""
     if stage.folder is None or (isinstance(error, PnpError) and not isinstance(error, ShardError)):
         raise error

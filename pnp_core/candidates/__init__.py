@@ -7,9 +7,9 @@ from typing import Any
 
 from pnp_core.candidates.base import CandidateSource, Choice, Proposal, choose
 from pnp_core.candidates.config import CandidatesConfig
-from pnp_core.candidates.file import FileSource, file_revision
-from pnp_core.candidates.itm import ItmSource
-from pnp_core.candidates.labels import LabelSource, VocabularySource
+from pnp_core.candidates.file import FileCandidates, file_revision
+from pnp_core.candidates.itm import MatchCandidates
+from pnp_core.candidates.labels import LabelCandidates, VocabularyCandidates
 from pnp_core.errors import UnknownNameError
 from pnp_core.inputs.cards import DatasetCard, Words
 from pnp_core.methods.pnp.backbones.base import Backbone
@@ -58,19 +58,19 @@ def open_candidates(
     """
     match candidates.source:
         case "labels":
-            return LabelSource()
+            return LabelCandidates()
         case "vocabulary":
-            return VocabularySource(allowed)
+            return VocabularyCandidates(allowed)
         case "file":
-            return FileSource(candidates.file or "", card)
+            return FileCandidates(candidates.file or "", card)
         case "itm":
-            return ItmSource(backbone, card.captions_in(words), allowed, caption)
+            return MatchCandidates(backbone, card.captions_in(words), allowed, caption)
         case "clip":
-            from pnp_core.candidates.clip import ClipSource
+            from pnp_core.candidates.clip import ClipCandidates
             from pnp_core.openclip.model import load_clip
 
             clip: Any = candidates.clip  # frozen, hence hashable, which type checkers do not see
             model = load_clip(clip, str(backbone.device))
-            return ClipSource(model, card.captions, allowed, candidates.clip.template)
+            return ClipCandidates(model, card.captions, allowed, candidates.clip.template)
         case name:
             raise UnknownNameError("source of candidate classes", name, SOURCES)

@@ -12,7 +12,7 @@ from pnp_core.data import Sample
 from pnp_core.openclip.model import ClipModel
 
 
-class ClipSource:
+class ClipCandidates:
     """Classes by CLIP's zero-shot probability; see `CandidateSource`."""
 
     default_min_score = 0.05

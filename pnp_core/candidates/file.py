@@ -265,7 +265,7 @@ def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-class FileSource:
+class FileCandidates:
     """Classes by picture from a file; see `CandidateSource`.
 
     A picture is found by its key, its own name (in the folder, list, table or tar), that without folders, and

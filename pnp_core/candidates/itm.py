@@ -16,7 +16,7 @@ from pnp_core.methods.pnp.matching import match_probabilities
 from pnp_core.methods.pnp.prompts import build_prompts
 
 
-class ItmSource:
+class MatchCandidates:
     """Classes by the probability that their caption matches the picture; see `CandidateSource`."""
 
     default_min_score = 0.5

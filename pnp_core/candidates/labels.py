@@ -12,7 +12,7 @@ from pnp_core.candidates.base import Proposal
 from pnp_core.data import Sample
 
 
-class LabelSource:
+class LabelCandidates:
     """The classes that came with the picture, from masks or boxes; see `CandidateSource`."""
 
     default_min_score = None
@@ -30,7 +30,7 @@ class LabelSource:
         ]
 
 
-class VocabularySource:
+class VocabularyCandidates:
     """Every class, in every picture; see `CandidateSource`."""
 
     default_min_score = None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pnp_core.candidates.base import choose
 from pnp_core.candidates.config import CandidatesConfig
-from pnp_core.candidates.file import FileSource, read_answers, resolve
+from pnp_core.candidates.file import FileCandidates, read_answers, resolve
 from pnp_core.errors import UsageError
 from pnp_core.inputs.cards import DatasetCard
 
@@ -42,7 +42,7 @@ def report_file(path: str, card: DatasetCard, config: CandidatesConfig) -> FileR
     repairs = []
     for key, answer in read_answers(path):
         resolved = resolve(answer, card)
-        choice = choose(resolved.proposal, config, FileSource.default_min_score, allowed)
+        choice = choose(resolved.proposal, config, FileCandidates.default_min_score, allowed)
         entries += 1
         classes += len(choice.classes)
         fallbacks += bool(choice.classes) and choice.how != config.source

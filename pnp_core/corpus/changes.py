@@ -18,7 +18,7 @@ PENDING = "in this batch"
 
 
 @dataclass
-class Sorting:
+class FileChanges:
     """The files of a corpus beside what is known of them.
 
     Attributes:
@@ -32,7 +32,7 @@ class Sorting:
     waiting: list[Picture] = field(default_factory=list)
 
 
-def sort_out(files: Iterable[FileSeen], before: Manifest, now: float, settle: float, retry: bool) -> Sorting:
+def classify_files(files: Iterable[FileSeen], before: Manifest, now: float, settle: float, retry: bool) -> FileChanges:
     """Tell new and changed files from those that are known.
 
     Args:
@@ -42,7 +42,7 @@ def sort_out(files: Iterable[FileSeen], before: Manifest, now: float, settle: fl
     """
     known = {picture.source: picture for picture in before.pictures}
     finished = (LABELLED, QUARANTINED) if retry else (LABELLED, QUARANTINED, FAILED)
-    sorting = Sorting()
+    sorting = FileChanges()
     for file in files:
         picture = known.get(printable(file.name))
         if picture and picture.stamp == file.stamp and picture.status in finished:
@@ -59,10 +59,10 @@ def waiting(name: str) -> Picture:
     return Picture(name, "", "", WAITING, reason="may still be written to")
 
 
-class Reading:
+class ChangeReader:
     """Reads suspects one by one: what has new content becomes a sample."""
 
-    def __init__(self, folder: GrowingFolder, sorting: Sorting, contents: Iterable[Picture], most: int) -> None:
+    def __init__(self, folder: GrowingFolder, sorting: FileChanges, contents: Iterable[Picture], most: int) -> None:
         """Prepare to read.
 
         Args:

@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from time import time
 
 from pnp_core.config import CorpusConfig
-from pnp_core.corpus.changes import COLLECTED, PENDING, Reading, sort_out
+from pnp_core.corpus.changes import COLLECTED, PENDING, ChangeReader, classify_files
 from pnp_core.corpus.manifest import (
     FAILED,
     LABELLED,
@@ -79,7 +79,7 @@ class Corpus:
         The rows of the next manifest are kept aside, still without results for what is in the shards.
 
         Args:
-            retry: as for `sort_out`.
+            retry: as for `classify_files`.
 
         Returns:
             The shards, none when nothing is to be labelled; and whether there may be more for another batch.
@@ -102,8 +102,8 @@ class Corpus:
                 f"mounted? When they are gone for good: allow_empty: true in --config"
                 + "".join(f"; {warning}" for warning in left_out(self.ignored) + links_passed_over(self.ignored[LINKS]))
             )
-        sorting = sort_out(files, self.before, time(), self.config.settle, retry)
-        reading = Reading(self.folder, sorting, self.before.contents, self.config.images_per_batch)
+        sorting = classify_files(files, self.before, time(), self.config.settle, retry)
+        reading = ChangeReader(self.folder, sorting, self.before.contents, self.config.images_per_batch)
         samples = reading.samples()
         first = next(samples, None)
         if first is None:
@@ -220,6 +220,6 @@ def _filled(picture: Picture, results: dict[str, Picture]) -> Picture:
     return replace(picture, status=result.status, masks=result.masks, reason=result.reason)
 
 
-def _saved(samples: Iterable[Sample], reading: Reading, place: RunFolder) -> Iterator[Sample]:
+def _saved(samples: Iterable[Sample], reading: ChangeReader, place: RunFolder) -> Iterator[Sample]:
     yield from samples
     reading.save(place)

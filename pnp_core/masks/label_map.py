@@ -16,7 +16,7 @@ from jaxtyping import Float, Int, UInt8
 from PIL import Image
 from PIL.Image import Resampling
 
-from pnp_core.data import SalienceMaps
+from pnp_core.data import ClassMaps
 from pnp_core.masks.config import MaskConfig
 from pnp_core.masks.refine import get_crf
 
@@ -171,7 +171,7 @@ def _nearest(size: int, source: int) -> np.ndarray:
     return ((np.arange(size) + 0.5) * source / size).astype(int)
 
 
-def make_label_map(salience: SalienceMaps, picture: UInt8[np.ndarray, "H W 3"], config: MaskConfig) -> LabelMap:
+def make_label_map(salience: ClassMaps, picture: UInt8[np.ndarray, "H W 3"], config: MaskConfig) -> LabelMap:
     """One picture's salience to its label map, at the picture's own size.
 
     Without candidate classes it is all background. Pictures with a side over `config.max_side` are

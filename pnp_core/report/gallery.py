@@ -15,7 +15,7 @@ from jinja2.utils import htmlsafe_json_dumps
 from PIL import Image
 from PIL.Image import Resampling
 
-from pnp_core.data import IGNORE, SalienceMaps, ShardRef
+from pnp_core.data import IGNORE, ClassMaps, ShardRef
 from pnp_core.inputs.images import picture_comment
 from pnp_core.report.rows import Row, rows_of_shard
 from pnp_core.runs.plan import Plan
@@ -276,7 +276,7 @@ def _error_layer(labels: np.ndarray, truth: np.ndarray, void_as_background: bool
     return _palette_png(found, colours, [0, 255, 255, 255, 120])
 
 
-def _sprite(salience: SalienceMaps, shown: list[int]) -> str:
+def _sprite(salience: ClassMaps, shown: list[int]) -> str:
     """All maps of a picture in one grey image: a column per class, a row per pass, each class by its peak."""
     maps = salience.maps[:, shown]
     scaled = maps / np.maximum(maps.max(axis=(0, 2, 3), keepdims=True), 1e-12)

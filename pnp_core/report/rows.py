@@ -8,7 +8,7 @@ from itertools import islice
 
 import numpy as np
 
-from pnp_core.data import SalienceMaps, Sample, ShardRef
+from pnp_core.data import ClassMaps, Sample, ShardRef
 from pnp_core.inputs.images import decode_image, decode_label_map
 from pnp_core.runs.plan import Plan
 from pnp_core.stages.maps import read_salience
@@ -23,7 +23,7 @@ class Row:
 
     sample: Sample
     picture: np.ndarray
-    salience: SalienceMaps
+    salience: ClassMaps
     labels: np.ndarray
     truth: np.ndarray | None
 

@@ -137,7 +137,7 @@ def pictures_there(config: EvalConfig) -> int:
     return len(_open_dataset(config))
 
 
-def guessed_choice(job: SalienceJob) -> list[str]:
+def untuned_layer_head(job: SalienceJob) -> list[str]:
     """A warning when layer and head are a default that nobody has measured."""
     card = backbone_card(job.config.backbone.name)
     if not card.guess or (job.config.layer, job.config.head) != (card.layer, card.head):
@@ -152,7 +152,7 @@ def warnings_of(job: SalienceJob) -> list[str]:
     """What a user, and whoever reads the results, should know of the model."""
     checkpoint = job.config.backbone.checkpoint
     if not (unknown := unknown_names(checkpoint, job.card.captions)):
-        return guessed_choice(job)
+        return untuned_layer_head(job)
     if checkpoint == TINY:
         return [
             f"the bundled tiny model knows only its {len(CLASS_NAMES)} drawn classes, not "

@@ -18,7 +18,7 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from pnp_core.candidates import CandidateSource, Choice, candidates_revision, choose, open_candidates
-from pnp_core.data import Progress, Quarantined, SalienceMaps, Sample, ShardRef, StageResult, silent
+from pnp_core.data import ClassMaps, Progress, Quarantined, Sample, ShardRef, StageResult, silent
 from pnp_core.errors import UnreadableImage
 from pnp_core.finite import require_finite
 from pnp_core.frozen import Config
@@ -206,7 +206,7 @@ class _Extractor:
 
         return cls(job, look, backbone, source, prompts_of)
 
-    def results(self, batch: list[_Input]) -> Iterator[SalienceMaps | Quarantined]:
+    def results(self, batch: list[_Input]) -> Iterator[ClassMaps | Quarantined]:
         """Choose the candidates of a batch, and look at the pictures that have some."""
         pixels = torch.stack([item.pixels for item in batch]).to(self.backbone.device)
         tokens = self.backbone.encode_image(pixels)
@@ -232,15 +232,15 @@ class _Extractor:
         how = f"the model's numbers overflow (its image encoder runs in {self.job.config.backbone.dtype})"
         require_finite(values, what, item.sample.key, names, how)
 
-    def _nothing(self, item: _Input, choice: Choice) -> SalienceMaps:
+    def _nothing(self, item: _Input, choice: Choice) -> ClassMaps:
         """Salience of a picture that holds none of the classes."""
         maps = np.zeros((self.job.config.dropout.iterations, 0, *self.backbone.grid), dtype=np.float32)
         itm = np.zeros(0, dtype=np.float32)
-        return SalienceMaps(maps, (), itm, item.height, item.width, (), choice.how, item.notes)
+        return ClassMaps(maps, (), itm, item.height, item.width, (), choice.how, item.notes)
 
     def _maps(
         self, batch: list[_Input], choices: list[Choice], pixels: torch.Tensor, tokens: torch.Tensor
-    ) -> Iterator[SalienceMaps]:
+    ) -> Iterator[ClassMaps]:
         if not batch:
             return
         prompts = stack_prompts([self.prompts_of(choice.classes) for choice in choices]).to(self.backbone.device)
@@ -251,7 +251,7 @@ class _Extractor:
             own, matched = maps[i, :, : len(choice.classes)], itm[i, : len(choice.classes)]
             self._require_finite(own.swapaxes(0, 1), "the salience", item, choice.classes)
             self._require_finite(matched, "the match probability", item, choice.classes)
-            yield SalienceMaps(
+            yield ClassMaps(
                 maps=own,
                 classes=choice.classes,
                 itm=matched,
@@ -265,7 +265,7 @@ class _Extractor:
 
 def look_at(
     samples: Iterable[Sample], job: SalienceJob, look: Look, progress: Progress
-) -> Iterator[tuple[Sample, SalienceMaps] | Quarantined]:
+) -> Iterator[tuple[Sample, ClassMaps] | Quarantined]:
     """Process samples batch by batch; decoding runs on threads, in order.
 
     Raises:
@@ -333,7 +333,7 @@ PICTURE_COLUMNS = [
 """What every table of maps says of a picture."""
 
 
-def picture_row(sample: Sample, maps: SalienceMaps) -> dict[str, Any]:
+def picture_row(sample: Sample, maps: ClassMaps) -> dict[str, Any]:
     """A picture as a row of `PICTURE_COLUMNS`."""
     return {
         "key": sample.key,
@@ -355,12 +355,12 @@ _SCHEMA = pa.schema(
 )
 
 
-def read_salience(folder: StageFolder, shard: str) -> dict[str, SalienceMaps]:
+def read_salience(folder: StageFolder, shard: str) -> dict[str, ClassMaps]:
     """The stored maps of a shard, by key."""
     tensors = load_tensors(folder.read(shard, "safetensors"))
     rows = folder.read_table(shard, "parquet").to_pylist()
     return {
-        row["key"]: SalienceMaps(
+        row["key"]: ClassMaps(
             maps=tensors[row["key"]],
             classes=tuple(row["classes"]),
             itm=np.array(row["itm"], dtype=np.float32),

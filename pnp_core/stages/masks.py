@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pnp_core.data import Progress, SalienceMaps, Sample, ShardRef, StageResult, silent
+from pnp_core.data import ClassMaps, Progress, Sample, ShardRef, StageResult, silent
 from pnp_core.finite import require_finite
 from pnp_core.frozen import Config
 from pnp_core.inputs.images import VOC_PALETTE, decode_image, encode_grey, encode_label_map, palette_of
@@ -123,7 +123,7 @@ def _confidence(label_map: LabelMap) -> dict[str, bytes | None]:
     return {"bytes": encode_grey((label_map.confidence * 255 + 0.5).astype(np.uint8)), "path": None}
 
 
-def _row(sample: Sample, maps: SalienceMaps, label_map: LabelMap, job: MaskJob) -> dict[str, Any]:
+def _row(sample: Sample, maps: ClassMaps, label_map: LabelMap, job: MaskJob) -> dict[str, Any]:
     pixels = np.bincount(label_map.labels.ravel(), minlength=256)
     return {
         "key": sample.key,
@@ -151,7 +151,7 @@ def _row(sample: Sample, maps: SalienceMaps, label_map: LabelMap, job: MaskJob) 
     }
 
 
-def _sound_label_map(maps: SalienceMaps, picture: np.ndarray, key: str, job: MaskJob) -> LabelMap:
+def _sound_label_map(maps: ClassMaps, picture: np.ndarray, key: str, job: MaskJob) -> LabelMap:
     """The label map, of finite numbers alone: where two are compared NaN looks like background.
 
     Raises:

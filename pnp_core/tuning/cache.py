@@ -32,7 +32,7 @@ VERSION = 1
 
 
 @dataclass(frozen=True)
-class CachedPicture:
+class CachedMaps:
     """A picture of the cache: its classes, and the rows of the shard's maps that are theirs."""
 
     key: str
@@ -139,15 +139,13 @@ def cache_maps(job: MapsJob, shard: ShardRef, progress: Progress = silent) -> St
     return job.folder.complete(shard.name, shard.sha256, work)
 
 
-def read_pictures(job: MapsJob, shard: str) -> list[CachedPicture]:
+def read_pictures(job: MapsJob, shard: str) -> list[CachedMaps]:
     """The pictures of a shard that have maps, in the order of the maps."""
     pictures, start = [], 0
     for row in job.folder.read_table(shard, "parquet").to_pylist():
         end = start + len(row["classes"])
         classes = tuple(row["classes"])
-        pictures.append(
-            CachedPicture(row["key"], row["source"], row["height"], row["width"], classes, slice(start, end))
-        )
+        pictures.append(CachedMaps(row["key"], row["source"], row["height"], row["width"], classes, slice(start, end)))
         start = end
     return pictures
 

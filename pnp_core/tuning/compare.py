@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from pnp_core.data import Progress, SalienceMaps, Sample, ShardRef, silent
+from pnp_core.data import ClassMaps, Progress, Sample, ShardRef, silent
 from pnp_core.errors import DatasetError
 from pnp_core.inputs.images import decode_image, decode_label_map
 from pnp_core.inputs.readers import Dataset, with_truth
@@ -22,7 +22,7 @@ from pnp_core.masks.label_map import make_label_map
 from pnp_core.metrics import ConfusionMatrix
 from pnp_core.runs.plan import class_subset, scored_labels
 from pnp_core.storage.run_folder import fingerprint, table_bytes
-from pnp_core.tuning.cache import CachedPicture, read_pictures
+from pnp_core.tuning.cache import CachedMaps, read_pictures
 from pnp_core.tuning.config import TuneConfig
 from pnp_core.tuning.objective import setting_maps
 from pnp_core.tuning.plan import TunePlan, tuning_dataset
@@ -115,7 +115,7 @@ class _Scorer:
         wanted = {(s.layer, s.head, s.iterations): s for s in self.settings}
         return {pair: setting_maps(self.plan, s, shard, pictures, runtime) for pair, s in wanted.items()}
 
-    def add(self, sample: Sample, picture: CachedPicture, maps: dict[tuple[int, int, int], np.ndarray]) -> None:
+    def add(self, sample: Sample, picture: CachedMaps, maps: dict[tuple[int, int, int], np.ndarray]) -> None:
         """Count one picture under every setting."""
         base, classes = _mask_config(self.plan), len(self.plan.card.classes) + 1
         pixels = decode_image(sample.image, self.plan.config.salience.max_pixels).pixels
@@ -123,7 +123,7 @@ class _Scorer:
         for i, setting in enumerate(self.settings):
             own = maps[setting.layer, setting.head, setting.iterations][picture.rows]
             itm = np.zeros(len(picture.classes), np.float32)
-            salience = SalienceMaps(own[None], picture.classes, itm, picture.height, picture.width)
+            salience = ClassMaps(own[None], picture.classes, itm, picture.height, picture.width)
             # The iterations are summed already.
             chosen = {"threshold": setting.threshold, "blur": setting.blur, "sum": "plain"}
             labels = make_label_map(salience, pixels, base.model_copy(update=chosen)).labels
@@ -161,7 +161,7 @@ def compare(
     return Comparison(config.compare.masks, images, found, rewards, found[best_trial(trials).setting])
 
 
-def _first_pictures(plan: TunePlan, shards: list[ShardRef]) -> dict[ShardRef, list[CachedPicture]]:
+def _first_pictures(plan: TunePlan, shards: list[ShardRef]) -> dict[ShardRef, list[CachedMaps]]:
     """The first pictures that have maps, as many as are to be compared, by shard."""
     left, found = plan.config.compare.images, {}
     for shard in shards:
@@ -175,7 +175,7 @@ def _first_pictures(plan: TunePlan, shards: list[ShardRef]) -> dict[ShardRef, li
 def _score(
     plan: TunePlan,
     settings: list[Setting],
-    wanted: dict[ShardRef, list[CachedPicture]],
+    wanted: dict[ShardRef, list[CachedMaps]],
     dataset: Dataset,
     progress: Progress,
 ) -> tuple[list[float], int]:

@@ -10,7 +10,7 @@ from pnp_core.openclip.model import clip_image_size, clip_revision, load_clip
 from pnp_core.stages.config import RuntimeConfig
 from pnp_core.stages.maps import SalienceJob
 from pnp_core.tuning.config import TuneConfig
-from pnp_core.tuning.region_scorers import ClipOnlooker, MatchOnlooker, Onlooker
+from pnp_core.tuning.region_scorers import ClipOnlooker, MatchOnlooker, RegionScorer
 
 
 def judge_side(config: TuneConfig) -> int:
@@ -36,7 +36,7 @@ def judge_revision(config: TuneConfig, job: SalienceJob) -> str:
     return f"match:{job.checkpoint.revision}:{judge_side(config)}:{config.salience.caption.model_dump_json()}"
 
 
-def load_onlooker(config: TuneConfig, job: SalienceJob, names: Sequence[str], runtime: RuntimeConfig) -> Onlooker:
+def load_onlooker(config: TuneConfig, job: SalienceJob, names: Sequence[str], runtime: RuntimeConfig) -> RegionScorer:
     """The judge, with the names of the classes as captions say them.
 
     Raises:

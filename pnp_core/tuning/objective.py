@@ -16,10 +16,10 @@ from pnp_core.finite import require_finite
 from pnp_core.masks.label_map import sum_iterations
 from pnp_core.stages.config import RuntimeConfig
 from pnp_core.stages.maps import SalienceJob, extract_shard, read_salience
-from pnp_core.tuning.cache import CachedPicture, read_maps, read_pictures, read_pixels
+from pnp_core.tuning.cache import CachedMaps, read_maps, read_pictures, read_pixels
 from pnp_core.tuning.judge import load_onlooker
 from pnp_core.tuning.plan import TunePlan
-from pnp_core.tuning.reward import REWARDS, Judge, Sight, regions
+from pnp_core.tuning.reward import REWARDS, Judge, RegionSimilarity, regions
 from pnp_core.tuning.search import Setting
 
 REGIONS_AT_ONCE = 256
@@ -62,7 +62,7 @@ def job_of(plan: TunePlan, setting: Setting, runtime: RuntimeConfig | None = Non
 
 
 def setting_maps(
-    plan: TunePlan, setting: Setting, shard: ShardRef, pictures: list[CachedPicture], runtime: RuntimeConfig
+    plan: TunePlan, setting: Setting, shard: ShardRef, pictures: list[CachedMaps], runtime: RuntimeConfig
 ) -> np.ndarray:
     """Summed class maps (R, gh, gw) of a shard for a setting's layer, head and drop iterations.
 
@@ -85,7 +85,7 @@ def setting_maps(
     return np.concatenate(summed) if summed else np.zeros((0, 1, 1), np.float32)
 
 
-def _parts(pictures: list[CachedPicture]) -> Iterator[slice]:
+def _parts(pictures: list[CachedMaps]) -> Iterator[slice]:
     """Neighbouring pictures with so many regions that those fit in memory."""
     start = 0
     for end in range(1, len(pictures) + 1):
@@ -143,7 +143,9 @@ class Objective:
         sights = (self._sight(setting, pictures[at], maps, pixels[at]) for at in _parts(pictures))
         return np.concatenate([score(sight) for sight in sights])
 
-    def _sight(self, setting: Setting, pictures: list[CachedPicture], maps: np.ndarray, pixels: np.ndarray) -> Sight:
+    def _sight(
+        self, setting: Setting, pictures: list[CachedMaps], maps: np.ndarray, pixels: np.ndarray
+    ) -> RegionSimilarity:
         """What the judge sees in the regions of some neighbouring pictures of a shard."""
         column = {label: i for i, label in enumerate(self.plan.vocabulary)}
         own = [tuple(column[label] for label in picture.classes) for picture in pictures]
@@ -159,7 +161,7 @@ class Objective:
                 for seen in (found, *(move(found) for move in moves))
             )
             blank = self.judge.blank()
-        return Sight(
+        return RegionSimilarity(
             similarity=here,
             blank=blank,
             label=np.array([label for labels in own for label in labels]),

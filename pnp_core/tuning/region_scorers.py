@@ -18,7 +18,7 @@ from pnp_core.openclip.model import ClipModel
 
 
 @runtime_checkable
-class Onlooker(Protocol):
+class RegionScorer(Protocol):
     """Looks at pictures cut to a region, and says how well each class of its vocabulary fits."""
 
     @property
@@ -58,18 +58,18 @@ class ClipOnlooker:
 
     @property
     def size(self) -> int:
-        """See `Onlooker`."""
+        """See `RegionScorer`."""
         return self.clip.size
 
     @property
     def classes(self) -> int:
-        """See `Onlooker`."""
+        """See `RegionScorer`."""
         return len(self.texts)
 
     def look(
         self, pictures: UInt8[torch.Tensor, "B s s 3"], regions: Bool[torch.Tensor, "B s s"]
     ) -> Float[torch.Tensor, "B V"]:
-        """See `Onlooker`."""
+        """See `RegionScorer`."""
         return self.clip.scale * self.clip.encode_regions(pictures, regions) @ self.texts.T
 
 
@@ -86,7 +86,7 @@ class MatchOnlooker:
     def look(
         self, pictures: UInt8[torch.Tensor, "B s s 3"], regions: Bool[torch.Tensor, "B s s"]
     ) -> Float[torch.Tensor, "B V"]:
-        """See `Onlooker`; zero in normalised space beyond the region."""
+        """See `RegionScorer`; zero in normalised space beyond the region."""
         pixels = (pictures.permute(0, 3, 1, 2).float() / 255 - self._mean) / self._std * regions[:, None]
         tokens = self._backbone.encode_image(pixels)
         return torch.logit(match_probabilities(self._backbone, tokens, self._prompts), eps=1e-6)

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 
 from pnp_core.masks.label_map import blur_matrix, min_max, resize_matrix
-from pnp_core.tuning.region_scorers import Onlooker
+from pnp_core.tuning.region_scorers import RegionScorer
 
 REWARD_VERSION = 1
 """Goes up when the same setting gets another reward."""
@@ -47,7 +47,7 @@ def regions(
 
 
 @dataclass(frozen=True)
-class Sight:
+class RegionSimilarity:
     """What CLIP sees in R regions; similarities are cosines times CLIP's scale (authors: / 0.01).
 
     Attributes:
@@ -73,7 +73,7 @@ def softmax(values: Float[np.ndarray, "*R V"]) -> Float[np.ndarray, "*R V"]:
     return powers / powers.sum(axis=-1, keepdims=True)
 
 
-def authors(sight: Sight) -> Float[np.ndarray, " R"]:
+def authors(sight: RegionSimilarity) -> Float[np.ndarray, " R"]:
     """1 where the region speaks more for its class than an empty picture does, else 0.
 
     The softmax is over the picture's own labels, so pictures with one label always tie and never
@@ -88,7 +88,7 @@ def authors(sight: Sight) -> Float[np.ndarray, " R"]:
     return np.where(sight.area > 0, scores, 0.0)
 
 
-def contrast(sight: Sight) -> Float[np.ndarray, " R"]:
+def contrast(sight: RegionSimilarity) -> Float[np.ndarray, " R"]:
     """Gain in the probability of the class over an empty picture, less the share of the picture it takes.
 
     The softmax is over the whole vocabulary, so pictures with one label count as well, and the
@@ -99,7 +99,7 @@ def contrast(sight: Sight) -> Float[np.ndarray, " R"]:
     return np.where(sight.area > 0, here - softmax(sight.blank)[sight.label] - sight.area, 0.0)
 
 
-def control(sight: Sight) -> Float[np.ndarray, " R"]:
+def control(sight: RegionSimilarity) -> Float[np.ndarray, " R"]:
     """Probability of the class in the region, less that in regions of the same shape and size elsewhere.
 
     A region that is too small does not show the class; one that is too large shows it elsewhere as
@@ -110,16 +110,16 @@ def control(sight: Sight) -> Float[np.ndarray, " R"]:
     return here - np.mean(elsewhere, axis=0)
 
 
-Move = Callable[[np.ndarray], np.ndarray]
+Displacement = Callable[[np.ndarray], np.ndarray]
 """Regions (R, s, s) to regions of the same size elsewhere."""
 
 
-def turned(found: Bool[np.ndarray, "R s s"]) -> Bool[np.ndarray, "R s s"]:
+def rotate_180(found: Bool[np.ndarray, "R s s"]) -> Bool[np.ndarray, "R s s"]:
     """Regions turned by 180 degrees about the picture's centre."""
     return found[:, ::-1, ::-1]
 
 
-def moved(found: Bool[np.ndarray, "R s s"]) -> Bool[np.ndarray, "R s s"]:
+def roll_half(found: Bool[np.ndarray, "R s s"]) -> Bool[np.ndarray, "R s s"]:
     """Regions moved by half the picture down and to the right, over its border to the other side."""
     half = found.shape[-1] // 2
     return np.roll(found, (half, half), (1, 2))
@@ -129,15 +129,15 @@ def moved(found: Bool[np.ndarray, "R s s"]) -> Bool[np.ndarray, "R s s"]:
 class Reward:
     """A way to score what CLIP sees, and the regions elsewhere that it wants seen."""
 
-    score: Callable[[Sight], np.ndarray]
-    elsewhere: tuple[Move, ...] = ()
+    score: Callable[[RegionSimilarity], np.ndarray]
+    elsewhere: tuple[Displacement, ...] = ()
 
 
 REWARDS = {
     "authors": Reward(authors),
     "contrast": Reward(contrast),
     # Two ways: turned, a region in the middle meets itself; moved by half, one that fills a half does.
-    "control": Reward(control, (turned, moved)),
+    "control": Reward(control, (rotate_180, roll_half)),
 }
 
 
@@ -145,7 +145,7 @@ REWARDS = {
 class Judge:
     """Someone who looks at regions, and what was seen before."""
 
-    onlooker: Onlooker
+    onlooker: RegionScorer
     batch_size: int
     seen: int = 0
     """Regions that had to be looked at; the others were known."""

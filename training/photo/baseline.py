@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pnp_core.data import IGNORE, SalienceMaps
+from pnp_core.data import IGNORE, ClassMaps
 from pnp_core.inputs.cards import DatasetCard, load_card
 from pnp_core.inputs.images import decode_image, decode_label_map
 from pnp_core.inputs.readers import open_dataset, resolve_card
@@ -60,7 +60,7 @@ def baseline(
             continue
         groups = [known.get(clean(card.captions[c - 1].lower()), []) for c in classes]
         maps = activation_maps(classifier, picture, groups, side)[None]
-        salience = SalienceMaps(maps, classes, np.ones(len(classes), np.float32), *truth.shape)
+        salience = ClassMaps(maps, classes, np.ones(len(classes), np.float32), *truth.shape)
         labels = make_label_map(salience, picture, config).labels
         total += ConfusionMatrix.of(truth, labels, len(card.classes) + 1)
         pictures += 1

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pnp_core.data import IGNORE, SalienceMaps
+from pnp_core.data import IGNORE, ClassMaps
 from pnp_core.inputs.cards import load_card
 from pnp_core.inputs.images import decode_image, decode_label_map
 from pnp_core.inputs.readers import open_dataset, resolve_card
@@ -68,12 +68,12 @@ class Data:
 
 def salience_of(
     backbone: Backbone, data: Data, layer: int, head: int, dropout: DropoutConfig, kind: Kind = "gradcam"
-) -> list[SalienceMaps]:
+) -> list[ClassMaps]:
     """Maps of every picture with its own classes as candidates."""
     found = []
     for one in data.pictures:
         if not one.classes:
-            found.append(SalienceMaps(np.zeros((1, 0, *backbone.grid), np.float32), (), np.zeros(0), *one.truth.shape))
+            found.append(ClassMaps(np.zeros((1, 0, *backbone.grid), np.float32), (), np.zeros(0), *one.truth.shape))
             continue
         prompts = stack_prompts([build_prompts([data.names[c - 1] for c in one.classes], CAPTIONS, backbone)])
         pixels = model_pixels(
@@ -81,11 +81,11 @@ def salience_of(
         )
         maps = salience_dropout(backbone, pixels[None], prompts, dropout, layer, head, kind)
         stacked = maps.maps[0].unflatten(-1, backbone.grid).numpy()
-        found.append(SalienceMaps(stacked, one.classes, maps.itm[0].numpy(), *one.truth.shape))
+        found.append(ClassMaps(stacked, one.classes, maps.itm[0].numpy(), *one.truth.shape))
     return found
 
 
-def mean_iou(data: Data, maps: Sequence[SalienceMaps], config: MaskConfig) -> float:
+def mean_iou(data: Data, maps: Sequence[ClassMaps], config: MaskConfig) -> float:
     """mIoU with background over the classes there are."""
     total = ConfusionMatrix.zeros(len(data.names) + 1)
     for one, salience in zip(data.pictures, maps, strict=True):
@@ -174,7 +174,7 @@ def auc_row(backbone: Backbone, data: Data, side: int) -> Rows:
     yield f"{side} px, match AUC", float(np.mean(list(aucs(data, match_scores(backbone, data)).values())))
 
 
-def best_plain(data: Data, maps: list[SalienceMaps], blur: float = 0.02) -> float:
+def best_plain(data: Data, maps: list[ClassMaps], blur: float = 0.02) -> float:
     """mIoU without CRF at the best threshold."""
     return max(mean_iou(data, maps, plain(threshold, blur)) for threshold in (0.05, 0.1, 0.2, 0.3))
 

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from pnp_core.candidates.base import Choice, Proposal, choose
-from pnp_core.candidates.clip import ClipSource
+from pnp_core.candidates.clip import ClipCandidates
 from pnp_core.candidates.config import CandidatesConfig
-from pnp_core.candidates.itm import ItmSource
-from pnp_core.candidates.labels import LabelSource, VocabularySource
+from pnp_core.candidates.itm import MatchCandidates
+from pnp_core.candidates.labels import LabelCandidates, VocabularyCandidates
 from pnp_core.data import Sample
 from pnp_core.errors import CheckpointError, UnknownNameError
 from pnp_core.methods.pnp.config import CaptionConfig
@@ -85,14 +85,14 @@ def samples(*classes: tuple[int, ...] | None) -> list[Sample]:
 
 def test_labels_and_vocabulary():
     nothing = torch.empty(0)
-    labels = LabelSource().propose(samples((2, 1), None, ()), [None] * 3, nothing)
+    labels = LabelCandidates().propose(samples((2, 1), None, ()), [None] * 3, nothing)
     assert [p.classes for p in labels] == [(2, 1), (), ()]
     config = CandidatesConfig(fallback="first")
     unknown, empty = (choose(proposal, config, None, ALLOWED) for proposal in labels[1:])
     assert (unknown.usable, unknown.how) == (False, "no candidate classes: no image-level labels")
     # What is known to hold none of the classes is background, and is scored as such.
     assert empty == Choice((), (), "labels, no class: all background")
-    assert VocabularySource(ALLOWED).propose(samples(None), [None], nothing)[0].classes == ALLOWED
+    assert VocabularyCandidates(ALLOWED).propose(samples(None), [None], nothing)[0].classes == ALLOWED
 
 
 COLOURS = ["red", "blue", "green", "grey", "black"]
@@ -103,7 +103,7 @@ NAMES = [f"{colour} {thing}" for colour in COLOURS for thing in THINGS]
 def test_match_scores_are_those_of_one_caption_per_class(backbone, pixels, monkeypatch):
     monkeypatch.setattr("pnp_core.methods.pnp.matching.CAPTIONS_AT_ONCE", 7)
     allowed = tuple(range(1, len(NAMES) + 1))
-    source = ItmSource(backbone, NAMES, allowed, CaptionConfig(mode="joint"))
+    source = MatchCandidates(backbone, NAMES, allowed, CaptionConfig(mode="joint"))
     tokens = backbone.encode_image(pixels)
     found = source.propose(samples(None, None), [None, None], tokens)
     prompts = build_prompts(NAMES, CaptionConfig(mode="per_class"), backbone)
@@ -133,7 +133,7 @@ def clip_folder(tmp_path_factory):
 def test_clip_probabilities_are_a_softmax_over_the_vocabulary(clip_folder):
     config = ClipConfig(model=f"local-dir:{clip_folder}")
     model = load_clip(config, "cpu")
-    source = ClipSource(model, ["cat", "dog", "car"], (1, 3), "a photo of a {}")
+    source = ClipCandidates(model, ["cat", "dog", "car"], (1, 3), "a photo of a {}")
     picture = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
     (proposal,) = source.propose(samples(None), [source.preprocess(picture)], torch.empty(0))
     assert proposal.classes == (1, 3)

@@ -8,7 +8,7 @@ import torch
 from pnp_core.candidates.answers import Answer
 from pnp_core.candidates.base import choose
 from pnp_core.candidates.config import CandidatesConfig
-from pnp_core.candidates.file import FileSource, file_revision, read_answers, resolve
+from pnp_core.candidates.file import FileCandidates, file_revision, read_answers, resolve
 from pnp_core.data import Sample
 from pnp_core.errors import CandidatesFileError
 from pnp_core.inputs.cards import load_card
@@ -142,7 +142,7 @@ def sample(key: str, source: str, name: str = "") -> Sample:
 
 def test_rows_of_a_key_need_not_be_together(tmp_path):
     (tmp_path / "c.csv").write_text("key,class,score\na,cat,0.9\nb,dog,0.8\na,person,0.8\na,cat,0.1\n")
-    source = FileSource(str(tmp_path / "c.csv"), CARD)
+    source = FileCandidates(str(tmp_path / "c.csv"), CARD)
     a, b = source.propose([sample("a", "a"), sample("b", "b")], [None, None], torch.empty(0))
     assert dict(zip(a.classes, a.scores or (), strict=True)) == {8: 0.9, 15: 0.8}
     assert b.classes == (12,)
@@ -150,7 +150,7 @@ def test_rows_of_a_key_need_not_be_together(tmp_path):
 
 def test_pictures_of_tables_and_tars_are_found_by_their_own_names(tmp_path):
     (tmp_path / "c.json").write_text('{"my pic": ["cat"], "cat 1.jpg": ["dog"], "139": ["cow"]}')
-    source = FileSource(str(tmp_path / "c.json"), CARD)
+    source = FileCandidates(str(tmp_path / "c.json"), CARD)
     asked = [
         sample("my_pic-b53e", "x.parquet!0 (my pic.jpg)", "my pic.jpg"),
         sample("-", "a.tar!cat 1.jpg", "cat 1.jpg"),
@@ -161,7 +161,7 @@ def test_pictures_of_tables_and_tars_are_found_by_their_own_names(tmp_path):
 
 def test_picture_is_found_by_key_source_or_stem_and_unknown_ones_have_no_fallback(tmp_path):
     (tmp_path / "c.json").write_text('{"k": ["cat"], "b/x y.jpg": ["dog"], "z": ["cow"], "q/r": ["sheep"]}')
-    source = FileSource(str(tmp_path / "c.json"), CARD)
+    source = FileCandidates(str(tmp_path / "c.json"), CARD)
     asked = [
         sample("k", "-"),
         sample("b__x", "b/x y.jpg"),

@@ -7,7 +7,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.ndimage import gaussian_filter1d
 
 from pnp_core.config import EvalConfig
-from pnp_core.data import SalienceMaps
+from pnp_core.data import ClassMaps
 from pnp_core.masks.config import CrfConfig, MaskConfig
 from pnp_core.masks.label_map import (
     blur_matrix,
@@ -25,9 +25,9 @@ OFF = CrfConfig(name="off")
 BLACK = np.zeros((4, 4, 3), dtype=np.uint8)
 
 
-def salience(maps, classes, size=4) -> SalienceMaps:
+def salience(maps, classes, size=4) -> ClassMaps:
     maps = np.array(maps, dtype=np.float32)
-    return SalienceMaps(maps, tuple(classes), np.zeros(len(classes), dtype=np.float32), size, size)
+    return ClassMaps(maps, tuple(classes), np.zeros(len(classes), dtype=np.float32), size, size)
 
 
 def test_picture_without_candidates_is_all_background():
@@ -178,7 +178,7 @@ def test_picture_without_any_salience_is_background():
 def test_large_picture_is_refined_smaller_and_comes_back_at_its_own_size():
     maps = np.zeros((1, 1, 4, 4), dtype=np.float32)
     maps[..., :2] = 1
-    record = SalienceMaps(maps, (7,), np.zeros(1, dtype=np.float32), 90, 300)
+    record = ClassMaps(maps, (7,), np.zeros(1, dtype=np.float32), 90, 300)
     picture = np.zeros((90, 300, 3), dtype=np.uint8)
     config = MaskConfig(background="always", blur=0.0, crf=OFF, max_side=100)
     found = make_label_map(record, picture, config)
@@ -191,7 +191,7 @@ def test_large_picture_is_refined_smaller_and_comes_back_at_its_own_size():
 @pytest.mark.parametrize("crf", ["off", "dense"])
 def test_odd_picture_sizes_give_masks_of_that_size(size, crf):
     maps = np.random.default_rng(0).random((2, 3, 4, 4)).astype(np.float32)
-    record = SalienceMaps(maps, (1, 2, 3), np.zeros(3, dtype=np.float32), *size)
+    record = ClassMaps(maps, (1, 2, 3), np.zeros(3, dtype=np.float32), *size)
     picture = np.zeros((*size, 3), dtype=np.uint8)
     found = make_label_map(record, picture, MaskConfig(background="always", crf=CrfConfig(name=crf)))
     assert found.labels.shape == size

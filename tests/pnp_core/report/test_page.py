@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from pnp_core.config import EvalConfig
-from pnp_core.data import RunSummary, SalienceMaps
+from pnp_core.data import ClassMaps, RunSummary
 from pnp_core.inputs.images import VOC_PALETTE, picture_comment
 from pnp_core.report import gallery as gallery_module
 from pnp_core.report import page as page_module
@@ -151,7 +151,7 @@ def test_mask_layer_has_the_palettes_colours_and_a_clear_background():
 def test_salience_of_each_class_is_scaled_by_its_peak_over_the_passes():
     maps = np.zeros((2, 2, 2, 3), np.float32)
     maps[0, 0, 0, 0], maps[1, 0, 1, 2], maps[1, 1, 0, 1] = 2.0, 1.0, 0.25
-    salience = SalienceMaps(maps, (3, 5), np.ones(2, np.float32), 4, 6)
+    salience = ClassMaps(maps, (3, 5), np.ones(2, np.float32), 4, 6)
     sprite = layer(gallery_module._sprite(salience, [1, 0]))[..., 0]
     assert sprite.shape == (4, 6)
     assert {(int(y), int(x)): int(sprite[y, x]) for y, x in np.argwhere(sprite)} == {

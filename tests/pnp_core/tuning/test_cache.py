@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from pnp_core.data import SalienceMaps, ShardRef
+from pnp_core.data import ClassMaps, ShardRef
 from pnp_core.errors import DamagedError, LayerRangeError
 from pnp_core.inputs.images import decode_image
 from pnp_core.masks.label_map import make_label_map
@@ -168,7 +168,7 @@ def test_label_maps_from_the_cache_are_those_of_full_precision(cached):
         half = read_maps(plan.maps, shards[0].name, 0, 1)[picture.rows].astype(np.float32)
         itm = np.zeros(len(names), np.float32)
         labels = [
-            make_label_map(SalienceMaps(maps[None], picture.classes, itm, *pixels.shape[:2]), pixels, masks).labels
+            make_label_map(ClassMaps(maps[None], picture.classes, itm, *pixels.shape[:2]), pixels, masks).labels
             for maps in (exact, half)
         ]
         assert (labels[0] == labels[1]).mean() > 0.995

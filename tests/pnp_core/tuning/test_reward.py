@@ -15,7 +15,17 @@ from pnp_core.openclip.config import ClipConfig
 from pnp_core.openclip.model import ClipModel, load_clip
 from pnp_core.tuning import reward
 from pnp_core.tuning.region_scorers import ClipOnlooker
-from pnp_core.tuning.reward import REWARDS, Judge, Sight, authors, contrast, control, moved, regions, turned
+from pnp_core.tuning.reward import (
+    REWARDS,
+    Judge,
+    RegionSimilarity,
+    authors,
+    contrast,
+    control,
+    regions,
+    roll_half,
+    rotate_180,
+)
 
 SIDE = 8
 
@@ -56,11 +66,15 @@ def picture() -> np.ndarray:
     return pixels
 
 
-def see(judge: Judge, picture: np.ndarray, masks: list[np.ndarray], label: list[int], labels: tuple[int, ...]) -> Sight:
+def see(
+    judge: Judge, picture: np.ndarray, masks: list[np.ndarray], label: list[int], labels: tuple[int, ...]
+) -> RegionSimilarity:
     found, first = np.stack(masks), np.zeros(len(masks), int)
-    here, *elsewhere = (judge.similarity(picture[None], ["p"], first, r) for r in (found, turned(found), moved(found)))
+    here, *elsewhere = (
+        judge.similarity(picture[None], ["p"], first, r) for r in (found, rotate_180(found), roll_half(found))
+    )
     area = found.mean(axis=(1, 2))
-    return Sight(here, judge.blank(), np.array(label), (labels,) * len(found), area, tuple(elsewhere))
+    return RegionSimilarity(here, judge.blank(), np.array(label), (labels,) * len(found), area, tuple(elsewhere))
 
 
 def columns(first: int, last: int) -> np.ndarray:
@@ -87,8 +101,8 @@ def test_two_class_toy_by_hand(judge, picture):
 def test_regions_elsewhere_are_turned_and_moved_over_the_border():
     found = np.zeros((1, 4, 4), bool)
     found[0, 0, :3] = True
-    assert np.argwhere(turned(found)[0]).tolist() == [[3, 1], [3, 2], [3, 3]]
-    assert np.argwhere(moved(found)[0]).tolist() == [[2, 0], [2, 2], [2, 3]]
+    assert np.argwhere(rotate_180(found)[0]).tolist() == [[3, 1], [3, 2], [3, 3]]
+    assert np.argwhere(roll_half(found)[0]).tolist() == [[2, 0], [2, 2], [2, 3]]
 
 
 def test_a_picture_with_one_label_never_scores_under_the_authors_softmax_but_does_under_contrast(judge, picture):
@@ -112,7 +126,7 @@ def test_empty_full_and_not_a_number_have_a_defined_reward(kind, judge, picture)
 def test_reward_of_a_large_vocabulary_does_not_overflow():
     similarity = np.array([[1e4, -1e4, 0.0]])
     blank = np.array([-1e4, 1e4, 0.0])
-    sight = Sight(similarity, blank, np.array([0]), ((0, 1),), np.array([0.25]), (-similarity, similarity))
+    sight = RegionSimilarity(similarity, blank, np.array([0]), ((0, 1),), np.array([0.25]), (-similarity, similarity))
     assert authors(sight).tolist() == [1.0]
     assert contrast(sight).tolist() == [0.75]
     assert control(sight).tolist() == [0.5]
