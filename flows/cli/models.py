@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.cli.options import DebugOption, JsonOption, build, given
+from flows.cli.options import names as split_names
 from flows.cli.running import one_line_errors
 from pnp_core.bundled import BUNDLED, PHOTO
 from pnp_core.errors import UnknownNameError
@@ -28,7 +29,9 @@ def backbones(as_json: JsonOption = False) -> None:
 
 def models(
     name: Annotated[str, typer.Argument(help="Bundled model: photo or tiny.")] = PHOTO,
-    knows: Annotated[list[str] | None, typer.Option(help="Ask for a class name; may be given several times.")] = None,
+    knows: Annotated[
+        list[str] | None, typer.Option(help="Ask for class names, separated by commas; again for more.")
+    ] = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -38,7 +41,8 @@ def models(
 
         if name not in BUNDLED:
             raise UnknownNameError("bundled model", name, BUNDLED)
-        unknown = {found.name: found for found in unknown_names(name, knows or ())}
+        knows = [one for several in knows or () for one in split_names(several) or ()]
+        unknown = {found.name: found for found in unknown_names(name, knows)}
         names = known_names(name)
     if as_json:
         asked = {one: {"known": one not in unknown, "nearest": _nearest(unknown, one)} for one in knows or ()}

@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.Image import Resampling
 
 from pnp_core.data import IGNORE, ShardRef
+from pnp_core.inputs.images import vivid
 from pnp_core.report.rows import Row, first_rows
 from pnp_core.runs.plan import Plan
 from pnp_core.text.visible import visible
@@ -85,7 +86,7 @@ def contact_sheet(plan: Plan, shards: Sequence[ShardRef], pictures: int = 10) ->
         pictures: how many, spread over the shards.
     """
     rows = list(first_rows(plan, shards, pictures))
-    palette = plan.masks.colours
+    palette = vivid(plan.masks.colours)
     truths = any(row.truth is not None for row in rows)
     iterations = plan.salience.config.dropout.iterations
     titles = ["picture", *(["ground truth"] if truths else []), "prediction"]

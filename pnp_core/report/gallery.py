@@ -16,7 +16,7 @@ from PIL import Image
 from PIL.Image import Resampling
 
 from pnp_core.data import IGNORE, ClassMaps, ShardRef
-from pnp_core.inputs.images import picture_comment
+from pnp_core.inputs.images import picture_comment, vivid
 from pnp_core.report.rows import Row, rows_of_shard
 from pnp_core.runs.plan import Plan
 from pnp_core.stages.scores import read_picture_scores
@@ -196,11 +196,11 @@ def picture_record(plan: Plan, row: Row, side: int, score: dict[str, Any] | None
 def _layers(plan: Plan, row: Row, size: tuple[int, int]) -> dict[str, str | None]:
     """What lies over the picture, as data URIs of its size; None for what there is not."""
     labels = _nearest(row.labels, size)
-    layers = dict.fromkeys(("truth", "errors")) | {"prediction": _layer(labels, plan.masks.colours)}
+    layers = dict.fromkeys(("truth", "errors")) | {"prediction": _layer(labels, vivid(plan.masks.colours))}
     if row.truth is not None:
         truth = _nearest(row.truth, size)
         void_as_background = plan.score is not None and plan.score.config.void_as_background
-        layers["truth"] = _layer(truth, plan.masks.colours)
+        layers["truth"] = _layer(truth, vivid(plan.masks.colours))
         layers["errors"] = _error_layer(labels, truth, void_as_background)
     return layers
 

@@ -75,6 +75,11 @@ def test_models_says_that_it_knows_a_name(name):
     assert call("models", "photo", "--knows", name).stdout == f"known: {name}\n"
 
 
+def test_models_is_asked_for_several_names_as_label_is_told_them():
+    done = call("models", "photo", "--knows", "cat,sea lion, quux", code=1)
+    assert done.stdout == "known: cat\nknown: sea lion\nunknown: quux\n"
+
+
 def test_models_says_what_is_nearest_to_a_name_it_does_not_know():
     done = call("models", "--knows", "see lion", "--knows", "cat", "--json", code=1)
     asked = json.loads(done.stdout)["asked"]
