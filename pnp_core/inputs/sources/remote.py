@@ -94,7 +94,8 @@ class RemotePictures:
     def __init__(self, name: str, proof: Listed) -> None:
         self._name, self._proof, self._fs = name, proof, proof.file.fs
         self._shared = proof.file.concurrent
-        self._at_once = self._most = AT_ONCE if self._shared else 1
+        self._most = AT_ONCE if self._shared else 1
+        self._at_once = float(self._most)
         self._hanging: set[Future[_Answer]] = set()
 
     def samples(self, items: Iterable[Listed]) -> Iterator[Sample]:
@@ -105,7 +106,7 @@ class RemotePictures:
         """
         ahead: deque[_Asked] = deque()
         for item in items:
-            while len(ahead) >= self._at_once:
+            while len(ahead) >= int(self._at_once):
                 yield self._next(ahead)
             ahead.append(self._ask(item))
         while ahead:
@@ -115,7 +116,7 @@ class RemotePictures:
         asked = ahead.popleft()
         answer = self._wait(asked)
         if answer.given:
-            self._at_once = min(self._at_once + 1, self._most)
+            self._at_once = min(self._at_once + 1 / AT_ONCE, self._most)
         else:  # the line may be too slow for several, or the machine have too much to do
             self._at_once = 1
             for other in ahead:

@@ -36,6 +36,7 @@ class Bucket(AsyncFileSystem):
     protocol = "bucket"
     names = NAMES
     size = len(PNG)
+    takes = 0.0
     asked: Counter[str] = Counter()
     under_way = 0
     says: Callable[[str], object] = staticmethod(lambda name: None)
@@ -58,7 +59,7 @@ class Bucket(AsyncFileSystem):
         type(self).under_way += 1
         try:
             type(self).says(name)
-            await sleep(0)
+            await sleep(self.takes)
             type(self).says(name)
             return PNG
         finally:
@@ -134,13 +135,16 @@ def test_outage_that_ends_in_time_costs_nothing(bucket):
     assert list(faults(opened()).items()) == [(name, None) for name in NAMES]
 
 
-def test_line_that_is_too_slow_for_several_pictures_is_used_for_one_at_a_time(bucket):
+def test_line_that_is_too_slow_for_several_pictures_is_used_for_one_at_a_time(bucket, monkeypatch):
+    monkeypatch.setattr(Bucket, "takes", 0.02)
+
     def says(_: str) -> None:
         if bucket.under_way > 1:
             raise TimeoutError
 
     bucket.says = staticmethod(says)
     assert faults(opened()) == dict.fromkeys(NAMES)
+    assert bucket.asked.total() < 42, "each is asked for several times"
 
 
 def test_large_picture_has_longer(bucket, monkeypatch):
