@@ -182,8 +182,8 @@ class OwnPicturesConfig(LabellingConfig):
     """Of a folder, a list or tars: patterns of paths, or of names of files and folders, to leave out. `*` stands for
     anything."""
     fetch_seconds: float = Field(default=30, gt=0)
-    """Limit for each picture on another machine. Those that did not come in time are asked for once more at the end,
-    and then quarantined; of a corpus they are asked for again in the next run."""
+    """Limit for each picture on another machine, in a bucket for each MiB of it. Those that did not come in time are
+    asked for again, and then quarantined; of a corpus they are asked for again in the next run."""
     images_per_shard: int = Field(default=64, ge=1)
 
     @property

@@ -82,6 +82,10 @@ class SourceError(UsageError):
     """The pictures to label are missing, empty, or no pictures."""
 
 
+class NoAnswerError(PnpError):
+    """The machine that the pictures are on has stopped to answer."""
+
+
 class DatasetError(UsageError):
     """A dataset on disk is missing files, or they are not what its card says."""
 

@@ -14,7 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pnp_core.errors import UnreadableImage, in_words
 from pnp_core.inputs.colour import to_rgb
-from pnp_core.inputs.depth import grey_in_8_bits, lower_bytes, spread, to_8_bits, uses_little
+from pnp_core.inputs.depth import FULL_RANGE, grey_in_8_bits, lower_bytes, says_its_bits, spread, to_8_bits, uses_little
 from pnp_core.inputs.tiff import ICC_PROFILE, ORIENTATION, Bands, Page, find_page, read_bands
 from pnp_core.storage.first_bytes import FORMATS, UNKNOWN, refusal
 
@@ -175,6 +175,8 @@ def _open(data: bytes, page: Page | None) -> Image.Image | None:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
         if page and page.index:
             image.seek(page.index)
+        if says_its_bits(data):
+            image.info[FULL_RANGE] = True
     except (UnidentifiedImageError, SyntaxError):  # the latter when another page is looked at
         if data.startswith(b"P7"):
             raise UnreadableImage("a portable map of the kind PAM (P7) is not read; convert it to PNG or PPM") from None

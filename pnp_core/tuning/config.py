@@ -96,7 +96,7 @@ class TuneConfig(DatasetConfig, PipelineConfig):
     follow_links: bool = False
     """Of a folder with pictures of your own: also take what links lead to outside of it."""
     fetch_seconds: float = Field(default=30, gt=0)
-    """Limit for each picture that a list or a table names on another machine."""
+    """Limit for each picture on another machine, in a bucket for each MiB of it."""
     exclude: tuple[str, ...] = ()
     """Of pictures of your own: patterns of paths and names to leave out."""
     images: int = Field(default=100, ge=1)

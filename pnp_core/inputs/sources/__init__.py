@@ -52,7 +52,7 @@ def open_source(
     file, fetches = FileRef.of(source, fetch_seconds), Fetches(fetch_seconds)
     kind = file.kind()
     if kind == "directory":
-        return open_folder(file, leave_out, follow_links, exclude, fetches)
+        return open_folder(file, leave_out, follow_links, exclude)
     lower = source.lower()
     if lower.endswith(_PACKED):
         raise SourceError(f"'{source}' is packed; unpack it and give the folder, or tars without compression")

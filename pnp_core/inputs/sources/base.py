@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import hashlib
 import os
@@ -15,7 +16,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import braceexpand
 import fsspec
-from fsspec.asyn import sync
+from fsspec.asyn import AsyncFileSystem, sync
 from fsspec.implementations.local import LocalFileSystem
 
 from pnp_core.data import Sample
@@ -74,13 +75,27 @@ class NotReadError(Exception):
     @property
     def may_pass(self) -> bool:
         """Whether it may be another time: the other machine did not answer, or said that it is busy."""
-        cause = self.__cause__
-        busy = getattr(cause, "status", None) in _BUSY
-        cut = type(cause).__name__ in ("ServerDisconnectedError", "ClientPayloadError")  # of aiohttp
-        return busy or cut or isinstance(cause, TimeoutError | ConnectionError) or hasattr(cause, "host")
+        return passes(self.__cause__)
+
+
+def passes(error: BaseException | None) -> bool:
+    """Whether an exception of a file system means that another machine did not answer, or said that it is busy."""
+    status = getattr(error, "status", None) or getattr(error, "code", None)  # of gcsfs
+    known = not _PASSING.isdisjoint(kind.__name__ for kind in type(error).__mro__)
+    return known or status in _BUSY or hasattr(error, "host") or getattr(error, "errno", None) in _UNREACHABLE
 
 
 _BUSY = (408, 425, 429, 500, 502, 503, 504)
+_UNREACHABLE = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN)
+# By name, for the packages are imported with the first picture that needs them.
+_PASSING = frozenset(
+    (
+        *("TimeoutError", "ConnectionError", "EOFError", "gaierror"),  # Python's own; the second of requests too
+        *("ServerDisconnectedError", "ClientPayloadError"),  # of aiohttp
+        *("HTTPClientError", "ServiceRequestError", "ServiceResponseError"),  # of botocore and Azure
+        *("error_temp", "SSHException"),  # of ftplib and paramiko
+    )
+)
 
 
 def reason(error: Exception) -> str:
@@ -145,20 +160,41 @@ class FileRef:
 
     @property
     def at_hand(self) -> bool:
-        """Whether it is on this machine, or in an archive or a cache, which is there or not as a whole."""
+        """Whether it is on this machine, or in an archive, which is there or not as a whole."""
         names = self.fs.protocol
         return self.local or not {*([names] if isinstance(names, str) else names)}.isdisjoint(_NEAR)
 
     @property
     def folder(self) -> FileRef:
         """The folder it lies in."""
-        return FileRef(self.fs, self.path.rpartition("/")[0])
+        return replace(self, path=self.path.rpartition("/")[0])
+
+    @property
+    def concurrent(self) -> bool:
+        """Whether several threads may ask at a time, each with a limit; caches pass for it and are not."""
+        return isinstance(self.fs, AsyncFileSystem) and self.fs.async_impl
 
     def on_this_thread(self) -> FileRef:
-        """The file by a connection of the thread's own: of ftp and others one must not be shared by two."""
-        if self.at_hand or getattr(self.fs, "async_impl", False):
-            return self
-        return replace(self, fs=type(self.fs)(*self.fs.storage_args, **self.fs.storage_options))
+        """The file by a connection of the thread's own: of ftp and others one must not be shared by two.
+
+        Raises:
+            SourceError: there is none.
+        """
+        return self if self.at_hand or self.concurrent else self.reopened()
+
+    def reopened(self, **options: bool) -> FileRef:
+        """The file by a file system that is made anew, as ftp's is by connecting.
+
+        Args:
+            options: of making it; fsspec keeps one for each thread.
+
+        Raises:
+            SourceError: it cannot be opened.
+        """
+        try:
+            return replace(self, fs=type(self.fs)(*self.fs.storage_args, **self.fs.storage_options, **options))
+        except Exception as error:  # packages raise types of their own
+            raise SourceError(f"cannot open '{printable(self.path)}': {reason(error)}") from error
 
     def kind(self) -> str | None:
         """`file`, `directory` or `other` (pipes, devices), None when nothing is there.
@@ -189,7 +225,7 @@ class FileRef:
 
     def _limit(self) -> dict[str, float]:
         """What fsspec's file systems that wait for other machines take as a limit."""
-        return {"timeout": self.seconds} if self.seconds and getattr(self.fs, "async_impl", False) else {}
+        return {"timeout": self.seconds} if self.seconds and self.concurrent else {}
 
     def read(self) -> bytes:
         """Content, at most `MAX_BYTES`.
@@ -288,7 +324,7 @@ def is_near(url: str) -> bool:
     return all(part.partition("://")[0] in _NEAR for part in url.split("::") if "://" in part)
 
 
-_NEAR = ("file", "local", "memory", "zip", "tar", "simplecache", "filecache", "blockcache")
+_NEAR = ("file", "local", "memory", "zip", "tar")
 
 
 def file_sample(file: FileRef, name: str, key: str) -> Sample:

@@ -115,7 +115,8 @@ class Fetches:
 
 
 def _host(url: str) -> str:
+    """Name and port alone, for it is shown: there may be a password before them."""
     try:
-        return urlsplit(url.rpartition("::")[2]).netloc
+        return urlsplit(url.rpartition("::")[2]).netloc.rpartition("@")[2]
     except ValueError:
-        return url
+        return url.rpartition("@")[2]

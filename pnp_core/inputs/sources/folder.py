@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import chain
 from typing import Any
@@ -16,11 +16,11 @@ from pnp_core.data import Sample
 from pnp_core.errors import SourceError, UnreadableImage
 from pnp_core.inputs.images import decode_image
 from pnp_core.inputs.sources.base import FileRef, NotReadError, digest_of, file_sample, marks, reason
-from pnp_core.inputs.sources.fetching import FETCH_SECONDS, Fetches
+from pnp_core.inputs.sources.fetching import FETCH_SECONDS
 from pnp_core.inputs.sources.keys import printable, safe_ending, safe_key, split_ending
 from pnp_core.inputs.sources.links import LINKS, leaves, left_out
-from pnp_core.inputs.sources.lists import Pointed, fetched
 from pnp_core.inputs.sources.picking import Picker
+from pnp_core.inputs.sources.remote import Listed, RemotePictures
 
 HIDDEN = "hidden folder"
 _NO_LIMIT = 178_956_970
@@ -36,6 +36,7 @@ class FolderSource:
         names: of the pictures, relative to it, in the order they are processed.
         listing: digest of what the file system told when it listed them; None when it must be asked again.
         within: the folder that links must not leave; None where they may.
+        sizes: in bytes by name, of pictures on another machine that tells them.
     """
 
     identity: str
@@ -44,11 +45,11 @@ class FolderSource:
     ignored: Counter[str] = field(default_factory=Counter)
     listing: str | None = None
     within: str | None = None
-    fetches: Fetches = field(default_factory=Fetches, compare=False)
+    sizes: Mapping[str, int] = field(default_factory=dict, compare=False)
 
     def file(self, name: str) -> FileRef:
         """One of the files."""
-        return FileRef(self.root.fs, f"{self.root.path.rstrip('/')}/{name}", self.within)
+        return replace(self.root, path=f"{self.root.path.rstrip('/')}/{name}", within=self.within)
 
     def digest(self) -> str:
         """From the names, each file's size and time of change, and where links lead."""
@@ -70,19 +71,28 @@ class FolderSource:
                 yield f"{name}\0{os.path.realpath(path)}"
 
     def samples(self) -> Iterator[Sample]:
-        """The pictures in order; of those on another machine the late ones last."""
-        return fetched(self._items(), self.fetches)
+        """The pictures in order.
 
-    def _items(self) -> Iterator[Sample | Pointed]:
+        Raises:
+            NoAnswerError: the machine that they are on has stopped to answer.
+        """
+        if self.root.at_hand:
+            return (file_sample(self.file(name), name, key) for name, key in self._keys())
+        proof = self._listed(self.names[-1], "")
+        listed = (self._listed(name, key) for name, key in self._keys())
+        return RemotePictures(self.identity, proof).samples(listed)
+
+    def _listed(self, name: str, key: str) -> Listed:
+        sample = Sample(key, b"", safe_ending(name), printable(name))
+        return Listed(self.file(name), sample, self.sizes.get(name, 0))
+
+    def _keys(self) -> Iterator[tuple[str, str]]:
+        """The names, each with its key."""
         stems = [split_ending(name)[0] for name in self.names]
         for i, name in enumerate(self.names):
             # Sorted by stem, so pictures that differ in the ending only are neighbours.
             twin = stems[i] in (stems[i - 1] if i else None, *stems[i + 1 : i + 2])
-            key = safe_key(name if twin else stems[i], always_digest=twin)
-            if self.root.at_hand:
-                yield file_sample(self.file(name), name, key)
-            else:
-                yield Pointed(name, self.root, Sample(key, b"", safe_ending(name), printable(name)), inside=True)
+            yield name, safe_key(name if twin else stems[i], always_digest=twin)
 
 
 def _local_names(folder: str, leave_out: str | None, picker: Picker, follow_links: bool) -> Iterator[str]:
@@ -179,7 +189,6 @@ def open_folder(
     leave_out: str | None,
     follow_links: bool = False,
     exclude: tuple[str, ...] = (),
-    fetches: Fetches | None = None,
 ) -> FolderSource:
     """List the pictures of a folder.
 
@@ -187,7 +196,6 @@ def open_folder(
         leave_out: path or URL of a folder not to read, such as a run folder inside the source.
         follow_links: take what links lead to outside of the folder too.
         exclude: patterns of paths and names to leave out.
-        fetches: limits for a folder on another machine; the usual ones when None.
 
     Raises:
         SourceError: no pictures there, or it cannot be read.
@@ -195,7 +203,7 @@ def open_folder(
     ignored: Counter[str] = Counter()
     picker = Picker(exclude, ignored)
     excluded = _place(leave_out)
-    listing = within = None
+    listing, within, sizes = None, None, {}
     # A broken link is kept, to be quarantined: nothing named like a picture is lost in silence.
     if folder.local:
         folder = FileRef(folder.fs, os.path.realpath(folder.path))
@@ -203,15 +211,14 @@ def open_folder(
         names = sorted(_local_names(folder.path, skip, picker, follow_links), key=_order)
         within = None if follow_links else folder.path
     else:
-        told = {name: marks(info) for name, info in _remote_files(folder, excluded, picker)}
+        told = dict(_remote_files(folder, excluded, picker))
         names = sorted(told, key=_order)
-        listing = digest_of(f"{folder.path}/{name}\0{told[name]}" for name in names)
+        listing = digest_of(f"{folder.path}/{name}\0{marks(told[name])}" for name in names)
+        sizes = {name: info["size"] for name, info in told.items() if info.get("size")}
     ignored += Counter()  # drops zeros
     if not names:
         raise SourceError(f"no pictures in '{printable(folder.path)}'{_hint(folder.path, ignored)}")
-    return FolderSource(
-        printable(folder.path), folder, tuple(names), ignored, listing, within, fetches=fetches or Fetches()
-    )
+    return FolderSource(printable(folder.path), folder, tuple(names), ignored, listing, within, sizes)
 
 
 @dataclass(frozen=True)
@@ -353,4 +360,4 @@ def open_picture(file: FileRef) -> FolderSource:
     except UnreadableImage as error:
         raise SourceError(f"'{file.path}' cannot be read as a picture: {error}") from error
     name = file.path.rsplit("/", 1)[-1]
-    return FolderSource(printable(file.path), FileRef(file.fs, file.folder.path or "/"), (name,))
+    return FolderSource(printable(file.path), replace(file.folder, path=file.folder.path or "/"), (name,))

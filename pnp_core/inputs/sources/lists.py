@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from pnp_core.data import Sample
 from pnp_core.errors import SourceError
-from pnp_core.inputs.sources.base import FileRef, NotReadError, digest_of, is_near, is_url
+from pnp_core.inputs.sources.base import FileRef, NotReadError, digest_of, is_near, is_url, passes
 from pnp_core.inputs.sources.cells import picture_text, strange_text
 from pnp_core.inputs.sources.fetching import Fetches
 from pnp_core.inputs.sources.keys import UniqueNames, printable, safe_ending, safe_key, split_ending
@@ -36,24 +36,22 @@ def resolve_line(line: str, folder: FileRef, seconds: float | None = None) -> Fi
 
 @dataclass(frozen=True)
 class Pointed:
-    """A picture that a list, a table or the listing of a folder names.
+    """A picture that a list or a table names.
 
     Attributes:
         line: its path or URL.
         folder: what a path is relative to.
         sample: all of it but its bytes.
-        inside: the line is a name in the folder, even where it looks like a URL or another place.
     """
 
     line: str
     folder: FileRef
     sample: Sample
-    inside: bool = False
 
     @property
     def url(self) -> str | None:
         """Where another machine is asked for it; None when it is on this one."""
-        if is_url(self.line) and not self.inside:
+        if is_url(self.line):
             return None if is_near(self.line) else self.line
         if self.folder.at_hand:
             return None
@@ -61,9 +59,6 @@ class Pointed:
 
     def file(self, seconds: float) -> FileRef:
         """The file itself, see `resolve_line`."""
-        if self.inside:
-            path = f"{self.folder.path.rstrip('/')}/{self.line}"
-            return FileRef(self.folder.fs, path, seconds=seconds).on_this_thread()
         return resolve_line(self.line, self.folder, seconds)
 
     def read(self, seconds: float) -> tuple[Sample, bool]:
@@ -71,11 +66,11 @@ class Pointed:
         try:
             return replace(self.sample, image=self.file(seconds).read()), False
         except NotReadError as error:
-            if isinstance(error.__cause__, TimeoutError):  # no answer, whoever notices first
+            if self.url and isinstance(error.__cause__, TimeoutError):  # no answer, whoever notices first
                 raise TimeoutError from error
             return replace(self.sample, fault=str(error)), error.may_pass
         except SourceError as error:
-            return replace(self.sample, fault=str(error)), False
+            return replace(self.sample, fault=str(error)), passes(error.__cause__)
 
     def stamp(self, seconds: float) -> str:
         """Changes when what the line points to does."""

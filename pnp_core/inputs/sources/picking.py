@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -115,7 +116,7 @@ class Picker:
         if stamp is not None and self.known.get(printable(name)) == stamp:
             return True
         try:
-            return _begins_like_a_picture(file, file.stamp() if stamp is None else stamp)
+            return _begins_like_a_picture(file, _version(file) if stamp is None else stamp)
         except NotReadError:  # nothing to remember: it may be another time
             return False
 
@@ -129,6 +130,19 @@ def _may_be_picture(name: str) -> bool:
     return not (told or aside or name.rsplit("/", 1)[-1].startswith("."))
 
 
+def _version(file: FileRef) -> str:
+    """Changes whenever a file is written to or replaced, were it by one of the same size and time."""
+    if not file.local:
+        return file.stamp()
+    try:
+        status = os.stat(file.path)  # noqa: PTH116 - surrogates
+    except OSError:
+        return file.stamp()
+    return f"{status.st_size}/{status.st_mtime_ns}/{status.st_ctime_ns}/{status.st_ino}"
+
+
+# Of more such files than this, looked at in turn, nothing is remembered when their turn comes again: each is opened for
+# its first bytes then, which on this machine costs little more than its stamp, and of a bucket the manifest knows.
 @lru_cache(maxsize=100_000)
 def _begins_like_a_picture(file: FileRef, stamp: str) -> bool:
     """Whether a file's first bytes are a picture's; remembered as long as it does not change.

@@ -235,3 +235,14 @@ def test_cmyk_of_16_bits_in_planes_is_read():
     buffer = io.BytesIO()
     tifffile.imwrite(buffer, planes, photometric="separated", planarconfig="separate", metadata=None)
     assert np.abs(decoded(buffer.getvalue()).pixels - expected).max() <= 1
+
+
+@pytest.mark.parametrize("colours", [1, 3])
+def test_png_that_says_its_bits_uses_the_whole_range(colours):
+    values = (np.arange(64, dtype=np.uint16) * 64).repeat(colours)
+    chunks = ((b"tEXt", b"Comment\0sBIT"), (b"sBIT", bytes([12] * colours)))
+    row = [values.astype(">u2").tobytes()]
+    kind = {1: 0, 3: 2}[colours]
+    told, plain = (png(64, 1, 16, kind, row, *some) for some in (chunks, chunks[:1]))
+    assert (decoded(told).pixels[0, :, 0] == values[::colours] >> 8).all()
+    assert any("taken for 12 bits" in note for note in decoded(plain).notes)

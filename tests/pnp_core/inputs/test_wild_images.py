@@ -94,6 +94,17 @@ def test_colours_of_few_bits_in_16_are_scaled_by_them_in_every_packing(kind, bit
     assert any(f"taken for {bits} bits" in note for note in found.notes) == (bits < 16)
 
 
+@pytest.mark.parametrize("kind", DEEP)
+def test_dark_colours_of_8_bits_stored_twice_in_16_stay_dark(kind):
+    dark = RGB // 10
+    assert off(decoded(DEEP[kind](dark.astype(np.uint16) * 257)).pixels, dark) == 0
+
+
+def test_dark_grey_of_8_bits_stored_twice_in_16_stays_dark():
+    dark = np.asarray(PHOTOGRAPH.convert("L")) // 10
+    assert off(decoded(saved(Image.fromarray(dark.astype(np.uint16) * 257), "PNG")).pixels[..., 0], dark) == 0
+
+
 def test_turned_picture_of_few_bits_is_upright_and_scaled():
     found = decoded(packbits(RGB12, turn=6))
     assert off(found.pixels, np.rot90(RGB12, -1) * (255 / 4095)) <= 1

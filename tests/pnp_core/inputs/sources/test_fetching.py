@@ -72,12 +72,14 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server() -> Iterator[str]:
-    Handler.asked.clear()
     running = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     running.daemon_threads = True
     running.block_on_close = False
     threading.Thread(target=running.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{running.server_address[1]}"
+    address = f"http://127.0.0.1:{running.server_address[1]}"
+    open_source(f"{address}/a.jpg")  # imports what reads from web servers, which takes longer than some limits here
+    Handler.asked.clear()
+    yield address
     running.shutdown()
 
 
@@ -105,11 +107,13 @@ def test_host_that_does_not_answer_costs_its_picture_only_and_little_time(server
     assert monotonic() - start < 5, "it waits for its turn"
     found += samples
     assert monotonic() - start < 8
-    assert [(s.source, s.fault) for s in found] == [
-        ("second.png", None),
-        (f"{server}/b.jpg", None),
-        (f"{server}/{kind}/a.jpg", "cannot be read: no answer within 1.5 seconds"),
-    ]
+    # On a busy machine the answer of b.jpg may be late too, and come when it is asked for once more.
+    assert found[0].source == "second.png"
+    assert {s.source: s.fault for s in found} == {
+        "second.png": None,
+        f"{server}/b.jpg": None,
+        f"{server}/{kind}/a.jpg": "cannot be read: no answer within 1.5 seconds",
+    }
     # By GET for the digest where HEAD does not do, for the picture, and once more at the end where that began.
     assert Handler.asked[f"/{kind}/a.jpg"] <= (1 if kind == "silent" else 3)
 
@@ -162,6 +166,13 @@ def test_question_without_an_answer_counts_once_whoever_notices(seconds):
     for number, name in enumerate(names, start=1):
         assert list(fetches.ask([name], lambda name: f"http://host/{name}", answer)) == [(name, None)]
         assert fetches.is_silent("http://host/") == (number == SILENT)
+
+
+def test_reason_shows_no_password():
+    fetches = Fetches()
+    for number in range(SILENT):
+        fetches.note(f"https://me:secret@host:8080/{number}.png", answered=False)
+    assert fetches.silence("https://me:secret@host:8080/x.png") == "cannot be read: host 'host:8080' does not answer"
 
 
 def test_silent_host_is_left_alone_after_some_requests(server, tmp_path):
