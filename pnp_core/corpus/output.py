@@ -46,7 +46,7 @@ class Corpus:
         Raises:
             OutputError: the folder holds the labels of another corpus.
         """
-        self.config, self.out = config, RunFolder(config.out)
+        self.config, self.out, self._plan = config, RunFolder(config.out), plan
         self.settings = plan.masks.fingerprint
         self.folder = GrowingFolder.of(config.source, config.follow_links, config.exclude, config.fetch_seconds)
         self.ignored: Counter[str] = Counter()
@@ -71,7 +71,7 @@ class Corpus:
 
     def plan(self, number: int | None = None) -> Plan:
         """The jobs for a batch; the next one when none is named."""
-        return plan_label(self.config.model_copy(update={"out": self.batch(number or self.number).url}))
+        return self._plan.at(self.batch(number or self.number).url)
 
     def collect(self, retry: bool) -> tuple[list[ShardRef], bool]:
         """Read what is new or changed, and shard it; or take up what a run that was killed has sharded.

@@ -47,6 +47,12 @@ class Plan:
     score: ScoreJob | None
     png: bool
 
+    def at(self, out: str) -> Plan:
+        """The same jobs in another run folder; what is pinned stays so."""
+        there = {"out": out}
+        salience, masks = self.salience.model_copy(update=there), self.masks.model_copy(update=there)
+        return Plan(salience, masks, self.score and self.score.model_copy(update=there), self.png)
+
 
 def _plan(config: LabellingConfig, card: DatasetCard, only: tuple[int, ...] | None) -> Plan:
     get_crf(config.masks.crf.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -26,6 +27,7 @@ from pnp_core.corpus import Corpus
 from pnp_core.data import RunSummary
 from pnp_core.export import export_run
 from pnp_core.inputs.images import decode_label_map
+from pnp_core.methods.pnp.backbones import checkpoint
 from pnp_core.runs.plan import plan_label
 from pnp_core.stages.config import DispatchConfig
 from tasks.corpus import Collected
@@ -144,8 +146,11 @@ def test_broken_picture_is_quarantined_once_and_tried_again_when_it_changes(corp
     assert latest(out)[1]["b.png"]["reason"] is None
 
 
-def test_batches_are_published_one_by_one_until_none_is_left(corpus, tmp_path):
+def test_batches_are_published_one_by_one_until_none_is_left_and_weights_are_hashed_once(corpus, tmp_path, monkeypatch):
     folder, out = corpus
+    digest, hashed = hashlib.file_digest, []
+    monkeypatch.setattr(hashlib, "file_digest", lambda file, kind: (hashed.append(file.name), digest(file, kind))[1])
+    checkpoint._file_digest.cache_clear()
     for number in range(5):
         put(folder, f"{number}.png", picture(number))
     put(folder, "copy of 4.png", picture(4))
@@ -153,6 +158,7 @@ def test_batches_are_published_one_by_one_until_none_is_left(corpus, tmp_path):
     summary = run(folder, out, "--config", str(tmp_path / "c.yaml"))
     assert (summary["labelled"], summary["pictures"]) == (5, 6)
     assert [len(labelled_in(out, number)) for number in (1, 2, 3)] == [2, 2, 1]
+    assert [Path(name).name for name in hashed].count("model.safetensors") == 1
     _, rows = latest(out)
     assert rows["copy of 4.png"]["masks"] == rows["4.png"]["masks"]
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -246,7 +247,15 @@ def _digest(folder: Path, weights: tuple[Path, ...]) -> str:
     """Digest of the files that matter."""
     digest = hashlib.sha256()
     for name in ("config.json", *(file.name for file in weights), *TOKENIZER_FILES):
-        if (folder / name).is_file():
-            with (folder / name).open("rb") as file:
-                digest.update(name.encode() + hashlib.file_digest(file, "sha256").digest())
+        if (file := folder / name).is_file():
+            stat = file.stat()
+            stamp = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
+            digest.update(name.encode() + _file_digest(file.resolve(), stamp))
     return digest.hexdigest()[:16]
+
+
+@lru_cache(maxsize=64)
+def _file_digest(file: Path, stamp: tuple[int, ...]) -> bytes:
+    """Of a file as it is by its stamp: weights of gigabytes are read once, though a command and its flow pin them."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").digest()
