@@ -10,8 +10,8 @@ from pnp_core.config import CorpusConfig
 from pnp_core.corpus import Corpus, CorpusSummary
 from pnp_core.data import RunSummary, ShardRef
 from pnp_core.errors import CorruptRunError, StageFailedError
-from pnp_core.runs.finish import finish_run
 from pnp_core.runs.plan import Plan, plan_label
+from pnp_core.runs.recording import write_run_record
 from pnp_core.storage.ownership import writing
 from tasks.corpus import Collected, task_collect, task_find_damage, task_publish, task_report_corpus, task_take_up
 from tasks.report import task_report
@@ -44,7 +44,7 @@ def _label_all(config: CorpusConfig) -> CorpusSummary:
         if collected.shards:
             settings = config.model_copy(update={"out": batch.out})
             task_report(settings, collected.plan, masked, batch)
-            finish_run(settings, collected.plan, batch)
+            write_run_record(settings, collected.plan, batch)
             summary.count(batch)
         task_publish(config, plan, collected)  # last: what is published is never changed
         summary.ignored = max(summary.ignored, collected.ignored)

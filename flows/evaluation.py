@@ -6,8 +6,8 @@ from flows.dispatch.stages import run_shard_stage, run_stages
 from flows.reporting import progress_artifacts
 from pnp_core.config import EvalConfig
 from pnp_core.data import RunSummary, ShardRef
-from pnp_core.runs.finish import finish_run
 from pnp_core.runs.plan import Plan, plan_eval
+from pnp_core.runs.recording import write_evaluation_record, write_run_record
 from pnp_core.storage.ownership import writing
 from tasks.report import task_report
 from tasks.sharding import task_shard_dataset
@@ -22,7 +22,7 @@ def evaluate_dataset(config: EvalConfig) -> RunSummary:
     with writing(config.out, "run"):
         plan, masked, summary = _evaluate(config)
         task_report(config, plan, masked, summary)
-        finish_run(config, plan, summary)
+        write_run_record(config, plan, summary)
         return summary
 
 
@@ -30,7 +30,7 @@ def evaluate_setting(config: EvalConfig) -> RunSummary:
     """Score another setting on the pictures of a run, inside a flow; what is stored for both is computed once."""
     with writing(config.out, "run"):
         plan, _, summary = _evaluate(config)
-        finish_run(config, plan, summary, main=False)
+        write_evaluation_record(config, plan, summary)
         return summary
 
 

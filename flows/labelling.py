@@ -6,8 +6,8 @@ from flows.dispatch.stages import run_shard_stage, run_stages
 from flows.reporting import progress_artifacts
 from pnp_core.config import LabelConfig
 from pnp_core.data import RunSummary
-from pnp_core.runs.finish import finish_run
 from pnp_core.runs.plan import plan_label
+from pnp_core.runs.recording import write_run_record
 from pnp_core.storage.ownership import writing
 from tasks.report import task_report
 from tasks.sharding import task_shard_source
@@ -26,5 +26,5 @@ def label_pictures(config: LabelConfig) -> RunSummary:
         with progress_artifacts():
             masked = run_stages(plan, shards, summary, config.dispatch)
         task_report(config, plan, masked, summary)
-        finish_run(config, plan, summary)
+        write_run_record(config, plan, summary)
         return summary

@@ -14,7 +14,7 @@ from flows.dispatch.stages import run_shard_stage, run_stage
 from flows.reporting import progress_artifacts
 from pnp_core.data import ShardRef, StageSummary
 from pnp_core.report.tuning_text import tuning_markdown
-from pnp_core.runs.plan import quarantine_reasons
+from pnp_core.runs.reasons import quarantine_reasons
 from pnp_core.storage.ownership import writing
 from pnp_core.tuning.compare import Comparison
 from pnp_core.tuning.config import TuneConfig

@@ -2,7 +2,7 @@
 
 from pnp_core.config import EvalConfig, LabelConfig
 from pnp_core.data import ShardRef
-from pnp_core.runs.plan import shard_dataset, shard_source
+from pnp_core.runs.sharding import shard_dataset, shard_source
 from tasks.runtime import stage_task
 
 

@@ -55,7 +55,7 @@ def _checked(done: RunSummary | Demo) -> None:
 
 
 def _prepare_eval(values: dict[str, Any]) -> tuple[Callable[[Any], Any], PipelineConfig]:
-    from pnp_core.runs.plan import check_eval
+    from pnp_core.runs.preflight import check_eval
 
     config = build(EvalConfig, values)
     warn(check_eval(config))
@@ -65,7 +65,7 @@ def _prepare_eval(values: dict[str, Any]) -> tuple[Callable[[Any], Any], Pipelin
 
 
 def _prepare_label(values: dict[str, Any]) -> tuple[Callable[[Any], Any], PipelineConfig]:
-    from pnp_core.runs.plan import check_label
+    from pnp_core.runs.preflight import check_label
 
     config = build(LabelConfig, values)
     warn(check_label(config))

@@ -83,7 +83,7 @@ def ablate(
 
 
 def _prepare(values: dict[str, Any]) -> tuple[Callable[[Any], Any], PipelineConfig]:
-    from pnp_core.runs.plan import check_eval
+    from pnp_core.runs.preflight import check_eval
     from pnp_core.tables.missing import missing_settings
 
     config = build(AblateConfig, values)

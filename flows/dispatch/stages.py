@@ -14,7 +14,8 @@ from flows.dispatch import open_dispatch
 from flows.dispatch.base import Dispatch, Stage, Work
 from pnp_core.data import RunSummary, ShardRef, StageResult, StageSummary, Summary
 from pnp_core.errors import PnpError, ShardError, StageFailedError, in_words
-from pnp_core.runs.plan import Plan, quarantine_reasons
+from pnp_core.runs.plan import Plan
+from pnp_core.runs.reasons import quarantine_reasons
 from pnp_core.stages.config import DispatchConfig
 from pnp_core.storage.shards import set_shard_aside
 from tasks.masks import task_export_png, task_mask_shard

@@ -26,7 +26,8 @@ from pnp_core.data import Sample, ShardRef
 from pnp_core.errors import ForeignFilesError, SourceError
 from pnp_core.inputs.sources.folder import GrowingFolder
 from pnp_core.inputs.sources.links import LINKS, left_out, links_passed_over
-from pnp_core.runs.plan import Plan, check_own_pictures, plan_label
+from pnp_core.runs.plan import Plan, plan_label
+from pnp_core.runs.preflight import check_own_pictures
 from pnp_core.stages.masks import STAGE as MASKS
 from pnp_core.storage.completion import StageFolder
 from pnp_core.storage.ownership import check_ours, check_writable, claim

@@ -23,7 +23,8 @@ from pnp_core.config import LabellingConfig
 from pnp_core.data import RunSummary, ShardRef
 from pnp_core.inputs.images import vivid
 from pnp_core.report.gallery import ERRORS, Survey, gallery, survey
-from pnp_core.runs.plan import Plan, warnings_of
+from pnp_core.runs.plan import Plan
+from pnp_core.runs.preflight import warnings_of
 from pnp_core.runs.reasons import grouped
 from pnp_core.stages.scores import merge_counts
 from pnp_core.storage.provenance import versions

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import islice, product
+
+from pnp_core.data import ShardRef
+from pnp_core.storage.completion import StageFolder
+
+REASONS = 20
+"""Reasons for quarantine in a run's summary; the tables have all."""
 
 # A name in quotes, a size, a number that is no part of a word; or the dots that stand for one.
 _DETAIL = re.compile(r"(?<!\w)'[^']*'(?!\w)|(?<![\w.])\d+(?:\.\d+)?(?:x\d+)?(?!\w)|(?<![\w.])\.\.\.(?![\w.])")
@@ -28,3 +35,11 @@ def _shared(reasons: list[str]) -> str:
     details = zip(*(_DETAIL.findall(reason) for reason in reasons), strict=True)
     common = iter([same[0] if len(set(same)) == 1 else "..." for same in details])
     return _DETAIL.sub(lambda _: next(common), reasons[0])
+
+
+def quarantine_reasons(folders: Iterable[StageFolder], shards: list[ShardRef]) -> dict[str, int]:
+    """The most frequent reasons of some stages' shards, see `grouped`."""
+    reasons: Counter[str] = Counter()
+    for folder, shard in product(folders, shards):
+        reasons.update(picture.reason for picture in folder.quarantined(shard.name))
+    return dict(islice(grouped(reasons).items(), REASONS))

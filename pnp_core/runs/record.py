@@ -1,6 +1,6 @@
 """The record of a run, `run.json`, and its scores, `scores.json`: what they hold, and how they are read.
 
-`finish` writes them. Whoever reads them gets attributes, or one line that says what is wrong with the file.
+`recording` writes them. Whoever reads them gets attributes, or one line that says what is wrong with the file.
 Keys that are not known here are of a newer version, or of no interest to readers: they are ignored, since a key that
 is added changes the meaning of none that is there. Where an unknown setting could change what a score is of, its
 reader checks `config` against the configuration itself (`pnp_core.tables`).

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pnp_core.config import AblateConfig, EvalConfig
 from pnp_core.errors import CorruptRunError, UsageError
-from pnp_core.runs.finish import setting_facts
 from pnp_core.runs.plan import plan_eval
 from pnp_core.runs.record import read_record
+from pnp_core.runs.recording import setting_facts
 from pnp_core.storage.run_folder import RunFolder
 from pnp_core.tables.evaluations import Evaluation, Facts, setting_key, whole_evaluations
 from pnp_core.tables.studies import STUDIES

@@ -19,7 +19,8 @@ from pnp_core.inputs.readers import Dataset, get_split, has_boxes, open_dataset,
 from pnp_core.inputs.sources import Source, open_source, subset_of
 from pnp_core.methods.pnp.prompts import build_prompts
 from pnp_core.methods.pnp.salience import check_layer_head
-from pnp_core.runs.plan import candidate_labels, class_subset, ignored_files, warnings_of
+from pnp_core.runs.plan import candidate_labels, class_subset
+from pnp_core.runs.preflight import ignored_files, warnings_of
 from pnp_core.stages.config import RuntimeConfig, SalienceConfig
 from pnp_core.stages.maps import SalienceJob
 from pnp_core.storage.ownership import check_ours, check_writable

@@ -150,7 +150,7 @@ def test_error_nobody_foresaw_is_one_line_too(pictures, tmp_path, monkeypatch):
     def broken(*_):
         raise RuntimeError("out of\nmemory")
 
-    monkeypatch.setattr("pnp_core.runs.plan.check_label", broken)
+    monkeypatch.setattr("pnp_core.runs.preflight.check_label", broken)
     refused(label(pictures, tmp_path), 1, "RuntimeError: out of memory (--debug shows where)")
 
 

@@ -16,7 +16,8 @@ from flows.cli import app
 from pnp_core.config import EvalConfig
 from pnp_core.inputs.cards import load_card
 from pnp_core.inputs.images import decode_label_map
-from pnp_core.runs.plan import plan_eval, shard_dataset
+from pnp_core.runs.plan import plan_eval
+from pnp_core.runs.sharding import shard_dataset
 from pnp_core.stages.masks import MASK_SCHEMA
 from pnp_core.stages.scores import merge_scores, score_shard
 from pnp_core.storage.completion import StageOutput

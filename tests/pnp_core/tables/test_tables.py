@@ -26,7 +26,7 @@ def config(out: Path, **changes) -> EvalConfig:
 
 
 def put(out: Path, name: str, setting: EvalConfig, miou: float | None, main=False, **changes) -> None:
-    """An evaluation as `finish_run` leaves it."""
+    """An evaluation as `write_run_record` leaves it."""
     images = setting.limit or 200
     record = {
         "config": setting.model_dump(mode="json"),

@@ -1,4 +1,4 @@
-"""The record of a run: what it was given, what made it, what came out."""
+"""Writing the record of a run: what it was given, what made it, what came out."""
 
 from __future__ import annotations
 
@@ -24,26 +24,28 @@ def evaluation_folder(plan: Plan) -> str:
     return f"{EVALUATIONS}/{fingerprint(plan.score.fingerprint, plan.score.config.mean)}"
 
 
-def finish_run(config: LabellingConfig, plan: Plan, summary: RunSummary, main: bool = True) -> None:
-    """Write the record of a run, after its scores.
-
-    Args:
-        main: it is what the run folder stands for (run.json, scores.json), and no other setting tried on its
-            pictures; those are found in `evaluations` alone.
-    """
+def write_run_record(config: LabellingConfig, plan: Plan, summary: RunSummary) -> None:
+    """Write what the run folder stands for (run.json, scores.json), and among its evaluations where it was scored."""
     run = RunFolder(config.out)
-    record, places = _record(config, plan, summary), []
-    if plan.score:
-        places.append(f"{evaluation_folder(plan)}/")
-        record = _keep_measured(record, _before(run, f"{places[0]}{RUN}"))
-    if main:
-        places.append("")
-    for place in places:
-        if summary.scores:
-            run.write_json(f"{place}{SCORES}", summary.scores)
-        else:
-            run.remove(f"{place}{SCORES}")
-        run.write_json(f"{place}{RUN}", record.as_json())
+    record = write_evaluation_record(config, plan, summary) if plan.score else _record(config, plan, summary)
+    _write(run, "", record, summary)
+
+
+def write_evaluation_record(config: LabellingConfig, plan: Plan, summary: RunSummary) -> RunRecord:
+    """Write what became of a setting that was scored on the pictures of a run folder, in `evaluations` alone."""
+    run, place = RunFolder(config.out), f"{evaluation_folder(plan)}/"
+    record = _keep_measured(_record(config, plan, summary), _before(run, f"{place}{RUN}"))
+    _write(run, place, record, summary)
+    return record
+
+
+def _write(run: RunFolder, place: str, record: RunRecord, summary: RunSummary) -> None:
+    """Scores first: a record says that they are there."""
+    if summary.scores:
+        run.write_json(f"{place}{SCORES}", summary.scores)
+    else:
+        run.remove(f"{place}{SCORES}")
+    run.write_json(f"{place}{RUN}", record.as_json())
 
 
 def setting_facts(config: LabellingConfig, plan: Plan) -> SettingFacts:
