@@ -143,7 +143,7 @@ def test_wheel_holds_cards_and_weights_and_runs_from_another_directory(tmp_path)
         "import pnp_core\n"
         "from pnp_core.inputs.cards import available_cards\n"
         "from pnp_core.methods.pnp.backbones import locate_checkpoint\n"
-        "from pnp_core.config import BackboneConfig\n"
+        "from pnp_core.methods.pnp.config import BackboneConfig\n"
         "print(pnp_core.__file__, available_cards()['scenes'], locate_checkpoint(BackboneConfig()).folder)"
     )
     ran = subprocess.run(
