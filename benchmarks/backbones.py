@@ -21,7 +21,8 @@ import torch
 from transformers import BridgeTowerConfig, BridgeTowerForImageAndTextRetrieval
 
 from pnp_core.checks.backbone import expect, matrix_rate, peak_memory
-from pnp_core.methods.pnp.backbones import Backbone, backbone_card, resolve_device
+from pnp_core.devices import resolve_device
+from pnp_core.methods.pnp.backbones import Backbone, backbone_card
 from pnp_core.methods.pnp.backbones.blip import BlipVision, FusionModel
 from pnp_core.methods.pnp.backbones.bridgetower import BridgeTower
 from pnp_core.methods.pnp.config import BackboneConfig, CaptionConfig

@@ -48,7 +48,7 @@ def main() -> None:
         for name, dispatch in MODES.items():
             values = {"out": f"{folder}/{name}", "limit": arguments.pictures, "shards": arguments.shards}
             config = EvalConfig.model_validate({**values, "dispatch": dispatch, "runtime": {"threads": 1}})
-            plan_eval(config).salience.backbone()  # this process has it loaded, as workers have theirs from shard 2 on
+            plan_eval(config).salience.load()  # this process has it loaded, as workers have theirs from shard 2 on
             start = monotonic()
             evaluate_dataset(config)
             seconds = monotonic() - start

@@ -15,7 +15,7 @@ from scipy.ndimage import gaussian_filter
 
 from pnp_core.masks.config import CrfConfig
 from pnp_core.masks.label_map import channels, min_max
-from pnp_core.masks.refine import get_crf
+from pnp_core.masks.refine import open_refiner
 
 
 def median_ms(work: Callable[[], object], runs: int) -> float:
@@ -58,7 +58,7 @@ def main() -> None:
     theirs = plain_channels(maps, height, width, sigma)
     fast = median_ms(lambda: channels(maps, height, width, True, sigma), arguments.runs)
     plain = median_ms(lambda: plain_channels(maps, height, width, sigma), arguments.runs)
-    crf = median_ms(lambda: get_crf("dense")(ours, picture, CrfConfig()), 3)
+    crf = median_ms(lambda: open_refiner(CrfConfig(name="dense"))([ours], [picture]), 3)
     print(f"{width}x{height}, {arguments.classes} classes and background")
     print(f"resize + blur: {fast:.1f} ms by matrices, {plain:.1f} ms plainly, {plain / fast:.1f} times faster")
     print(f"largest difference {np.abs(ours - theirs).max():.1e}")

@@ -24,7 +24,7 @@ from pnp_core.tuning.cache import read_pictures, read_pixels
 from pnp_core.tuning.config import TuneConfig
 from pnp_core.tuning.objective import Objective, setting_maps
 from pnp_core.tuning.plan import plan_tune
-from pnp_core.tuning.reward import RegionSimilarity, authors, moved, regions, softmax, turned
+from pnp_core.tuning.reward import RegionSimilarity, authors_reward, regions, roll_half, rotate_180, softmax
 from pnp_core.tuning.search import Setting
 
 
@@ -55,9 +55,10 @@ class Seen:
         area = found.mean(axis=(1, 2))
         sight = RegionSimilarity(similarity(found), judge.blank(), label, tuple(own[p] for p in picture_of), area)
         here, rest, over, aside = (
-            softmax(similarity(changed))[rows, label] for changed in (found, ~found, turned(found), moved(found))
+            softmax(similarity(changed))[rows, label]
+            for changed in (found, ~found, rotate_180(found), roll_half(found))
         )
-        return here, softmax(judge.blank())[label], rest, over, aside, area, authors(sight)
+        return here, softmax(judge.blank())[label], rest, over, aside, area, authors_reward(sight)
 
 
 VARIANTS: dict[str, Callable[[Seen], np.ndarray]] = {

@@ -26,8 +26,9 @@ from benchmarks.salience import seconds
 from pnp_core.data import ShardRef
 from pnp_core.inputs.images import decode_image
 from pnp_core.methods.pnp.backbones import locate_checkpoint
+from pnp_core.methods.pnp.method import model_pixels
 from pnp_core.methods.pnp.prompts import build_prompts
-from pnp_core.stages.maps import look_at, look_with_dropout, model_pixels
+from pnp_core.stages.maps import extract_maps
 from pnp_core.storage.shards import read_shard
 from pnp_core.tuning.cache import cache_maps, cache_pictures
 from pnp_core.tuning.config import TuneConfig
@@ -53,12 +54,12 @@ def configured(size: str, images: int, folder: Path) -> TuneConfig:
 def plainly(plan: TunePlan, shards: list[ShardRef]) -> Callable[[Setting], None]:
     """One trial's maps by the stock model: every picture forward and backward through everything."""
     job = plan.maps.salience
-    folder = locate_checkpoint(job.config.backbone).folder
-    model, encoder = FullBackward(BlipForImageTextRetrieval.from_pretrained(folder).eval()), job.backbone()
+    folder = locate_checkpoint(plan.config.method.backbone).folder
+    model, encoder = FullBackward(BlipForImageTextRetrieval.from_pretrained(folder).eval()), plan.maps.load().backbone
 
     def trial(setting: Setting) -> None:
         for sample in (sample for shard in shards for sample in read_shard(plan.run, shard)):
-            pixels = model_pixels(decode_image(sample.image, 10**8).pixels, job.config.backbone.sides)
+            pixels = model_pixels(decode_image(sample.image, 10**8).pixels, plan.config.method.backbone.sides)
             names = [plan.card.captions[label - 1] for label in sample.classes or ()]
             model.class_maps(pixels, build_prompts(names, job.config.caption, encoder), setting.layer, setting.head)
 
@@ -71,7 +72,7 @@ def anew(plan: TunePlan, shards: list[ShardRef]) -> Callable[[Setting], None]:
     def trial(setting: Setting) -> None:
         job = job_of(plan, setting)
         for shard in shards:
-            for _ in look_at(read_shard(plan.run, shard), job, look_with_dropout(job), lambda n: None):
+            for _ in extract_maps(read_shard(plan.run, shard), job, lambda n: None):
                 pass
 
     return trial

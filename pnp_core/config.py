@@ -6,96 +6,111 @@ how fast (`RuntimeConfig`) is kept apart and enters no fingerprint.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from pnp_core.bundled import BUNDLED, PHOTO, SCENES, TINY
-from pnp_core.frozen import Config, merge
+from pnp_core.bundled import PHOTO, SCENES, TINY
+from pnp_core.frozen import NO_SCORE, Config, merge
 from pnp_core.masks.config import MaskConfig
-from pnp_core.presets import for_backbone, preset, read_settings
+from pnp_core.methods import METHODS, AnyMethod
+from pnp_core.methods.base import PNP, MethodConfig
+from pnp_core.methods.pnp.config import PnpConfig
 from pnp_core.stages.config import DispatchConfig, RuntimeConfig, SalienceConfig, ScoreConfig
+from pnp_core.storage.settings import read_settings
 from pnp_core.text.visible import visible
 
 
 class PipelineConfig(Config):
-    """What every flow shares: the stages' parts and the run folder."""
+    """What every flow shares: the method, the stages' parts and the run folder."""
 
-    settings: str | None = None
+    config_file: Annotated[str | None, NO_SCORE] = None
     """YAML file with parts of the configuration, such as a tuning run's best.yaml: a path or any fsspec URL.
     It is laid over the preset, and what is given besides over it; then this is empty again."""
-    preset: Literal["authors", "paper", "tiny", "photo"] | None = None
+    preset: Annotated[Literal["authors", "paper", "tiny", "photo"] | None, NO_SCORE] = None
     """Where the parts start from; what is given besides is laid over it. When empty that of the bundled model (`tiny`
     for the dataset `scenes`, `photo` for anything else), or `authors` where other weights are given."""
-    out: str
+    out: Annotated[str, NO_SCORE]
     """Run folder: a local path or any fsspec URL."""
+    method: AnyMethod = PnpConfig()
+    """How images become maps of classes, and these scores. Told apart by `name`; `pnp-ovss` where nothing is said.
+    Its settings may also stand under `salience` and `masks`, where they were before there was more than one."""
     salience: SalienceConfig = SalienceConfig()
     masks: MaskConfig = MaskConfig()
-    runtime: RuntimeConfig = RuntimeConfig()
-    dispatch: DispatchConfig = DispatchConfig()
+    runtime: Annotated[RuntimeConfig, NO_SCORE] = RuntimeConfig()
+    dispatch: Annotated[DispatchConfig, NO_SCORE] = DispatchConfig()
 
     @model_validator(mode="before")
     @classmethod
-    def _lay_over_preset(cls, values: Any) -> Any:
+    def _lay_over_defaults(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
-        if values.get("settings"):
-            values = {**merge(read_settings(values["settings"]), values), "settings": None}
-        chosen = values.get("preset") or _preset_of_weights(values) or cls.usual_preset(values)
-        base = {part: parts for part, parts in preset(chosen).items() if part in cls.model_fields}
-        if isinstance(name := _backbone_of(values), str):
-            base = for_backbone(base, name)
-        return {**merge(merge(base, cls.own_defaults(values)), values), "preset": chosen}
+        values = with_method(values)
+        if values.get("config_file"):
+            values = {**merge(with_method(read_settings(values["config_file"])), values), "config_file": None}
+        method = method_named(values)
+        base = method.defaults(values, cls.bundled_for(values))
+        base = {part: parts for part, parts in base.items() if part in cls.model_fields}
+        return {**merge(merge(base, cls.own_defaults(values, method)), values), "preset": base.get("preset")}
 
     @classmethod
-    def usual_preset(cls, values: dict[str, Any]) -> str:
-        """That of the bundled model for the flow's pictures."""
+    def bundled_for(cls, values: dict[str, Any]) -> str:
+        """Name of the bundled models for the flow's images."""
         return PHOTO
 
     @classmethod
-    def own_defaults(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """What this flow lays over the preset before what was given."""
+    def own_defaults(cls, values: dict[str, Any], method: type[MethodConfig]) -> dict[str, Any]:
+        """What this flow lays over the method's defaults before what was given."""
         return {}
 
 
-def _backbone_values(values: dict[str, Any]) -> dict[str, Any]:
-    """What unchecked values say of the backbone."""
-    found: Any = values
-    for part in ("salience", "backbone"):
-        found = found.get(part) if isinstance(found, dict) else None
-    return found if isinstance(found, dict) else {}
+def method_named(values: dict[str, Any]) -> type[MethodConfig]:
+    """The method that unchecked values are of.
+
+    Raises:
+        UnknownNameError: there is no such method.
+    """
+    method = values.get("method")
+    return METHODS.get(str(method.get("name", PNP)) if isinstance(method, dict) else getattr(method, "name", PNP))
 
 
-def _backbone_of(values: dict[str, Any]) -> Any:
-    """The backbone that unchecked values name, themselves or by a checkpoint that comes with the package."""
-    given = _backbone_values(values)
-    checkpoint = given.get("checkpoint")
-    return given.get("name", BUNDLED.get(checkpoint) if isinstance(checkpoint, str) else None)
+def with_method(values: dict[str, Any]) -> dict[str, Any]:
+    """Unchecked values in one form: the method's settings under `method`, wherever they stand, with its name.
 
-
-def _preset_of_weights(values: dict[str, Any]) -> str | None:
-    """The preset that unchecked values' weights are for, None where they name none."""
-    given = _backbone_values(values)
-    checkpoint = given.get("checkpoint")
-    if isinstance(checkpoint, str) and checkpoint in BUNDLED:
-        return checkpoint
-    named = given.get("name")
-    return "authors" if checkpoint is not None or named is not None else None
+    >>> with_method({"salience": {"layer": 7, "words": "natural"}, "masks": {"sum": "plain"}})["method"]
+    {'name': 'pnp-ovss', 'layer': 7, 'sum': 'plain'}
+    """
+    values = dict(values)
+    if "settings" in values:  # as the file was called before
+        values.setdefault("config_file", values.pop("settings"))
+    if isinstance(given := values.get("method"), str):
+        values["method"] = {"name": given}
+    if not isinstance(values.get("method", {}), dict):
+        return values
+    fields, moved = method_named(values).model_fields, {}
+    for part, kind in (("salience", SalienceConfig), ("masks", MaskConfig)):
+        if isinstance(parts := values.get(part), dict):
+            own = {key for key in parts if key in fields and key not in kind.model_fields}
+            moved |= {key: parts[key] for key in parts if key in own}
+            values[part] = {key: value for key, value in parts.items() if key not in own}
+    if moved or values.get("method"):
+        values["method"] = {"name": PNP, **merge(moved, values.get("method") or {})}
+    return values
 
 
 class LabellingConfig(PipelineConfig):
     """What the flows that make masks share."""
 
-    png: bool = False
+    png: Annotated[bool, NO_SCORE] = False
     """Also write every mask as a PNG file."""
 
 
 class DatasetConfig(Config):
     """Which pictures of which dataset."""
 
-    dataset: str = SCENES
+    dataset: Annotated[str, NO_SCORE] = SCENES
     """Dataset card, see `datasets/`; or the path of a card of your own."""
-    data: str | None = None
+    data: Annotated[str | None, NO_SCORE] = None
     """Folder of the dataset as distributed: an absolute path or any fsspec URL."""
     split: str | None = None
     """The card's own choice when empty: its first split, for tuning its `tuning_split`."""
@@ -109,8 +124,8 @@ class DatasetConfig(Config):
     background, or are not scored where the card has no background."""
 
     @classmethod
-    def usual_preset(cls, values: dict[str, Any]) -> str:
-        """The drawn scenes have a model of their own."""
+    def bundled_for(cls, values: dict[str, Any]) -> str:
+        """The drawn scenes have models of their own."""
         return TINY if values.get("dataset", SCENES) == SCENES else PHOTO
 
 
@@ -119,7 +134,7 @@ class EvalConfig(DatasetConfig, LabellingConfig):
 
     limit: int | None = Field(default=None, ge=1)
     """Number of pictures, from the start of the split; all of it when empty."""
-    shards: int | None = Field(default=None, ge=1)
+    shards: Annotated[int | None, NO_SCORE] = Field(default=None, ge=1)
     """Number of shards the pictures are spread over; one per 64 pictures, at least 8, when empty."""
     score: ScoreConfig = ScoreConfig()
 
@@ -130,8 +145,9 @@ class EvalConfig(DatasetConfig, LabellingConfig):
         Raises:
             ValidationError: it is not one of `eval`.
         """
-        before = {"salience": SalienceConfig().model_dump(), "masks": MaskConfig().model_dump()}
-        return cls.model_validate(merge(before, values))
+        values = with_method(values)
+        before = {"salience": SalienceConfig(), "masks": MaskConfig(), "method": method_named(values).model_construct()}
+        return cls.model_validate(merge({part: config.model_dump() for part, config in before.items()}, values))
 
     @property
     def title(self) -> str:
@@ -145,6 +161,8 @@ TableName = Literal["ablation", "iterations", "strategies", "thresholds", "resol
 class AblateConfig(EvalConfig):
     """The `ablate` flow: evaluate a dataset with the settings that tables are made of."""
 
+    method: PnpConfig = PnpConfig()  # pyright: ignore[reportIncompatibleVariableOverride]
+    """Only `pnp-ovss` has the parts that the tables vary."""
     tables: tuple[TableName, ...] = ("ablation", "iterations", "thresholds")
     """Which tables' settings are evaluated; see docs/tables.md for how many each has."""
 
@@ -192,9 +210,10 @@ class OwnPicturesConfig(LabellingConfig):
         return visible(self.source)
 
     @classmethod
-    def own_defaults(cls, values: dict[str, Any]) -> dict[str, Any]:
+    def own_defaults(cls, values: dict[str, Any], method: type[MethodConfig]) -> dict[str, Any]:
         """A corpus has no image-level labels, and a class that is absent would claim pixels all the same."""
-        return {"salience": {"candidates": {"source": "itm", "fallback": "background"}}}
+        source = "itm" if method.matches else "vocabulary"
+        return {"salience": {"candidates": {"source": source, "fallback": "background"}}}
 
 
 class LabelConfig(OwnPicturesConfig):

@@ -54,9 +54,9 @@ class ClassMaps:
     """What the salience stage keeps of one picture.
 
     Attributes:
-        maps: (K, C, gh, gw) float32 >= 0, drop iteration x candidate class x patch grid.
+        maps: (K, C, gh, gw) float32, pass x candidate class x patch grid; what they mean is the method's.
         classes: the C candidate class ids.
-        itm: (C,) float32, match probability in [0, 1] of the caption that names the class.
+        itm: (C,) float32, match probability in [0, 1] of the class; None where the method has none.
         height, width: of the picture in image pixels, after EXIF rotation.
         scores: of each candidate in [0, 1], None where its source gives none; empty when unknown.
         chosen: how the candidates were chosen, for people.
@@ -65,7 +65,7 @@ class ClassMaps:
 
     maps: np.ndarray
     classes: tuple[int, ...]
-    itm: np.ndarray
+    itm: np.ndarray | None
     height: int
     width: int
     scores: tuple[float | None, ...] = ()

@@ -62,6 +62,10 @@ class UnknownNameError(UsageError):
         return type(self), self._made_of
 
 
+class PluginError(PnpError):
+    """What another package adds cannot be used."""
+
+
 class ClassNameError(UsageError):
     """A class name is duplicated, empty, or has no piece in the text encoder's vocabulary."""
 

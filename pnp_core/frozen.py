@@ -1,17 +1,83 @@
-"""The frozen base of all configuration, and how settings are laid over each other."""
+"""The frozen base of all configuration, what of it names results, and how settings are laid over each other."""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.fields import FieldInfo
 
 
-class Config(BaseModel):
+@dataclass(frozen=True)
+class Mark:
+    """What a field means for the names of results; given where the field is declared: `Annotated[int, NO_RESULT]`."""
+
+    what: str
+
+
+NO_RESULT = Mark("no result")
+"""In no fingerprint: it changes no stored result, or something else in the fingerprint names what it stands for."""
+NO_SCORE = Mark("no score")
+"""Changes no score: tables take settings that differ in it for one."""
+
+
+@dataclass(frozen=True)
+class Newer:
+    """A field that is newer than the first runs: in a fingerprint only where it is not what those had."""
+
+    before: Any
+
+
+@dataclass(frozen=True)
+class OfStage:
+    """The stage whose results a method's field enters; that of the maps where nothing is said."""
+
+    stage: str
+
+
+if TYPE_CHECKING:
+    from pydantic._internal._model_construction import ModelMetaclass
+    from typing_extensions import dataclass_transform
+
+    @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(Field,))
+    class _Frozen(ModelMetaclass):
+        """Frozen, hence hashable, which type checkers do not see by `model_config`."""
+else:
+    _Frozen = type(BaseModel)
+
+
+class Config(BaseModel, metaclass=_Frozen):
     """Base of all configuration: immutable, unknown keys refused."""
 
     # Defaults are validated too: a default 3 of a float is 3.0 as in a file, and both have one fingerprint.
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
+
+    def facts(self) -> dict[str, Any]:
+        """What of it names a result, for fingerprints."""
+        return _dumped(self, NO_RESULT)
+
+    def setting(self) -> dict[str, Any]:
+        """What of it can change a score, as JSON."""
+        return _dumped(self, NO_SCORE, mode="json")
+
+
+def marks(field: FieldInfo) -> tuple[Any, ...]:
+    """What a field is marked with."""
+    return tuple(mark for mark in field.metadata if isinstance(mark, Mark | Newer | OfStage))
+
+
+def _dumped(config: Config, without: Mark, mode: str = "python") -> dict[str, Any]:
+    """The fields that are not marked so; parts say themselves what of them counts."""
+    dumped, found = config.model_dump(mode=mode), {}
+    for name, field in type(config).model_fields.items():
+        value, own = getattr(config, name), marks(field)
+        unchanged = without is NO_RESULT and any(isinstance(m, Newer) and m.before == value for m in own)
+        if without in own or unchanged:
+            continue
+        inner = isinstance(value, Config)
+        found[name] = (value.facts() if without is NO_RESULT else value.setting()) if inner else dumped[name]
+    return found
 
 
 def merge(base: dict[str, Any], override: dict[str, Any]) -> dict[str, Any]:

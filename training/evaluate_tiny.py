@@ -24,14 +24,14 @@ from pnp_core.data import ClassMaps
 from pnp_core.inputs.scenes import drawing
 from pnp_core.inputs.scenes.shapes import CLASS_NAMES, CLASSES
 from pnp_core.masks.config import CrfConfig, MaskConfig
-from pnp_core.masks.label_map import make_label_map
 from pnp_core.methods.pnp.backbones import Backbone, load_backbone, locate_checkpoint
-from pnp_core.methods.pnp.config import BackboneConfig, CaptionConfig, DropoutConfig
+from pnp_core.methods.pnp.channels import make_label_map
+from pnp_core.methods.pnp.config import BackboneConfig, CaptionConfig, DropoutConfig, PnpConfig
 from pnp_core.methods.pnp.dropout import salience_dropout
+from pnp_core.methods.pnp.method import model_pixels
 from pnp_core.methods.pnp.prompts import Prompts, build_prompts, stack_prompts
 from pnp_core.methods.pnp.salience import Kind
 from pnp_core.metrics import ConfusionMatrix
-from pnp_core.stages.maps import model_pixels
 
 CAPTIONS = CaptionConfig(mode="per_class")
 THRESHOLDS = (0.03, 0.06, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
@@ -122,7 +122,7 @@ def miou(pictures: Pictures, maps: Sequence[ClassMaps], config: MaskConfig) -> f
     """Dataset mIoU over background and the classes present."""
     total = ConfusionMatrix.zeros(len(CLASSES) + 1)
     for pixels, truth, salience in zip(pictures.pixels, pictures.truth, maps, strict=True):
-        total += ConfusionMatrix.of(truth, make_label_map(salience, pixels, config).labels, 21)
+        total += ConfusionMatrix.of(truth, make_label_map(salience, pixels, config, PnpConfig()).labels, 21)
     return total.mean_iou()
 
 

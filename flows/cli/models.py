@@ -76,14 +76,14 @@ def doctor(
 
     from flows.cli.console import show_diagnosis
     from pnp_core.methods.pnp.config import BackboneConfig
-    from pnp_core.presets import for_backbone, preset
+    from pnp_core.methods.pnp.presets import for_backbone, preset
 
     with one_line_errors(debug):
         from pnp_core.checks.backbone import diagnose
 
         named = backbone or BUNDLED.get(checkpoint or PHOTO, "blip")
         start = preset(checkpoint if checkpoint in BUNDLED else "authors")
-        values = for_backbone(start, named)["salience"]["backbone"]
+        values = for_backbone(start, named)["method"]["backbone"]
         own = given(checkpoint=checkpoint, image_size=image_size, dtype=dtype)
         found = diagnose(build(BackboneConfig, {**values, **own, "name": named}), device)
     show_diagnosis(found, Console(stderr=as_json))

@@ -13,7 +13,8 @@ from pydantic import ValidationError
 
 from pnp_core.errors import UsageError
 from pnp_core.frozen import Config, merge
-from pnp_core.presets import PRESETS, read_settings
+from pnp_core.methods.pnp.presets import PRESETS
+from pnp_core.storage.settings import read_settings
 
 SomeConfig = TypeVar("SomeConfig", bound=Config)
 

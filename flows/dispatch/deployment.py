@@ -43,11 +43,11 @@ UNTAKEN = 60.0
 
 
 class Deployment(Inline):
-    """The workers of a Prefect deployment for what needs a GPU; the rest in this process."""
+    """The workers of a Prefect deployment for salience; the rest in this process."""
 
     def run(self, stage: Stage, work: list[Work]) -> Results:
         """All shards."""
-        if stage.needs == "gpu":
+        if isinstance(stage.job, SalienceJob):
             return run_deployed(stage.job, [shard for shard, _ in work], self.config)
         return super().run(stage, work)
 

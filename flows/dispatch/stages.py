@@ -168,7 +168,8 @@ def run_stages(
         PnpError: the run itself is at fault.
     """
     salience = Stage("salience", task_extract_shard, plan.salience, plan.salience.folder, needs="gpu")
-    masks = Stage("masks", task_mask_shard, plan.masks, plan.masks.folder, plan.salience.folder, needs="cpu")
+    needs = "gpu" if plan.masks.wants_gpu else "cpu"
+    masks = Stage("masks", task_mask_shard, plan.masks, plan.masks.folder, plan.salience.folder, needs)
     with open_dispatch(dispatch) as workers:
         work = run_stage(salience, [(shard, None) for shard in shards], summary, workers, extent)
         work = run_stage(masks, work, summary, workers, extent)

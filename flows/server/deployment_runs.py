@@ -28,8 +28,10 @@ PLACES = (
     "runs",
     "data",
     "source",
+    "config_file",
     "settings",
     "dataset",
+    "method.backbone.checkpoint",
     "salience.backbone.checkpoint",
     "salience.candidates.file",
 )

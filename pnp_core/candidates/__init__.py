@@ -1,23 +1,38 @@
-"""Which classes go into the caption (ALGORITHM section 5); sources by name."""
+"""Which classes are asked about (ALGORITHM section 5); sources by name."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
 
-from pnp_core.candidates.base import CandidateSource, Choice, Proposal, choose
+from pnp_core.candidates.base import CandidateSource, Choice, Images, Proposal, SourceContext, choose
 from pnp_core.candidates.config import CandidatesConfig
-from pnp_core.candidates.file import FileCandidates, file_revision
-from pnp_core.candidates.itm import MatchCandidates
-from pnp_core.candidates.labels import LabelCandidates, VocabularyCandidates
-from pnp_core.errors import UnknownNameError
-from pnp_core.inputs.cards import DatasetCard, Words
-from pnp_core.methods.pnp.backbones.base import Backbone
-from pnp_core.methods.pnp.config import CaptionConfig
+from pnp_core.registry import Registry
 
-__all__ = ["CandidateSource", "Choice", "Proposal", "candidates_revision", "choose", "open_candidates"]
+__all__ = [
+    "SOURCES",
+    "CandidateSource",
+    "Choice",
+    "Images",
+    "Proposal",
+    "SourceContext",
+    "candidates_revision",
+    "choose",
+    "open_candidates",
+]
 
-SOURCES = ("labels", "vocabulary", "file", "itm", "clip")
+SOURCES: Registry[Callable[[SourceContext], CandidateSource]] = Registry(
+    "source of candidate classes",
+    "pnp_ovss.candidates",
+    {
+        "labels": "pnp_core.candidates.labels:LabelCandidates",
+        "vocabulary": "pnp_core.candidates.labels:VocabularyCandidates",
+        "file": "pnp_core.candidates.file:FileCandidates",
+        "itm": "pnp_core.candidates.itm:MatchCandidates",
+        "clip": "pnp_core.candidates.clip:ClipCandidates",
+    },
+)
+"""One whose results depend on data of its own has `revision`, a function of its configuration that names them."""
 
 
 def candidates_revision(candidates: CandidatesConfig) -> str | None:
@@ -27,27 +42,12 @@ def candidates_revision(candidates: CandidatesConfig) -> str | None:
         UnknownNameError: no such source.
         PnpError: its file or weights are missing.
     """
-    if candidates.source not in SOURCES:
-        raise UnknownNameError("source of candidate classes", candidates.source, SOURCES)
-    if candidates.source == "file":
-        return file_revision(candidates.file or "")
-    if candidates.source == "clip":
-        from pnp_core.openclip.model import clip_revision  # open_clip takes seconds to import
-
-        return clip_revision(candidates.clip)
-    return None
+    revision = getattr(SOURCES.get(candidates.source), "revision", None)
+    return revision(candidates) if revision else None
 
 
 @lru_cache(maxsize=1)
-def open_candidates(
-    candidates: CandidatesConfig,
-    caption: CaptionConfig,
-    card: DatasetCard,
-    words: Words,
-    allowed: tuple[int, ...],
-    backbone: Backbone,
-    revision: str | None,
-) -> CandidateSource:
+def open_candidates(context: SourceContext, revision: str | None) -> CandidateSource:
     """A source, with its model or file loaded; a process keeps the last one for the next shard.
 
     Args:
@@ -56,21 +56,4 @@ def open_candidates(
     Raises:
         PnpError: the file or the weights cannot be read.
     """
-    match candidates.source:
-        case "labels":
-            return LabelCandidates()
-        case "vocabulary":
-            return VocabularyCandidates(allowed)
-        case "file":
-            return FileCandidates(candidates.file or "", card)
-        case "itm":
-            return MatchCandidates(backbone, card.captions_in(words), allowed, caption)
-        case "clip":
-            from pnp_core.candidates.clip import ClipCandidates
-            from pnp_core.openclip.model import load_clip
-
-            clip: Any = candidates.clip  # frozen, hence hashable, which type checkers do not see
-            model = load_clip(clip, str(backbone.device))
-            return ClipCandidates(model, card.captions, allowed, candidates.clip.template)
-        case name:
-            raise UnknownNameError("source of candidate classes", name, SOURCES)
+    return SOURCES.get(context.config.source)(context)

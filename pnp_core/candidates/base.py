@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 
 from pnp_core.candidates.config import CandidatesConfig
 from pnp_core.data import Sample
+from pnp_core.inputs.cards import DatasetCard
+from pnp_core.methods.base import LoadedMethod
 
 
 @dataclass(frozen=True)
@@ -50,27 +51,49 @@ class Choice:
     usable: bool = True
 
 
+@dataclass(frozen=True)
+class SourceContext:
+    """What a source may need of a run.
+
+    Attributes:
+        allowed: labels that may be candidates.
+        method: the loaded method, which may have a match score of its own.
+        device: where a source's own model goes: `auto`, `cpu`, `cuda:1` ...
+    """
+
+    config: CandidatesConfig
+    card: DatasetCard
+    allowed: tuple[int, ...]
+    method: LoadedMethod
+    device: str
+
+
+@dataclass(frozen=True)
+class Images:
+    """A batch of B images: their samples, and what the method has made of them (`LoadedMethod.encode`)."""
+
+    samples: Sequence[Sample]
+    encoded: Any
+
+
 @runtime_checkable
 class CandidateSource(Protocol):
-    """A source of candidate classes; adding one is one file and one line in `candidates/__init__`."""
+    """A source of candidate classes, made of a `SourceContext`."""
 
     @property
     def default_min_score(self) -> float | None:
         """Used when the configuration names none; None keeps every class."""
         ...
 
-    def preprocess(self, picture: UInt8[np.ndarray, "H W 3"]) -> Any:
+    def preprocess(self, image: UInt8[np.ndarray, "H W 3"]) -> Any:
         """What `propose` needs of the pixels; called on the decoding threads."""
         ...
 
-    def propose(
-        self, samples: Sequence[Sample], prepared: Sequence[Any], image_tokens: Float[torch.Tensor, "B ... D"]
-    ) -> list[Proposal]:
-        """One proposal per picture of a batch.
+    def propose(self, images: Images, prepared: Sequence[Any]) -> list[Proposal]:
+        """One proposal per image of a batch.
 
         Args:
             prepared: results of `preprocess`.
-            image_tokens: of the backbone, unhidden pictures.
         """
         ...
 

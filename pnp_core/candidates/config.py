@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from pnp_core.frozen import Config
+from pnp_core.frozen import NO_RESULT, Config
 from pnp_core.openclip.config import ClipConfig
 
 
@@ -16,7 +16,7 @@ class CandidatesConfig(Config):
     source: str = "labels"
     """`labels` (image-level labels of the dataset), `vocabulary` (every class), `file` (a table or answers
     per picture), `itm` (the backbone's own match score), `clip` (zero-shot CLIP)."""
-    file: str | None = None
+    file: Annotated[str | None, NO_RESULT] = None
     """For `file`: JSON, JSON Lines, CSV or Parquet, a path or any fsspec URL."""
     min_score: float | None = Field(default=None, ge=0, lt=1)
     """Classes must score above this; each source has a default of its own."""
@@ -32,3 +32,8 @@ class CandidatesConfig(Config):
         if (self.source == "file") != (self.file is not None):
             raise ValueError("candidates from a file need both source 'file' and the file (--candidates-file FILE)")
         return self
+
+    def facts(self) -> dict[str, Any]:
+        """What names a result: of CLIP only what is in use."""
+        facts = super().facts()
+        return facts if self.source == "clip" else {name: fact for name, fact in facts.items() if name != "clip"}

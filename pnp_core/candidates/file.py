@@ -15,10 +15,10 @@ import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 
 from pnp_core.candidates.answers import Answer, parse_answer
-from pnp_core.candidates.base import Proposal
+from pnp_core.candidates.base import Images, Proposal, SourceContext
+from pnp_core.candidates.config import CandidatesConfig
 from pnp_core.data import Sample
 from pnp_core.errors import CandidatesFileError
 from pnp_core.inputs.cards import DatasetCard
@@ -38,17 +38,6 @@ def _read(path: str) -> bytes:
         return fs.cat_file(inner)
     except (OSError, ValueError, ImportError) as error:
         raise CandidatesFileError(f"cannot read candidates file '{path}': {reason(error)}") from error
-
-
-def file_revision(path: str) -> str:
-    """Digest of the file, which names it in fingerprints.
-
-    Raises:
-        CandidatesFileError: missing, or of a kind that is not read.
-    """
-    if not path.lower().endswith(_ENDINGS):
-        raise CandidatesFileError(f"candidates file '{path}' must end in one of {', '.join(_ENDINGS)}")
-    return hashlib.sha256(_read(path)).hexdigest()[:16]
 
 
 def _answer(classes: Sequence[Any], scores: Sequence[Any] | None) -> Answer:
@@ -274,7 +263,8 @@ class FileCandidates:
 
     default_min_score = 0.7
 
-    def __init__(self, path: str, card: DatasetCard) -> None:
+    def __init__(self, context: SourceContext) -> None:
+        card, path = context.card, context.config.file or ""
         self._path = path
         self._proposals: dict[str, Proposal] = {}
         for key, answer in read_answers(path):
@@ -283,12 +273,24 @@ class FileCandidates:
         # COCO's files count pictures, their names carry zeros in front.
         self._by_number = {int(key): p for key, p in self._proposals.items() if key.isdecimal()}
 
-    def preprocess(self, picture: np.ndarray) -> None:
+    @staticmethod
+    def revision(config: CandidatesConfig) -> str:
+        """Digest of the file, which names it in fingerprints.
+
+        Raises:
+            CandidatesFileError: missing, or of a kind that is not read.
+        """
+        path = config.file or ""
+        if not path.lower().endswith(_ENDINGS):
+            raise CandidatesFileError(f"candidates file '{path}' must end in one of {', '.join(_ENDINGS)}")
+        return hashlib.sha256(_read(path)).hexdigest()[:16]
+
+    def preprocess(self, image: np.ndarray) -> None:
         """Nothing is needed."""
 
-    def propose(self, samples: Sequence[Sample], prepared: Sequence[Any], image_tokens: torch.Tensor) -> list[Proposal]:
+    def propose(self, images: Images, prepared: Sequence[Any]) -> list[Proposal]:
         """The file's entries."""
-        return [self._find(sample) for sample in samples]
+        return [self._find(sample) for sample in images.samples]
 
     def _find(self, sample: Sample) -> Proposal:
         own = sample.name or sample.source

@@ -1,4 +1,4 @@
-"""The backbone's own match score as a filter: one caption per class, no gradient."""
+"""The method's own match score as a filter."""
 
 from __future__ import annotations
 
@@ -6,35 +6,22 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
-from pnp_core.candidates.base import Proposal
-from pnp_core.data import Sample
-from pnp_core.methods.pnp.backbones.base import Backbone
-from pnp_core.methods.pnp.config import CaptionConfig
-from pnp_core.methods.pnp.matching import match_probabilities
-from pnp_core.methods.pnp.prompts import build_prompts
+from pnp_core.candidates.base import Images, Proposal, SourceContext
 
 
 class MatchCandidates:
-    """Classes by the probability that their caption matches the picture; see `CandidateSource`."""
+    """Classes by the probability that the method matches them with the image; see `CandidateSource`."""
 
     default_min_score = 0.5
 
-    def __init__(
-        self, backbone: Backbone, captions: Sequence[str], allowed: tuple[int, ...], caption: CaptionConfig
-    ) -> None:
-        names = [captions[c - 1] for c in allowed]
-        self._prompts = build_prompts(names, caption.model_copy(update={"mode": "per_class"}), backbone)
-        self._backbone = backbone
-        self._allowed = allowed
+    def __init__(self, context: SourceContext) -> None:
+        self._method, self._allowed = context.method, context.allowed
 
-    def preprocess(self, picture: np.ndarray) -> None:
-        """Nothing is needed: the image tokens are the backbone's."""
+    def preprocess(self, image: np.ndarray) -> None:
+        """Nothing is needed: the method has encoded the image."""
 
-    def propose(self, samples: Sequence[Sample], prepared: Sequence[Any], image_tokens: torch.Tensor) -> list[Proposal]:
+    def propose(self, images: Images, prepared: Sequence[Any]) -> list[Proposal]:
         """Every class with its match probability."""
-        return [
-            Proposal(self._allowed, tuple(row))
-            for row in match_probabilities(self._backbone, image_tokens, self._prompts).tolist()
-        ]
+        found = self._method.match(images.encoded, self._allowed).tolist()
+        return [Proposal(self._allowed, tuple(row)) for row in found]

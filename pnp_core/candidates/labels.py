@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
-from pnp_core.candidates.base import Proposal
-from pnp_core.data import Sample
+from pnp_core.candidates.base import Images, Proposal, SourceContext
 
 
 class LabelCandidates:
@@ -17,16 +15,19 @@ class LabelCandidates:
 
     default_min_score = None
 
-    def preprocess(self, picture: np.ndarray) -> None:
+    def __init__(self, context: SourceContext) -> None:
+        """Nothing of it is needed."""
+
+    def preprocess(self, image: np.ndarray) -> None:
         """Nothing is needed."""
 
-    def propose(self, samples: Sequence[Sample], prepared: Sequence[Any], image_tokens: torch.Tensor) -> list[Proposal]:
+    def propose(self, images: Images, prepared: Sequence[Any]) -> list[Proposal]:
         """The samples' own classes."""
         why = "no candidate classes: no image-level labels"
-        known = [sample.classes is not None for sample in samples]
+        known = [sample.classes is not None for sample in images.samples]
         return [
             Proposal(sample.classes or (), why_empty=why, unknown=not told, certain=told)
-            for sample, told in zip(samples, known, strict=True)
+            for sample, told in zip(images.samples, known, strict=True)
         ]
 
 
@@ -35,12 +36,12 @@ class VocabularyCandidates:
 
     default_min_score = None
 
-    def __init__(self, allowed: tuple[int, ...]) -> None:
-        self._allowed = allowed
+    def __init__(self, context: SourceContext) -> None:
+        self._allowed = context.allowed
 
-    def preprocess(self, picture: np.ndarray) -> None:
+    def preprocess(self, image: np.ndarray) -> None:
         """Nothing is needed."""
 
-    def propose(self, samples: Sequence[Sample], prepared: Sequence[Any], image_tokens: torch.Tensor) -> list[Proposal]:
+    def propose(self, images: Images, prepared: Sequence[Any]) -> list[Proposal]:
         """The whole vocabulary."""
-        return [Proposal(self._allowed) for _ in samples]
+        return [Proposal(self._allowed) for _ in images.samples]

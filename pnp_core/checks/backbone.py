@@ -11,8 +11,9 @@ from typing import Any
 import torch
 
 from pnp_core.bundled import BUNDLED
+from pnp_core.devices import resolve_device
 from pnp_core.errors import CheckpointError
-from pnp_core.methods.pnp.backbones import backbone_card, load_backbone, resolve_device
+from pnp_core.methods.pnp.backbones import backbone_card, load_backbone
 from pnp_core.methods.pnp.backbones.cards import BackboneCard
 from pnp_core.methods.pnp.backbones.checkpoint import is_offline, locate_checkpoint
 from pnp_core.methods.pnp.config import BackboneConfig, CaptionConfig

@@ -9,21 +9,22 @@ from typing import Any
 from pnp_core.data import Progress, silent
 from pnp_core.errors import ForeignFilesError, UsageError
 from pnp_core.export.base import Writer
-from pnp_core.export.coco import CocoRle
 from pnp_core.export.folder import ExportFolder
-from pnp_core.export.hf import HuggingFace
-from pnp_core.export.mmseg import MmSegmentation
 from pnp_core.export.pictures import Finished, labelled_pictures, open_finished
-from pnp_core.export.png import Png
+from pnp_core.registry import Registry
 from pnp_core.storage.ownership import writing
-from pnp_core.storage.run_folder import RunFolder
 
-FORMATS: dict[str, Callable[[RunFolder, Finished, bool], Writer]] = {
-    "mmseg": MmSegmentation,
-    "coco-rle": CocoRle,
-    "hf": HuggingFace,
-    "png": Png,
-}
+FORMATS: Registry[Callable[[ExportFolder, Finished, bool], Writer]] = Registry(
+    "format",
+    "pnp_ovss.exports",
+    {
+        "mmseg": "pnp_core.export.mmseg:MmSegmentation",
+        "coco-rle": "pnp_core.export.coco:CocoRle",
+        "hf": "pnp_core.export.hf:HuggingFace",
+        "png": "pnp_core.export.png:Png",
+    },
+)
+"""(target, masks, whether the images are written too) -> writer."""
 RECORD = "export.json"
 _BEGUN = "export.begun"
 _MADE_BY = "pnp-ovss export"
@@ -74,12 +75,12 @@ def export_run(
         skip_empty: leave out masks without any class.
 
     Raises:
-        UsageError: no such format; or a floor, and the run kept no confidence.
+        UnknownNameError: no such format.
+        UsageError: a floor, and the run kept no confidence.
         CorruptRunError: the folder holds no finished run.
         OutputError: the target holds something else, or cannot be written.
     """
-    if to not in FORMATS:
-        raise UsageError(f"unknown format '{to}'; available: {', '.join(FORMATS)}")
+    FORMATS.get(to)  # before anything is read
     finished = open_finished(url)
     if floor is not None and not finished.confidence:
         raise UsageError(
@@ -100,7 +101,7 @@ def _write(
     """All pictures, but not yet the record."""
     target = _target(out, to)
     number = skipped = void = pixels = 0
-    with FORMATS[to](target, finished, pictures) as writer:
+    with FORMATS.get(to)(target, finished, pictures) as writer:
         for picture in labelled_pictures(finished, floor):
             progress(1)
             void, pixels = void + picture.below_floor, pixels + picture.labels.size

@@ -147,10 +147,17 @@ def _of_corpus(url: str, folder: RunFolder) -> Finished:
 
 
 def _finished(url: str, parts: list[Part], record: RunRecord, missing: int) -> Finished:
-    config = record.config
-    backbone = config.salience.backbone
-    model = f"{backbone.name}:{backbone.checkpoint}@{record.weights_revision}"
-    return Finished(url, tuple(parts), record.classes, config.masks.confidence, model, record.palette, missing)
+    confidence = record.config.masks.confidence
+    return Finished(url, tuple(parts), record.classes, confidence, _model(parts), record.palette, missing)
+
+
+def _model(parts: list[Part]) -> str:
+    """What made the masks, as their rows say."""
+    for part in reversed(parts):
+        rows = part.masks.read_table(part.shard.name, "parquet", ["model"])["model"]
+        if len(rows):
+            return rows[0].as_py()
+    return ""
 
 
 def labelled_pictures(finished: Finished, floor: float | None = None) -> Iterator[Labelled]:

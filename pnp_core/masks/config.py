@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from pnp_core.frozen import Config
+from pnp_core.frozen import NO_SCORE, Config, Newer
 
 
 class CrfConfig(Config):
@@ -24,18 +24,17 @@ class CrfConfig(Config):
     """Colour bandwidth of the appearance term, 0..255 units."""
     bilateral_compat: float = Field(default=10, ge=0)
 
+    def setting(self) -> dict[str, Any]:
+        """What can change a score: where there is no CRF, no parameter of it."""
+        return {"name": self.name} if self.name == "off" else super().setting()
+
 
 class MaskConfig(Config):
     """The masks stage: salience to label map (ALGORITHM section 4)."""
 
-    passes: int | None = Field(default=None, ge=1)
-    """Use only the first so many drop iterations of the stored salience; all of them when empty. They are the same
-    however many follow, so fewer need no new salience."""
-    sum: Literal["plain", "first_twice"] = "plain"
-    """How the drop iterations' maps add up; the authors' code counts the first twice."""
     threshold: float = Field(default=0.15, ge=0, lt=1)
     """On the min-max of each class map; salience below it is cut to 0."""
-    ties: Literal["cut", "keep"] = "cut"
+    ties: Annotated[Literal["cut", "keep"], Newer("cut")] = "cut"
     """Salience exactly at the threshold: cut to 0 too, or kept as in the authors' code."""
     blur: float = Field(default=0.05, ge=0, le=1)
     """Gaussian sigma as a share of max(H, W); 0 is off."""
@@ -46,9 +45,5 @@ class MaskConfig(Config):
     max_side: int = Field(default=2048, ge=64)
     """Longer pictures are refined at this size (blur and CRF take memory by pixels and classes); their
     masks are brought to the picture's own size by nearest neighbour."""
-    confidence: bool = False
+    confidence: Annotated[bool, NO_SCORE] = False
     """Also store the per-pixel probability of the winning class as a PNG, 0..255."""
-
-    def facts(self) -> dict[str, Any]:
-        """What masks depend on; `ties`, newer than the first masks, only where it is not what those were made with."""
-        return self.model_dump(exclude={"ties"} if self.ties == "cut" else None)

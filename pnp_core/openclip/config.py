@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from pnp_core.frozen import Config
+from typing import Annotated
+
+from pnp_core.frozen import NO_RESULT, Config
 
 
 class ClipConfig(Config):
     """A CLIP model of open_clip."""
 
-    model: str = "ViT-B-16"
+    model: Annotated[str, NO_RESULT] = "ViT-B-16"
     """Model name, `tiny` (bundled), or `local-dir:PATH` of a folder with open_clip_config.json and weights."""
-    pretrained: str | None = "openai"
+    pretrained: Annotated[str | None, NO_RESULT] = "openai"
     """Pretrained tag or weights file; ignored for `local-dir:`."""
     template: str = "a photo of a {}"
     """The caption; `{}` stands for the class name."""

@@ -80,7 +80,7 @@ def _draw_legend(
 
 def contact_sheet(plan: Plan, shards: Sequence[ShardRef], pictures: int = 10) -> bytes:
     """PNG bytes: one line per picture with picture, ground truth (if any), prediction, and the
-    salience of every drop iteration in the classes' colours.
+    salience of every pass in the classes' colours.
 
     Args:
         pictures: how many, spread over the shards.
@@ -88,7 +88,7 @@ def contact_sheet(plan: Plan, shards: Sequence[ShardRef], pictures: int = 10) ->
     rows = list(first_rows(plan, shards, pictures))
     palette = vivid(plan.masks.colours)
     truths = any(row.truth is not None for row in rows)
-    iterations = plan.salience.config.dropout.iterations
+    iterations = max((len(row.salience.maps) for row in rows), default=0)
     titles = ["picture", *(["ground truth"] if truths else []), "prediction"]
     titles += [f"salience, pass {k + 1}" for k in range(iterations)]
     width = GAP + len(titles) * (TILE + GAP)

@@ -215,7 +215,7 @@ def _classes(row: Row) -> dict[str, Any]:
         {
             "id": salience.classes[i],
             "share": round(float(pixels[salience.classes[i]] / row.labels.size), 5),
-            "itm": round(float(salience.itm[i]), 4),
+            "itm": None if salience.itm is None else round(float(salience.itm[i]), 4),
         }
         for i in order[:LISTED_CLASSES]
     ]

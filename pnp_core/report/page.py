@@ -24,7 +24,7 @@ from pnp_core.data import RunSummary, ShardRef
 from pnp_core.inputs.images import vivid
 from pnp_core.report.gallery import ERRORS, Survey, gallery, survey
 from pnp_core.runs.plan import Plan
-from pnp_core.runs.preflight import warnings_of
+from pnp_core.runs.preflight import remarks
 from pnp_core.runs.reasons import grouped
 from pnp_core.stages.scores import merge_counts
 from pnp_core.storage.provenance import versions
@@ -70,7 +70,7 @@ def report_page(
     page = templates_of("pnp_core.report").get_template("report.html").render(
         title=_title(config),
         about=_about(config, summary),
-        warnings=[*summary.scores.get("warnings", ()), *warnings_of(plan.salience)],
+        warnings=[*summary.scores.get("warnings", ()), *remarks(plan.salience)],
         confused=matrix is not None and bool(matrix.any()),
         summary=summary,
         plan=plan,

@@ -11,7 +11,7 @@ import numpy as np
 from pnp_core.data import ClassMaps, Sample, ShardRef
 from pnp_core.inputs.images import decode_image, decode_label_map
 from pnp_core.runs.plan import Plan
-from pnp_core.stages.maps import read_salience
+from pnp_core.stages.maps import read_class_maps
 from pnp_core.stages.masks import read_masks
 from pnp_core.storage.run_folder import RunFolder
 from pnp_core.storage.shards import read_shard
@@ -36,7 +36,7 @@ def rows_of_shard(plan: Plan, shard: ShardRef, wanted: Container[str], side: int
         side: the picture may be decoded smaller, but not below this many pixels a side; labels never are.
     """
     masks = {key: png for key, png in read_masks(plan.masks.folder, shard.name).items() if key in wanted}
-    stored = read_salience(plan.salience.folder, shard.name) if masks else {}
+    stored = read_class_maps(plan.salience.folder, shard.name) if masks else {}
     for sample in read_shard(RunFolder(plan.masks.out), shard) if masks else ():
         if sample.key in masks:
             truth = decode_label_map(sample.label_map) if sample.label_map else None

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from pnp_core.bundled import PHOTO
-from pnp_core.config import DatasetConfig, EvalConfig, LabelConfig, LabellingConfig, OwnPicturesConfig
-from pnp_core.errors import ClassNameError, UsageError
+from pnp_core.config import DatasetConfig, EvalConfig, LabelConfig, LabellingConfig, OwnPicturesConfig, PipelineConfig
+from pnp_core.errors import UsageError
 from pnp_core.inputs.cards import DatasetCard, load_card
 from pnp_core.inputs.class_names import clean_class_names
 from pnp_core.inputs.readers import Dataset, open_dataset, resolve_card
 from pnp_core.inputs.sources import Source, open_source
-from pnp_core.masks.refine import get_crf
-from pnp_core.methods.pnp.backbones.known_names import listed, unknown_names
+from pnp_core.masks.refine import open_refiner
+from pnp_core.methods import method_of
 from pnp_core.stages.maps import SalienceJob
 from pnp_core.stages.masks import MaskJob
 from pnp_core.stages.scores import ScoreJob
@@ -35,21 +34,19 @@ class Plan:
 
 
 def _plan(config: LabellingConfig, card: DatasetCard, only: tuple[int, ...] | None) -> Plan:
-    get_crf(config.masks.crf.name)
-    iterations = config.salience.dropout.iterations
-    if (config.masks.passes or 0) > iterations:
-        raise UsageError(f"masks.passes {config.masks.passes} is more than the {iterations} drop iterations there are")
-    vocabulary = candidate_labels(card, config.salience.backbone.checkpoint, only)
-    salience = SalienceJob.create(config.out, config.salience, config.runtime, card, vocabulary)
+    open_refiner(config.masks.crf, config.runtime.device)  # before anything is started
+    vocabulary = askable_labels(config, card, only)
+    salience = SalienceJob.create(config.out, config.method, config.salience, config.runtime, card, vocabulary)
     rule = card.background_rule if config.masks.background == "auto" else config.masks.background
-    backbone = config.salience.backbone
     masks = MaskJob(
         out=config.out,
+        method=config.method,
         config=config.masks.model_copy(update={"background": rule}),
+        runtime=salience.runtime,
         max_pixels=config.salience.max_pixels,
         class_names=card.names,
         palette=None if card.palette == "voc" else card.palette,
-        model=f"{backbone.name}:{backbone.checkpoint}@{salience.checkpoint.revision}",
+        model=f"{config.method.describe().model}@{salience.pinned.revision}",
         salience_fingerprint=salience.fingerprint,
     )
     return Plan(salience, masks, None, config.png)
@@ -128,25 +125,18 @@ def pictures_there(config: EvalConfig) -> int:
     return len(open_split(config))
 
 
-def candidate_labels(card: DatasetCard, checkpoint: str, only: tuple[int, ...] | None) -> tuple[int, ...]:
-    """Labels that may be candidates: those asked for, but for names that the photo model has no token for.
+def askable_labels(config: PipelineConfig, card: DatasetCard, only: tuple[int, ...] | None) -> tuple[int, ...]:
+    """Labels that may be candidates: those wanted, but for what the method cannot be asked about.
 
     Args:
         only: labels of a class subset, all when None.
 
     Raises:
-        ClassNameError: there is none.
+        UsageError: there is none.
     """
-    asked = [label for label in only or range(1, len(card.classes) + 1) if label]
-    unknown = unknown_names(checkpoint, [card.captions[label - 1] for label in asked]) if checkpoint == PHOTO else []
-    lost = {name.name for name in unknown}
-    labels = tuple(label for label in asked if card.captions[label - 1] not in lost)
-    if not labels:
-        raise ClassNameError(
-            f"the photo model knows none of the class names: {listed(unknown)}; `pnp-ovss models photo` lists what it "
-            f"knows, and large models know more (`pnp-ovss backbones`)"
-        )
-    return labels
+    wanted = [label for label in only or range(1, len(card.classes) + 1) if label]
+    captions = {label: card.captions[label - 1] for label in wanted}
+    return method_of(config.method).askable(config.method, captions)
 
 
 def open_pictures(config: LabelConfig) -> Source:

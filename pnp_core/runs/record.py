@@ -59,24 +59,12 @@ class SettingFacts(_Part):
     """What a score depends on besides the configuration, and what the settings around it can be made from."""
 
     weights_revision: str
-    model: ModelShape
+    model: ModelShape | None = None
+    """Of a method that chooses among them."""
     card: CardFacts | None
     """Of an evaluation."""
     stages: dict[str, int]
     """Versions of the stages."""
-
-
-class RecordedBackbone(_OpenPart):
-    """What readers need of the backbone's configuration."""
-
-    name: str
-    checkpoint: str
-
-
-class RecordedSalience(_OpenPart):
-    """What readers need of the salience stage's configuration."""
-
-    backbone: RecordedBackbone
 
 
 class RecordedMasks(_OpenPart):
@@ -88,7 +76,6 @@ class RecordedMasks(_OpenPart):
 class RecordedConfig(_OpenPart):
     """The configuration of whatever flow it was; each has more than is named here."""
 
-    salience: RecordedSalience
     masks: RecordedMasks
 
 

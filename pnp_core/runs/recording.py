@@ -8,7 +8,6 @@ from pnp_core.config import EvalConfig, LabellingConfig
 from pnp_core.data import RunSummary
 from pnp_core.errors import CorruptRunError
 from pnp_core.inputs.cards import load_card
-from pnp_core.methods.pnp.backbones import backbone_card
 from pnp_core.runs.plan import Plan, pictures_there
 from pnp_core.runs.record import EVALUATIONS, RUN, SCORES, CardFacts, RunRecord, SettingFacts, read_record
 from pnp_core.stages.maps import VERSION as SALIENCE
@@ -52,17 +51,17 @@ def setting_facts(config: LabellingConfig, plan: Plan) -> SettingFacts:
     """What a score depends on besides the configuration, and what the settings around it can be made from."""
     return SettingFacts.model_validate(
         {
-            "weights_revision": plan.salience.checkpoint.revision,
-            "model": {"layers": plan.salience.checkpoint.layers, "heads": plan.salience.checkpoint.heads},
+            "weights_revision": plan.salience.pinned.revision,
+            "model": plan.salience.pinned.shape,
             "card": _card_facts(config) if isinstance(config, EvalConfig) else None,
-            "stages": {"salience": SALIENCE, "masks": MASKS, "scores": SCORES_VERSION} | _newer_backbone(config),
+            "stages": {"salience": SALIENCE, "masks": MASKS, "scores": SCORES_VERSION} | _newer_model(plan),
         }
     )
 
 
-def _newer_backbone(config: LabellingConfig) -> dict[str, int]:
-    """The backbone's version, as one of a stage; the first has none in records."""
-    version = backbone_card(config.salience.backbone.name).version
+def _newer_model(plan: Plan) -> dict[str, int]:
+    """The model's version, as one of a stage; the first has none in records."""
+    version = plan.salience.pinned.version
     return {"backbone": version} if version > 1 else {}
 
 

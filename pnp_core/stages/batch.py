@@ -6,6 +6,7 @@ from pnp_core.data import ShardRef
 from pnp_core.errors import UsageError
 from pnp_core.frozen import Config
 from pnp_core.inputs.cards import DatasetCard
+from pnp_core.methods import AnyMethod
 from pnp_core.stages.config import DispatchConfig, RuntimeConfig, SalienceConfig
 from pnp_core.stages.maps import SalienceJob
 
@@ -15,6 +16,7 @@ class SalienceBatch(Config):
 
     out: str
     """Run folder, on storage that both sides see."""
+    method: AnyMethod
     salience: SalienceConfig
     runtime: RuntimeConfig
     dispatch: DispatchConfig
@@ -32,13 +34,10 @@ class SalienceBatch(Config):
     @classmethod
     def of(cls, job: SalienceJob, shards: list[ShardRef], dispatch: DispatchConfig) -> SalienceBatch:
         """What a worker has to know of a job."""
-        salience = job.config
-        if job.checkpoint.from_hub:  # the newest one may be another tomorrow
-            backbone = salience.backbone.model_copy(update={"revision": job.checkpoint.revision})
-            salience = salience.model_copy(update={"backbone": backbone})
         return cls(
             out=job.out,
-            salience=salience,
+            method=job.method.settled(job.pinned),
+            salience=job.config,
             runtime=job.runtime,
             dispatch=dispatch,
             card=job.card,
@@ -53,7 +52,7 @@ class SalienceBatch(Config):
         Raises:
             UsageError: the weights, a candidates' file or the program are others here, so results would not fit.
         """
-        job = SalienceJob.create(self.out, self.salience, self.runtime, self.card, self.vocabulary)
+        job = SalienceJob.create(self.out, self.method, self.salience, self.runtime, self.card, self.vocabulary)
         if job.fingerprint != self.fingerprint:
             raise UsageError(
                 f"this worker would make other salience (fingerprint {job.fingerprint}) than the run asks for "

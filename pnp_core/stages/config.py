@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from pnp_core.candidates.config import CandidatesConfig
-from pnp_core.frozen import Config
+from pnp_core.frozen import NO_RESULT, Config
 from pnp_core.inputs.cards import Words
-from pnp_core.methods.pnp.config import BackboneConfig, CaptionConfig, DropoutConfig
 
 
 class SalienceConfig(Config):
-    """The salience stage: picture and class names to one map per class and drop iteration."""
+    """The salience stage: what it needs whatever the method."""
 
-    backbone: BackboneConfig = BackboneConfig()
     max_pixels: int = Field(default=100_000_000, ge=1, le=178_956_970)
     """Pictures with more pixels are quarantined."""
     candidates: CandidatesConfig = CandidatesConfig()
-    caption: CaptionConfig = CaptionConfig()
-    words: Words = "natural"
+    words: Annotated[Words, NO_RESULT] = "natural"
     """How captions call the classes of a dataset card: in natural words ("potted plant"), or in those of the authors'
     code where the card has them ("pottedplant")."""
-    dropout: DropoutConfig = DropoutConfig()
-    layer: int = Field(default=0, ge=0)
-    """Cross-attention layer, counted from 0."""
-    head: int = Field(default=0, ge=0)
-    """Head of that layer, counted from 0."""
-    kind: Literal["gradcam", "attention"] = "gradcam"
-    """Attention x ReLU of the gradient of the match logit, or the attention alone (ablation)."""
 
 
 class ScoreConfig(Config):

@@ -1,34 +1,36 @@
-"""Salience stage: the pictures of a shard to salience maps per class and drop iteration."""
+"""Salience stage: the images of a shard to maps per candidate class, by whatever method."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import islice
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
-from PIL import Image
-from PIL.Image import Resampling
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from pnp_core.candidates import CandidateSource, Choice, candidates_revision, choose, open_candidates
+from pnp_core.candidates import (
+    CandidateSource,
+    Choice,
+    Images,
+    SourceContext,
+    candidates_revision,
+    choose,
+    open_candidates,
+)
 from pnp_core.data import ClassMaps, Progress, Quarantined, Sample, ShardRef, StageResult, silent
-from pnp_core.errors import UnreadableImage
+from pnp_core.errors import UnreadableImage, UsageError
 from pnp_core.finite import require_finite
 from pnp_core.frozen import Config
 from pnp_core.inputs.cards import DatasetCard
 from pnp_core.inputs.images import decode_image
-from pnp_core.methods.pnp.backbones import Backbone, Checkpoint, backbone_card, load_backbone, locate_checkpoint
-from pnp_core.methods.pnp.backbones.base import PIXEL_MEAN, PIXEL_STD
-from pnp_core.methods.pnp.dropout import salience_dropout
-from pnp_core.methods.pnp.prompts import PromptBatch, Prompts, build_prompts, stack_prompts
-from pnp_core.methods.pnp.salience import check_layer_head, check_salient
+from pnp_core.methods import AnyMethod, LoadedMethod, Pinned, load_method, method_of
+from pnp_core.methods.base import Seen
 from pnp_core.stages.config import RuntimeConfig, SalienceConfig
 from pnp_core.storage.completion import StageFolder, StageOutput
 from pnp_core.storage.run_folder import RunFolder, fingerprint, table_bytes
@@ -36,21 +38,21 @@ from pnp_core.storage.shards import read_shard
 
 STAGE = "salience"
 VERSION = 2
-_MEAN, _STD = np.array(PIXEL_MEAN, dtype=np.float32), np.array(PIXEL_STD, dtype=np.float32)
 
 
 class SalienceJob(Config):
     """What the salience stage does, for any shard of a run."""
 
     out: str
+    method: AnyMethod
     config: SalienceConfig
     runtime: RuntimeConfig
     card: DatasetCard
     """The classes, and how captions say them."""
     vocabulary: tuple[int, ...]
     """Labels that may be candidates."""
-    checkpoint: Checkpoint
-    """The weights, pinned."""
+    pinned: Pinned
+    """The method's weights."""
     candidates: str | None = None
     """Revision of the candidate source's own file or weights."""
 
@@ -58,35 +60,34 @@ class SalienceJob(Config):
     def create(
         cls,
         out: str,
+        method: AnyMethod,
         config: SalienceConfig,
         runtime: RuntimeConfig,
         card: DatasetCard,
         vocabulary: tuple[int, ...] | None = None,
-        any_layer: bool = False,
+        pinned: Pinned | None = None,
     ) -> SalienceJob:
         """Pin the weights and the candidates' file.
 
         Args:
             vocabulary: labels that may be candidates; all of the card when None.
-            any_layer: layer and head are not settled yet, and not checked.
+            pinned: the weights, where they are pinned already.
 
         Raises:
-            CheckpointError: the weights are missing or unfit.
-            LayerRangeError: the model has no such layer or head, or its salience is zero.
-            UsageError: there is no such source of candidates, or its file is missing.
+            UsageError: the weights are missing or unfit for the settings; there is no such source of candidates, its
+                file is missing, or the method has no match score to be one.
         """
+        if config.candidates.source == "itm" and not method.matches:
+            raise UsageError(f"{method.name} has no match score; use --candidates labels, vocabulary, clip or file")
         revision = candidates_revision(config.candidates)
-        checkpoint = locate_checkpoint(config.backbone)
-        if not any_layer:
-            check_layer_head(config.layer, config.head, checkpoint.layers, checkpoint.heads)
-            check_salient(config.layer, checkpoint.layers, config.kind)
         return cls(
             out=out,
+            method=method,
             config=config,
             runtime=runtime.model_copy(update={"threads": runtime.threads or torch.get_num_threads()}),
             card=card,
             vocabulary=vocabulary or tuple(range(1, len(card.classes) + 1)),
-            checkpoint=checkpoint,
+            pinned=pinned or method_of(method).pin(method),
             candidates=revision,
         )
 
@@ -95,21 +96,17 @@ class SalienceJob(Config):
         """Names the configuration and the weights, not where they lie nor what runs them."""
         return self.fingerprint_without()
 
-    def fingerprint_without(self, *parts: str) -> str:
-        """The fingerprint of what does not depend on some parts of the configuration."""
-        # Revisions name weights and files; of CLIP only what is in use counts.
-        clip: Any = {"model", "pretrained"} if self.config.candidates.source == "clip" else True
-        exclude: Any = {"backbone": {"checkpoint", "revision", "heads"}, "candidates": {"file": True, "clip": clip}}
-        config = self.config.model_dump(exclude=exclude | dict.fromkeys(("words", *parts), True))
+    def fingerprint_without(self, *settings: str) -> str:
+        """The fingerprint of what does not depend on some settings of the method."""
+        own = {name: fact for name, fact in self.method.facts_of(STAGE).items() if name not in settings}
         classes: list[Any] = [self.card.captions, self.vocabulary, self.candidates]
         # A file of candidates may use any spelling or number of a class.
         spellings = [c.model_dump(exclude={"authors"}) for c in self.card.classes]
         classes += spellings if self.config.candidates.source == "file" else []
         # What is newer than the first runs enters only where it is not what those had.
         newer: list[Any] = [self.captions] if self.captions != self.card.captions else []
-        version = backbone_card(self.config.backbone.name).version
-        newer += [{"backbone": version}] if version > 1 else []
-        return fingerprint(STAGE, VERSION, config, classes, self.checkpoint.revision, *newer)
+        newer += [{"backbone": self.pinned.version}] if self.pinned.version > 1 else []
+        return fingerprint(STAGE, VERSION, {**self.config.facts(), **own}, classes, self.pinned.revision, *newer)
 
     @property
     def captions(self) -> tuple[str, ...]:
@@ -121,165 +118,113 @@ class SalienceJob(Config):
         """Where the maps lie."""
         return StageFolder(RunFolder(self.out), STAGE, self.fingerprint)
 
-    def backbone(self) -> Backbone:
-        """The loaded model; the last one stays loaded in this process.
+    def load(self) -> LoadedMethod:
+        """The method with its model; the last one stays loaded in this process.
 
         Raises:
-            CheckpointError: the weights do not fit the architecture.
+            UsageError: the weights do not fit the architecture.
         """
-        config: Any = self.config.backbone  # frozen, hence hashable, which type checkers do not see
-        return load_backbone(config, self.checkpoint, self.runtime.device)
-
-
-def model_pixels(picture: np.ndarray, sides: tuple[int, int]) -> torch.Tensor:
-    """Squash a picture (H, W, 3) uint8 to normalised model pixels (3, *sides), bicubic."""
-    height, width = sides
-    small = Image.fromarray(picture).resize((width, height), Resampling.BICUBIC)
-    values = (np.asarray(small, dtype=np.float32) / 255 - _MEAN) / _STD
-    return torch.from_numpy(values.transpose(2, 0, 1).copy())
+        return load_method(self.method, self.pinned, self.captions, self.runtime.device)
 
 
 @dataclass(frozen=True)
 class _Input:
-    """A decoded sample: what the model needs, and what the record keeps."""
+    """A decoded sample: what method and source of candidates need, and what the record keeps."""
 
     sample: Sample
-    pixels: torch.Tensor
     height: int
     width: int
     notes: tuple[str, ...]
+    for_method: Any
     for_candidates: Any
 
 
-def _prepare(sample: Sample, job: SalienceJob, source: CandidateSource) -> _Input | Quarantined:
-    if sample.fault is not None:
-        return Quarantined(sample.key, sample.source, "shard", sample.fault)
-    try:
-        picture = decode_image(sample.image, job.config.max_pixels)
-    except UnreadableImage as error:
-        return Quarantined(sample.key, sample.source, STAGE, str(error))
-    pixels = model_pixels(picture.pixels, job.config.backbone.sides)
-    height, width = picture.pixels.shape[:2]
-    return _Input(sample, pixels, height, width, (*picture.notes, *sample.notes), source.preprocess(picture.pixels))
-
-
-Look = Callable[[Backbone, torch.Tensor, PromptBatch, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
-"""(backbone, pixels (B, 3, S, S), prompts, image tokens (B, 1 + P, D)) to maps (B, K, C, P) and match
-probabilities (B, C)."""
-
-
-def look_with_dropout(job: SalienceJob) -> Look:
-    """One map per drop iteration, of the configured layer and head."""
-    config = job.config
-
-    def look(
-        backbone: Backbone, pixels: torch.Tensor, prompts: PromptBatch, tokens: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        layer, head, kind = config.layer, config.head, config.kind
-        found = salience_dropout(backbone, pixels, prompts, config.dropout, layer, head, kind, tokens)
-        return found.maps, found.itm
-
-    return look
-
-
 @dataclass(frozen=True)
-class _Extractor:
+class _Shared:
     """What all batches of a shard share."""
 
     job: SalienceJob
-    look: Look
-    backbone: Backbone
+    method: LoadedMethod
     source: CandidateSource
-    prompts_of: Callable[[tuple[int, ...]], Prompts]
 
     @classmethod
-    def create(cls, job: SalienceJob, look: Look) -> _Extractor:
-        backbone = job.backbone()
-        config: Any = job.config  # frozen, hence hashable, which type checkers do not see
-        source = open_candidates(
-            config.candidates, config.caption, job.card, config.words, job.vocabulary, backbone, job.candidates
-        )
+    def create(cls, job: SalienceJob, method: LoadedMethod) -> _Shared:
+        context = SourceContext(job.config.candidates, job.card, job.vocabulary, method, job.runtime.device)
+        return cls(job, method, open_candidates(context, job.candidates))
 
-        @lru_cache(maxsize=1024)
-        def prompts_of(classes: tuple[int, ...]) -> Prompts:
-            return build_prompts([job.captions[c - 1] for c in classes], job.config.caption, backbone)
-
-        return cls(job, look, backbone, source, prompts_of)
+    def prepare(self, sample: Sample) -> _Input | Quarantined:
+        """Decode a sample; runs on threads."""
+        if sample.fault is not None:
+            return Quarantined(sample.key, sample.source, "shard", sample.fault)
+        try:
+            image = decode_image(sample.image, self.job.config.max_pixels)
+        except UnreadableImage as error:
+            return Quarantined(sample.key, sample.source, STAGE, str(error))
+        height, width = image.pixels.shape[:2]
+        prepared = self.method.prepare(image.pixels), self.source.preprocess(image.pixels)
+        return _Input(sample, height, width, (*image.notes, *sample.notes), *prepared)
 
     def results(self, batch: list[_Input]) -> Iterator[ClassMaps | Quarantined]:
-        """Choose the candidates of a batch, and look at the pictures that have some."""
-        pixels = torch.stack([item.pixels for item in batch]).to(self.backbone.device)
-        tokens = self.backbone.encode_image(pixels)
-        proposals = self.source.propose([i.sample for i in batch], [i.for_candidates for i in batch], tokens)
+        """Choose the candidates of a batch, and look at the images that can be labelled."""
+        encoded = self.method.encode([item.for_method for item in batch])
+        choices = self._choices(batch, encoded)
+        seen = self.method.look(encoded, {i: choice.classes for i, choice in enumerate(choices) if choice.usable})
+        for i, (item, choice) in enumerate(zip(batch, choices, strict=True)):
+            if choice.usable:
+                yield self._class_maps(item, choice, seen[i])
+            else:
+                yield Quarantined(item.sample.key, item.sample.source, STAGE, choice.how)
+
+    def _choices(self, batch: list[_Input], encoded: Any) -> list[Choice]:
+        images = Images([item.sample for item in batch], encoded)
+        proposals = self.source.propose(images, [item.for_candidates for item in batch])
         for item, proposal in zip(batch, proposals, strict=True):  # before one that is not finite is no match
             if proposal.scores:
                 self._require_finite(np.array(proposal.scores), "the candidate score", item, proposal.classes)
         config, least = self.job.config.candidates, self.source.default_min_score
-        choices = [choose(proposal, config, least, self.job.vocabulary) for proposal in proposals]
-        ready = [i for i, choice in enumerate(choices) if choice.classes]
-        maps = iter(self._maps([batch[i] for i in ready], [choices[i] for i in ready], pixels[ready], tokens[ready]))
-        for item, choice in zip(batch, choices, strict=True):
-            if choice.classes:
-                yield next(maps)
-            elif choice.usable:
-                yield self._nothing(item, choice)
-            else:
-                yield Quarantined(item.sample.key, item.sample.source, STAGE, choice.how)
+        return [choose(proposal, config, least, self.job.vocabulary) for proposal in proposals]
 
     def _require_finite(self, values: np.ndarray, what: str, item: _Input, classes: tuple[int, ...]) -> None:
-        """Refuse what a model made of a picture, a part for each class, where it is NaN or infinity."""
+        """Refuse what a model made of an image, a part for each class, where it is NaN or infinity."""
         names = [self.job.card.names[label - 1] for label in classes]
-        how = f"the model's numbers overflow (its image encoder runs in {self.job.config.backbone.dtype})"
-        require_finite(values, what, item.sample.key, names, how)
+        require_finite(values, what, item.sample.key, names, self.method.numbers)
 
-    def _nothing(self, item: _Input, choice: Choice) -> ClassMaps:
-        """Salience of a picture that holds none of the classes."""
-        maps = np.zeros((self.job.config.dropout.iterations, 0, *self.backbone.grid), dtype=np.float32)
-        itm = np.zeros(0, dtype=np.float32)
-        return ClassMaps(maps, (), itm, item.height, item.width, (), choice.how, item.notes)
-
-    def _maps(
-        self, batch: list[_Input], choices: list[Choice], pixels: torch.Tensor, tokens: torch.Tensor
-    ) -> Iterator[ClassMaps]:
-        if not batch:
-            return
-        prompts = stack_prompts([self.prompts_of(choice.classes) for choice in choices]).to(self.backbone.device)
-        found, matches = self.look(self.backbone, pixels, prompts, tokens)
-        maps = found.unflatten(-1, self.backbone.grid).cpu().numpy()
-        itm = matches.cpu().numpy()
-        for i, (item, choice) in enumerate(zip(batch, choices, strict=True)):
-            own, matched = maps[i, :, : len(choice.classes)], itm[i, : len(choice.classes)]
-            self._require_finite(own.swapaxes(0, 1), "the salience", item, choice.classes)
-            self._require_finite(matched, "the match probability", item, choice.classes)
-            yield ClassMaps(
-                maps=own,
-                classes=choice.classes,
-                itm=matched,
-                height=item.height,
-                width=item.width,
-                scores=choice.scores,
-                chosen=choice.how,
-                notes=item.notes,
-            )
+    def _class_maps(self, item: _Input, choice: Choice, seen: Seen) -> ClassMaps:
+        self._require_finite(seen.maps.swapaxes(0, 1), "the salience", item, choice.classes)
+        if seen.match is not None:
+            self._require_finite(seen.match, "the match probability", item, choice.classes)
+        return ClassMaps(
+            maps=seen.maps,
+            classes=choice.classes,
+            itm=seen.match,
+            height=item.height,
+            width=item.width,
+            scores=choice.scores,
+            chosen=choice.how,
+            notes=item.notes,
+        )
 
 
-def look_at(
-    samples: Iterable[Sample], job: SalienceJob, look: Look, progress: Progress
+def extract_maps(
+    samples: Iterable[Sample], job: SalienceJob, progress: Progress, method: LoadedMethod | None = None
 ) -> Iterator[tuple[Sample, ClassMaps] | Quarantined]:
     """Process samples batch by batch; decoding runs on threads, in order.
 
+    Args:
+        method: what looks at the images, where that is not the job's method as it is configured.
+
     Raises:
-        ShardError: salience, match probability or candidate score of a picture is not finite.
+        ShardError: maps, match probability or candidate score of an image are not finite.
     """
     if job.runtime.threads:  # holds for the calling thread, hence here
         torch.set_num_threads(job.runtime.threads)
-    extractor = _Extractor.create(job, look)
+    shared = _Shared.create(job, method or job.load())
     with ThreadPoolExecutor(4, thread_name_prefix="decode") as pool:
         remaining = iter(samples)
         while group := list(islice(remaining, job.runtime.batch_size)):
-            prepared = list(pool.map(lambda sample: _prepare(sample, job, extractor.source), group))
+            prepared = list(pool.map(shared.prepare, group))
             ready = [p for p in prepared if isinstance(p, _Input)]
-            results = extractor.results(ready) if ready else iter(())
+            results = shared.results(ready) if ready else iter(())
             for item in prepared:
                 if isinstance(item, Quarantined):
                     yield item
@@ -293,7 +238,7 @@ def extract_shard(job: SalienceJob, shard: ShardRef, progress: Progress = silent
     """Run the salience stage for one shard, unless it is complete.
 
     Raises:
-        ShardError: salience, match probability or candidate score of a picture is not finite.
+        ShardError: maps, match probability or candidate score of an image are not finite.
         PnpError: the model, the captions or the run folder are at fault.
     """
     run = RunFolder(job.out)
@@ -301,7 +246,7 @@ def extract_shard(job: SalienceJob, shard: ShardRef, progress: Progress = silent
     def work() -> StageOutput:
         tensors: dict[str, np.ndarray] = {}
         rows, quarantined = [], []
-        for result in look_at(read_shard(run, shard), job, look_with_dropout(job), progress):
+        for result in extract_maps(read_shard(run, shard), job, progress):
             if isinstance(result, Quarantined):
                 quarantined.append(result)
                 continue
@@ -309,8 +254,8 @@ def extract_shard(job: SalienceJob, shard: ShardRef, progress: Progress = silent
             tensors[sample.key] = np.ascontiguousarray(maps.maps)
             rows.append(
                 {
-                    **picture_row(sample, maps),
-                    "itm": maps.itm.tolist(),
+                    **image_row(sample, maps),
+                    "itm": None if maps.itm is None else maps.itm.tolist(),
                     "scores": list(maps.scores),
                     "chosen": maps.chosen,
                     "notes": list(maps.notes),
@@ -323,18 +268,18 @@ def extract_shard(job: SalienceJob, shard: ShardRef, progress: Progress = silent
     return job.folder.complete(shard.name, shard.sha256, work)
 
 
-PICTURE_COLUMNS = [
+IMAGE_COLUMNS = [
     ("key", pa.string()),
     ("source", pa.string()),
     ("height", pa.int32()),
     ("width", pa.int32()),
     ("classes", pa.list_(pa.int32())),
 ]
-"""What every table of maps says of a picture."""
+"""What every table of maps says of an image."""
 
 
-def picture_row(sample: Sample, maps: ClassMaps) -> dict[str, Any]:
-    """A picture as a row of `PICTURE_COLUMNS`."""
+def image_row(sample: Sample, maps: ClassMaps) -> dict[str, Any]:
+    """An image as a row of `IMAGE_COLUMNS`."""
     return {
         "key": sample.key,
         "source": sample.source,
@@ -346,7 +291,7 @@ def picture_row(sample: Sample, maps: ClassMaps) -> dict[str, Any]:
 
 _SCHEMA = pa.schema(
     [
-        *PICTURE_COLUMNS,
+        *IMAGE_COLUMNS,
         ("itm", pa.list_(pa.float32())),
         ("scores", pa.list_(pa.float32())),
         ("chosen", pa.string()),
@@ -355,7 +300,7 @@ _SCHEMA = pa.schema(
 )
 
 
-def read_salience(folder: StageFolder, shard: str) -> dict[str, ClassMaps]:
+def read_class_maps(folder: StageFolder, shard: str) -> dict[str, ClassMaps]:
     """The stored maps of a shard, by key."""
     tensors = load_tensors(folder.read(shard, "safetensors"))
     rows = folder.read_table(shard, "parquet").to_pylist()
@@ -363,7 +308,7 @@ def read_salience(folder: StageFolder, shard: str) -> dict[str, ClassMaps]:
         row["key"]: ClassMaps(
             maps=tensors[row["key"]],
             classes=tuple(row["classes"]),
-            itm=np.array(row["itm"], dtype=np.float32),
+            itm=None if row["itm"] is None else np.array(row["itm"], dtype=np.float32),
             height=row["height"],
             width=row["width"],
             scores=tuple(row["scores"]),

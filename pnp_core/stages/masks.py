@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,9 +15,12 @@ from pnp_core.finite import require_finite
 from pnp_core.frozen import Config
 from pnp_core.inputs.images import VOC_PALETTE, decode_image, encode_grey, encode_label_map, palette_of
 from pnp_core.masks.config import MaskConfig
-from pnp_core.masks.label_map import LabelMap, make_label_map
+from pnp_core.masks.label_map import Decide, LabelMap, make_label_maps
+from pnp_core.masks.refine import ON_GPU, Refiner, open_refiner
+from pnp_core.methods import AnyMethod, method_of
+from pnp_core.stages.config import RuntimeConfig
 from pnp_core.stages.maps import STAGE as SALIENCE
-from pnp_core.stages.maps import read_salience
+from pnp_core.stages.maps import read_class_maps
 from pnp_core.storage.completion import StageFolder, StageOutput
 from pnp_core.storage.run_folder import RunFolder, fingerprint, table_bytes
 from pnp_core.storage.shards import read_shard
@@ -86,8 +91,10 @@ class MaskJob(Config):
     """What the masks stage does, for any shard of a run."""
 
     out: str
+    method: AnyMethod
     config: MaskConfig
     """With `background` resolved."""
+    runtime: RuntimeConfig
     max_pixels: int
     class_names: tuple[str, ...]
     """Names of the labels 1, 2 ..."""
@@ -100,8 +107,22 @@ class MaskJob(Config):
     @property
     def fingerprint(self) -> str:
         """Names the configuration and the salience it starts from."""
-        rows = [self.class_names, self.palette]
-        return fingerprint(STAGE, VERSION, self.config.facts(), rows, self.salience_fingerprint)
+        settings = {**self.config.facts(), **self.method.facts_of(STAGE)}
+        return fingerprint(STAGE, VERSION, settings, [self.class_names, self.palette], self.salience_fingerprint)
+
+    @property
+    def wants_gpu(self) -> bool:
+        """Whether it is worth a GPU."""
+        return self.config.crf.name in ON_GPU
+
+    @property
+    def decide(self) -> Decide:
+        """Maps to scores, by the method."""
+        return partial(method_of(self.method).decide, self.method, self.config)
+
+    def open_refiner(self) -> Refiner:
+        """What refines scores, on the device of the run."""
+        return open_refiner(self.config.crf, self.runtime.device)
 
     @property
     def colours(self) -> np.ndarray:
@@ -137,7 +158,7 @@ def _row(sample: Sample, maps: ClassMaps, label_map: LabelMap, job: MaskJob) -> 
                 "name": job.class_names[class_id - 1],
                 "pixels": int(pixels[class_id]),
                 "salience": float(label_map.salience[i]),
-                "itm": float(maps.itm[i]),
+                "itm": None if maps.itm is None else float(maps.itm[i]),
                 "score": maps.scores[i] if maps.scores else None,
             }
             for i, class_id in enumerate(maps.classes)
@@ -151,19 +172,50 @@ def _row(sample: Sample, maps: ClassMaps, label_map: LabelMap, job: MaskJob) -> 
     }
 
 
-def _sound_label_map(maps: ClassMaps, picture: np.ndarray, key: str, job: MaskJob) -> LabelMap:
-    """The label map, of finite numbers alone: where two are compared NaN looks like background.
+AT_ONCE = 2**28
+"""Bytes of scores that are refined together at most; a single image takes what it needs."""
+
+
+def _batches(
+    samples: Iterable[Sample], stored: dict[str, ClassMaps], job: MaskJob
+) -> Iterator[list[tuple[Sample, ClassMaps]]]:
+    """Samples that have maps, as many together as a batch of the run has and as scores fit in memory."""
+    batch, size = [], 0
+    for sample in samples:
+        if (maps := stored.get(sample.key)) is None:
+            continue  # quarantined by the salience stage
+        shrunk = min(1.0, job.config.max_side / max(maps.height, maps.width))
+        own = int(4 * maps.height * maps.width * shrunk**2 * (len(maps.classes) + 1))
+        if batch and (size + own > AT_ONCE or len(batch) == job.runtime.batch_size):
+            yield batch
+            batch, size = [], 0
+        batch.append((sample, maps))
+        size += own
+    if batch:
+        yield batch
+
+
+def _sound_label_maps(
+    batch: list[tuple[Sample, ClassMaps]], images: list[np.ndarray], job: MaskJob, decide: Decide, refine: Refiner
+) -> list[LabelMap]:
+    """Label maps of finite numbers alone: where two are compared NaN looks like background.
 
     Raises:
         ShardError: they are not.
     """
-    names = [job.class_names[label - 1] for label in maps.classes]
-    require_finite(maps.maps.swapaxes(0, 1), "the stored salience", key, names, "it was made by an earlier version")
+    names = {sample.key: [job.class_names[label - 1] for label in maps.classes] for sample, maps in batch}
+    for sample, maps in batch:
+        values, how = maps.maps.swapaxes(0, 1), "it was made by an earlier version"
+        require_finite(values, "the stored salience", sample.key, names[sample.key], how)
     with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is looked at
-        made = make_label_map(maps, picture, job.config)
-    require_finite(made.salience, "the salience summed over drop iterations", key, names, "it overflows")
-    won = ["background", *job.class_names][made.labels[np.unravel_index(made.confidence.argmax(), made.labels.shape)]]
-    require_finite(made.confidence[None], "the label probability", key, [won], f"of CRF {job.config.crf.name}")
+        made = make_label_maps([maps for _, maps in batch], images, decide, refine, job.config.max_side)
+    for (sample, _), one in zip(batch, made, strict=True):
+        what = "the salience summed over drop iterations"
+        require_finite(one.salience, what, sample.key, names[sample.key], "it overflows")
+        best = np.unravel_index(one.confidence.argmax(), one.labels.shape)
+        won = ["background", *job.class_names][one.labels[best]]
+        how = f"of CRF {job.config.crf.name}"
+        require_finite(one.confidence[None], "the label probability", sample.key, [won], how)
     return made
 
 
@@ -174,19 +226,19 @@ def mask_shard(job: MaskJob, shard: ShardRef, salience: StageResult, progress: P
         salience: the salience stage's result for the same shard.
 
     Raises:
-        ShardError: salience or label probabilities of a picture are not finite.
+        ShardError: maps or label probabilities of an image are not finite.
     """
     run = RunFolder(job.out)
 
     def work() -> StageOutput:
-        stored = read_salience(StageFolder(run, SALIENCE, job.salience_fingerprint), shard.name)
-        rows = []
-        for sample in read_shard(run, shard):
-            # Pictures without salience were quarantined by the salience stage.
-            if maps := stored.get(sample.key):
-                picture = decode_image(sample.image, job.max_pixels).pixels
-                rows.append(_row(sample, maps, _sound_label_map(maps, picture, sample.key, job), job))
-            progress(1)
+        stored = read_class_maps(StageFolder(run, SALIENCE, job.salience_fingerprint), shard.name)
+        decide, refine, rows = job.decide, job.open_refiner(), []
+        for batch in _batches(read_shard(run, shard), stored, job):
+            images = [decode_image(sample.image, job.max_pixels).pixels for sample, _ in batch]
+            made = _sound_label_maps(batch, images, job, decide, refine)
+            rows += [_row(*one, label_map, job) for one, label_map in zip(batch, made, strict=True)]
+            progress(len(batch))
+        progress(shard.samples - len(rows))
         return StageOutput({"parquet": table_bytes(pa.Table.from_pylist(rows, schema=MASK_SCHEMA))}, len(rows))
 
     return job.folder.complete(shard.name, salience.record_sha256, work)

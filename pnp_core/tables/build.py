@@ -16,7 +16,7 @@ from pnp_core.inputs.cards import available_cards
 from pnp_core.runs.record import RunRecord
 from pnp_core.storage.run_folder import sha256
 from pnp_core.tables.evaluations import Evaluation, setting_key
-from pnp_core.tables.studies import STUDIES, Study, Variant, passes_of, size_name, strategy_name
+from pnp_core.tables.studies import STUDIES, Study, Variant
 
 NOTHING = "-"
 PARTIAL = "†"
@@ -119,7 +119,7 @@ def _source(evaluation: Evaluation) -> Source:
         "run": evaluation.run,
         "evaluation": record.evaluation,
         "commit": commit,
-        "weights": f"{config.salience.backbone.checkpoint}@{revision}",
+        "weights": f"{config.method.describe().weights}@{revision}",
         "images": evaluation.images,
         "partial": evaluation.partial,
     }
@@ -137,19 +137,13 @@ def _source(evaluation: Evaluation) -> Source:
 def describe(evaluation: Evaluation) -> str:
     """The setting in a few words."""
     config = evaluation.config
-    salience, masks, score = config.salience, config.masks, config.score
-    passes, renamed = passes_of(config), evaluation.record.card.renamed
+    masks, score = config.masks, config.score
+    renamed = evaluation.record.card.renamed if config.salience.words == "authors" else 0
     parts = [
         config.title + (f" ({', '.join(config.only_classes)})" if config.only_classes else ""),
         config.ground_truth,
-        f"{size_name(config)} px",
-        f"{salience.caption.mode} captions",
-        f"the authors' words for {renamed} classes" if renamed and salience.words == "authors" else None,
-        "attention alone" if salience.kind == "attention" else None,
-        f"layer {salience.layer}",
-        f"head {salience.head}",
-        f"{passes} passes, dropped {strategy_name(config)}" if passes > 1 else "1 pass",
-        "first pass twice" if masks.sum == "first_twice" else None,
+        f"the authors' words for {renamed} classes" if renamed else None,
+        *config.method.describe().settings,
         f"threshold {masks.threshold:g}" + (", ties kept" if masks.ties == "keep" else ""),
         f"blur {masks.blur:g}",
         f"background {masks.background}",
@@ -175,10 +169,9 @@ def _entry(evaluation: Evaluation) -> Entry:
 
 
 def model_name(evaluation: Evaluation) -> str:
-    """Backbone, weights, resolution, and how candidates are chosen: what a row of the main table is."""
-    salience = evaluation.config.salience
-    checkpoint = salience.backbone.checkpoint.rstrip("/").rsplit("/", 1)[-1]
-    return f"{salience.backbone.name} {checkpoint}, {size_name(evaluation.config)} px, {salience.candidates.source}"
+    """Model, weights, resolution, and how candidates are chosen: what a row of the main table is."""
+    config = evaluation.config
+    return f"{config.method.describe().row}, {config.salience.candidates.source}"
 
 
 def _dataset_name(evaluation: Evaluation) -> str:

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -18,6 +17,7 @@ from pnp_core.runs.record import (
     EVALUATIONS,
     RUN,
     EvaluationRecord,
+    ModelShape,
     RecordedScores,
     SettingFacts,
     read_evaluation,
@@ -29,12 +29,6 @@ from pnp_core.storage.run_folder import RunFolder
 
 SUBSETS = "subsets"
 """Folder with the run folders of class subsets, which have pictures of their own."""
-# What changes no score: where things lie, what runs them, what else is written.
-_NO_SETTING: dict[str, Any] = {
-    **dict.fromkeys(("settings", "preset", "dataset", "out", "data", "png", "shards", "runtime", "dispatch"), True),
-    "masks": {"confidence"},
-    "salience": {"backbone": {"heads"}},
-}
 
 
 @dataclass(frozen=True)
@@ -104,8 +98,7 @@ class Facts:
         renamed: classes of the card that the authors' code calls otherwise.
     """
 
-    layers: int
-    heads: int
+    model: ModelShape | None
     subsets: dict[str, tuple[str, ...]]
     default_split: str
     identity: str
@@ -118,19 +111,12 @@ class Facts:
         if card is None:
             raise TypeError("these are the facts of a run without ground truth")
         identity = json.dumps([facts.weights_revision, card.name, card.version, facts.stages], sort_keys=True)
-        return cls(model.layers, model.heads, card.subsets, card.default_split, identity, card.renamed)
+        return cls(model, card.subsets, card.default_split, identity, card.renamed)
 
 
 def setting_key(config: EvalConfig, facts: Facts) -> str:
     """The parts of a configuration that can change the score, in one form for settings that mean the same."""
-    values = config.model_dump(mode="json", exclude=_NO_SETTING)
-    dropout, masks = values["salience"]["dropout"], values["masks"]
-    values["passes"] = masks.pop("passes") or dropout["iterations"]
-    del dropout["iterations"]
-    if values["passes"] == 1:
-        values["salience"]["dropout"] = None
-    if masks["crf"]["name"] == "off":
-        masks["crf"] = {"name": "off"}
+    values = config.setting()
     if not facts.renamed or values["salience"]["words"] == "natural":  # as before there were others
         del values["salience"]["words"]
     values["split"] = config.split or facts.default_split

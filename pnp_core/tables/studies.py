@@ -11,8 +11,8 @@ from typing import Any
 
 from pnp_core.config import EvalConfig
 from pnp_core.frozen import merge
-from pnp_core.methods.pnp.backbones import backbone_card
-from pnp_core.methods.pnp.config import LEAST_SIDE, MOST_SIDE
+from pnp_core.methods.pnp.backbones.cards import backbone_card
+from pnp_core.methods.pnp.config import LEAST_SIDE, MOST_SIDE, PnpConfig
 from pnp_core.methods.pnp.salience import useful_layers
 from pnp_core.tables.evaluations import SUBSETS, Facts
 from pnp_core.tuning.config import SpaceConfig
@@ -60,53 +60,50 @@ def varied(base: EvalConfig, **parts: Any) -> EvalConfig:
     return EvalConfig.model_validate(merge(base.model_dump(), parts))
 
 
-def passes_of(config: EvalConfig) -> int:
-    """Drop iterations that masks are made of."""
-    return config.masks.passes or config.salience.dropout.iterations
+def _pnp(base: EvalConfig) -> PnpConfig | None:
+    """The settings of PnP-OVSS; None of another method, which has no such parts to vary."""
+    return base.method if isinstance(base.method, PnpConfig) else None
 
 
 def _ablation(base: EvalConfig, facts: Facts) -> Iterable[Variant]:
     """Attention alone; with the gradient; all passes; the blur; the CRF, which is the whole method."""
+    if (method := _pnp(base)) is None:
+        return
     bare = {"blur": 0.0, **_NO_CRF}
     one = {"iterations": 1}
-    alone = {"passes": None, **bare}
-    yield Variant("attention", "", varied(base, salience={"kind": "attention", "dropout": one}, masks=alone))
-    yield Variant("attention x gradient (GradCAM)", "", varied(base, masks={"passes": 1, **bare}))
-    if passes_of(base) > 1:
+    attention = {"kind": "attention", "dropout": one, "passes": None}
+    yield Variant("attention", "", varied(base, method=attention, masks=bare))
+    yield Variant("attention x gradient (GradCAM)", "", varied(base, method={"passes": 1}, masks=bare))
+    if method.all_passes > 1:
         yield Variant("with Salience DropOut", "", varied(base, masks=bare))
     yield Variant("with blur", "", varied(base, masks=_NO_CRF))
     yield Variant("with dense CRF", "", base)
 
 
 def _layers(base: EvalConfig, facts: Facts) -> Iterable[Variant]:
-    for layer in useful_layers(facts.layers, base.salience.kind):
-        for head in range(facts.heads):
-            yield Variant(str(layer), str(head), varied(base, salience={"layer": layer, "head": head}))
+    if (method := _pnp(base)) is None or facts.model is None:
+        return
+    for layer in useful_layers(facts.model.layers, method.kind):
+        for head in range(facts.model.heads):
+            yield Variant(str(layer), str(head), varied(base, method={"layer": layer, "head": head}))
 
 
 def _iterations(base: EvalConfig, facts: Facts) -> Iterable[Variant]:
     """The first passes are the same however many follow: they are taken from the salience that is there."""
-    for passes in range(1, passes_of(base) + 1):
-        yield Variant(str(passes), "", varied(base, masks={"passes": passes}))
+    method = _pnp(base)
+    for passes in range(1, method.all_passes + 1 if method else 1):
+        yield Variant(str(passes), "", varied(base, method={"passes": passes}))
 
 
 def _strategies(base: EvalConfig, facts: Facts) -> Iterable[Variant]:
-    if passes_of(base) == 1:
+    if (method := _pnp(base)) is None or method.all_passes == 1:
         return  # nothing is dropped
-    yield Variant(strategy_name(base), "", base)
+    yield Variant(method.dropped, "", base)
     for strategy in ("fraction", "mass"):
         for amount in FRACTIONS:
-            config = varied(base, salience={"dropout": {"strategy": strategy, "amount": amount}})
-            if config != base:
-                yield Variant(strategy_name(config), "", config)
-
-
-def strategy_name(config: EvalConfig) -> str:
-    """What is dropped after each pass, for people."""
-    dropout = config.salience.dropout
-    if dropout.strategy == "count":
-        return f"{dropout.amount:g} patches"
-    return f"{100 * dropout.amount:g} % of the {'patches' if dropout.strategy == 'fraction' else 'salience'} left"
+            config = varied(base, method={"dropout": {"strategy": strategy, "amount": amount}})
+            if config != base and (other := _pnp(config)):
+                yield Variant(other.dropped, "", config)
 
 
 def _thresholds(base: EvalConfig, facts: Facts) -> Iterable[Variant]:
@@ -116,21 +113,18 @@ def _thresholds(base: EvalConfig, facts: Facts) -> Iterable[Variant]:
 
 
 def _resolutions(base: EvalConfig, facts: Facts) -> Iterable[Variant]:
-    patch = backbone_card(base.salience.backbone.name).patch_size
-    height, width = base.salience.backbone.sides
+    if (method := _pnp(base)) is None:
+        return
+    patch = backbone_card(method.backbone.name).patch_size
+    height, width = method.backbone.sides
     sizes = {
         tuple(max(LEAST_SIDE, round(side * factor / patch) * patch) for side in (height, width)) for factor in SIZES
     }
     for size in sorted({*(s for s in sizes if max(s) <= MOST_SIDE), (height, width)}):
         side = size[0] if size[0] == size[1] else size
-        config = varied(base, salience={"backbone": {"image_size": side}})
-        yield Variant(size_name(config), "", config)
-
-
-def size_name(config: EvalConfig) -> str:
-    """A resolution, for people."""
-    height, width = config.salience.backbone.sides
-    return str(height) if height == width else f"{height} x {width}"
+        config = varied(base, method={"backbone": {"image_size": side}})
+        if other := _pnp(config):
+            yield Variant(other.size, "", config)
 
 
 def _subsets(base: EvalConfig, facts: Facts) -> Iterable[Variant]:

@@ -6,10 +6,10 @@ A trial of the search reads the one slice it needs; no trial runs the vision-lan
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import torch
 from PIL import Image
 from PIL.Image import Resampling
 from safetensors.numpy import save as save_tensors
@@ -18,13 +18,18 @@ from pnp_core.data import Progress, Quarantined, Sample, ShardRef, StageResult, 
 from pnp_core.errors import LayerRangeError
 from pnp_core.frozen import Config
 from pnp_core.inputs.images import decode_image
-from pnp_core.methods.pnp.backbones import Backbone
+from pnp_core.methods.pnp.backbones import Checkpoint, load_backbone
+from pnp_core.methods.pnp.config import PnpConfig
+from pnp_core.methods.pnp.method import Encoded, LoadedPnp
 from pnp_core.methods.pnp.prompts import PromptBatch
 from pnp_core.methods.pnp.salience import all_salience, check_layer_head, check_salient, useful_layers
-from pnp_core.stages.maps import PICTURE_COLUMNS, Look, SalienceJob, look_at, picture_row
+from pnp_core.stages.maps import IMAGE_COLUMNS, SalienceJob, extract_maps, image_row
 from pnp_core.storage.completion import StageFolder, StageOutput
 from pnp_core.storage.run_folder import RunFolder, fingerprint, table_bytes
 from pnp_core.storage.shards import read_shard
+
+if TYPE_CHECKING:
+    import torch
 
 MAPS = "tuning-maps"
 PICTURES = "tuning-pictures"
@@ -47,26 +52,28 @@ class MapsJob(Config):
     """What the maps cache holds, for any shard of a run."""
 
     salience: SalienceJob
-    """Layer, head and drop iterations of its configuration do not count."""
+    """Its weights are pinned; layer, head and drop iterations of the method do not count."""
+    method: PnpConfig
+    checkpoint: Checkpoint
     layers: tuple[int, ...]
     """Layers to keep, all heads of each."""
 
     @classmethod
-    def create(cls, salience: SalienceJob, layers: tuple[int, ...] | None) -> MapsJob:
+    def create(
+        cls, salience: SalienceJob, method: PnpConfig, checkpoint: Checkpoint, layers: tuple[int, ...] | None
+    ) -> MapsJob:
         """Keep some layers, or all whose salience is not zero.
 
         Raises:
             LayerRangeError: the model has no such layer, or its salience is zero.
         """
-        found = salience.checkpoint
-        kind = salience.config.kind
         for layer in layers or ():
-            check_layer_head(layer, 0, found.layers, found.heads)
-            check_salient(layer, found.layers, kind)
-        useful = layers or useful_layers(found.layers, kind)
+            check_layer_head(layer, 0, checkpoint.layers, checkpoint.heads)
+            check_salient(layer, checkpoint.layers, method.kind)
+        useful = layers or useful_layers(checkpoint.layers, method.kind)
         if not useful:
             raise LayerRangeError("the model has one cross-attention layer, whose salience is always zero")
-        return cls(salience=salience, layers=tuple(sorted(useful)))
+        return cls(salience=salience, method=method, checkpoint=checkpoint, layers=tuple(sorted(useful)))
 
     @property
     def fingerprint(self) -> str:
@@ -79,16 +86,16 @@ class MapsJob(Config):
         """Where the maps lie."""
         return StageFolder(RunFolder(self.salience.out), MAPS, self.fingerprint)
 
-    def look(self) -> Look:
-        """All heads of all layers from one pass."""
+    def load(self) -> LoadedPnp:
+        """The model, which looks with all heads of all layers in one pass."""
+        backbone = load_backbone(self.method.backbone, self.checkpoint, self.salience.runtime.device)
 
-        def look(
-            backbone: Backbone, pixels: torch.Tensor, prompts: PromptBatch, tokens: torch.Tensor
-        ) -> tuple[torch.Tensor, torch.Tensor]:
-            maps, itm = all_salience(backbone, tokens, prompts, self.layers, self.salience.config.kind)
+        def all_heads(batch: Encoded, prompts: PromptBatch) -> tuple[torch.Tensor, torch.Tensor]:
+            maps, itm = all_salience(backbone, batch.tokens, prompts, self.layers, self.method.kind)
             return maps.flatten(1, 2), itm
 
-        return look
+        kept = len(self.layers) * self.checkpoint.heads
+        return LoadedPnp(self.method, backbone, self.salience.captions, all_heads, kept)
 
 
 def pair_name(layer: int, head: int) -> str:
@@ -118,21 +125,21 @@ def cache_maps(job: MapsJob, shard: ShardRef, progress: Progress = silent) -> St
         PnpError: the model, the captions or the run folder are at fault.
     """
     run = RunFolder(job.salience.out)
-    heads = job.salience.checkpoint.heads
+    heads = job.checkpoint.heads
 
     def work() -> StageOutput:
         kept, rows, quarantined = [], [], []
-        for result in look_at(read_shard(run, shard), job.salience, job.look(), progress):
+        for result in extract_maps(read_shard(run, shard), job.salience, progress, job.load()):
             if isinstance(result, Quarantined):
                 quarantined.append(result)
             elif result[1].classes:
                 sample, maps = result
                 kept.append(relative_to_peak(maps.maps))
-                rows.append(picture_row(sample, maps))
+                rows.append(image_row(sample, maps))
         pairs = [pair_name(layer, head) for layer in job.layers for head in range(heads)]
         nothing = [np.zeros((len(pairs), 0, 0, 0), np.float16)]
         tensors = {name: np.concatenate([maps[i] for maps in kept or nothing]) for i, name in enumerate(pairs)}
-        table = pa.Table.from_pylist(rows, schema=pa.schema(PICTURE_COLUMNS))
+        table = pa.Table.from_pylist(rows, schema=pa.schema(IMAGE_COLUMNS))
         files = {"safetensors": save_tensors(tensors), "parquet": table_bytes(table)}
         return StageOutput(files, len(rows), quarantined)
 

@@ -18,7 +18,8 @@ from pnp_core.errors import DatasetError
 from pnp_core.inputs.images import decode_image, decode_label_map
 from pnp_core.inputs.readers import Dataset, with_truth
 from pnp_core.masks.config import MaskConfig
-from pnp_core.masks.label_map import make_label_map
+from pnp_core.methods.base import MASKS
+from pnp_core.methods.pnp.channels import make_label_map
 from pnp_core.metrics import ConfusionMatrix
 from pnp_core.runs.plan import class_subset, scored_labels
 from pnp_core.storage.run_folder import fingerprint, table_bytes
@@ -75,7 +76,7 @@ def method_setting(config: TuneConfig, setting: Setting) -> Setting:
     """A setting with the drop iterations that the method will have."""
     if config.space.iterations != (1,):
         return setting
-    return replace(setting, iterations=config.salience.dropout.iterations)
+    return replace(setting, iterations=config.method.dropout.iterations)
 
 
 def _with_masks(plan: TunePlan, keys: Collection[str]) -> Dataset | None:
@@ -118,15 +119,15 @@ class _Scorer:
     def add(self, sample: Sample, picture: CachedMaps, maps: dict[tuple[int, int, int], np.ndarray]) -> None:
         """Count one picture under every setting."""
         base, classes = _mask_config(self.plan), len(self.plan.card.classes) + 1
+        # The iterations are summed already.
+        summed = self.plan.config.method.model_copy(update={"sum": "plain", "passes": None})
         pixels = decode_image(sample.image, self.plan.config.salience.max_pixels).pixels
         truth = decode_label_map(sample.label_map or b"")
         for i, setting in enumerate(self.settings):
             own = maps[setting.layer, setting.head, setting.iterations][picture.rows]
-            itm = np.zeros(len(picture.classes), np.float32)
-            salience = ClassMaps(own[None], picture.classes, itm, picture.height, picture.width)
-            # The iterations are summed already.
-            chosen = {"threshold": setting.threshold, "blur": setting.blur, "sum": "plain"}
-            labels = make_label_map(salience, pixels, base.model_copy(update=chosen)).labels
+            salience = ClassMaps(own[None], picture.classes, None, picture.height, picture.width)
+            masks = base.model_copy(update={"threshold": setting.threshold, "blur": setting.blur})
+            labels = make_label_map(salience, pixels, masks, summed, self.plan.config.runtime.device).labels
             self.counts[i] += ConfusionMatrix.of(truth, labels, classes)
 
 
@@ -146,8 +147,9 @@ def compare(
     if dataset is None:
         return None
     rewards = {trial.setting: trial.reward for trial in trials}
-    asked = [VERSION, dataset.digest(None), config.compare.model_dump(), _mask_config(plan).facts()]
-    asked += [config.salience.dropout.model_dump(), [asdict(setting) for setting in rewards]]
+    asked = [VERSION, dataset.digest(None), config.compare.model_dump()]
+    asked += [{**_mask_config(plan).facts(), **config.method.facts_of(MASKS)}]
+    asked += [config.method.dropout.model_dump(), [asdict(setting) for setting in rewards]]
     file = f"{plan.search_folder(shards)}/compare-{fingerprint(*asked)}.parquet"
     if table := plan.run.find_table(file):
         miou, images = table["miou"].to_pylist(), int((table.schema.metadata or {})[b"images"])

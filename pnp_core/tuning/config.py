@@ -9,6 +9,8 @@ from pydantic import Field, model_validator
 from pnp_core.bundled import PHOTO
 from pnp_core.config import DatasetConfig, PipelineConfig
 from pnp_core.frozen import Config
+from pnp_core.methods.base import MethodConfig
+from pnp_core.methods.pnp.config import PnpConfig
 from pnp_core.openclip.config import ClipConfig
 from pnp_core.text.visible import visible
 
@@ -16,7 +18,7 @@ from pnp_core.text.visible import visible
 class RewardConfig(Config):
     """What a trial of the search is worth (ALGORITHM section 6)."""
 
-    kind: Literal["authors", "contrast", "control"] = "control"
+    kind: str = "control"
     """`control`: how much more a region shows its class than regions of its shape elsewhere do. `contrast`: than an
     empty picture does, less the share it covers; one look per region in place of three. `authors`: how often it
     shows more than an empty picture. docs/tuning.md says what they are worth."""
@@ -99,6 +101,8 @@ class TuneConfig(DatasetConfig, PipelineConfig):
     """Limit for each picture on another machine, in a bucket for each MiB of it."""
     exclude: tuple[str, ...] = ()
     """Of pictures of your own: patterns of paths and names to leave out."""
+    method: PnpConfig = PnpConfig()  # pyright: ignore[reportIncompatibleVariableOverride]
+    """Layer and head, which are searched, are settings of `pnp-ovss` alone."""
     images: int = Field(default=100, ge=1)
     """Pictures to tune on, drawn at random by the search's seed."""
     images_per_shard: int = Field(default=32, ge=1)
@@ -114,12 +118,12 @@ class TuneConfig(DatasetConfig, PipelineConfig):
         return visible("-".join(str(part) for part in parts if part is not None))
 
     @classmethod
-    def usual_preset(cls, values: dict[str, Any]) -> str:
+    def bundled_for(cls, values: dict[str, Any]) -> str:
         """Pictures of one's own are photographs."""
-        return PHOTO if values.get("classes") else super().usual_preset(values)
+        return PHOTO if values.get("classes") else super().bundled_for(values)
 
     @classmethod
-    def own_defaults(cls, values: dict[str, Any]) -> dict[str, Any]:
+    def own_defaults(cls, values: dict[str, Any], method: type[MethodConfig]) -> dict[str, Any]:
         """Pictures of one's own have no image-level labels; a CLIP that is named is to judge, whatever the preset."""
         reward, defaults = values.get("reward"), {}
         if isinstance(reward, dict) and reward.get("clip"):

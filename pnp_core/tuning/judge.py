@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from pnp_core.methods.pnp.backbones import load_backbone, resolve_device
+from pnp_core.devices import resolve_device
+from pnp_core.methods.pnp.backbones import Checkpoint, load_backbone
 from pnp_core.openclip.model import clip_image_size, clip_revision, load_clip
 from pnp_core.stages.config import RuntimeConfig
-from pnp_core.stages.maps import SalienceJob
 from pnp_core.tuning.config import TuneConfig
 from pnp_core.tuning.region_scorers import ClipOnlooker, MatchOnlooker, RegionScorer
 
@@ -22,10 +21,10 @@ def judge_side(config: TuneConfig) -> int:
     reward = config.reward
     if reward.judge == "clip":
         return clip_image_size(reward.clip)
-    return reward.match_side or max(config.salience.backbone.sides)
+    return reward.match_side or max(config.method.backbone.sides)
 
 
-def judge_revision(config: TuneConfig, job: SalienceJob) -> str:
+def judge_revision(config: TuneConfig, checkpoint: Checkpoint) -> str:
     """Names the judge's weights and what decides how it looks.
 
     Raises:
@@ -33,20 +32,21 @@ def judge_revision(config: TuneConfig, job: SalienceJob) -> str:
     """
     if config.reward.judge == "clip":
         return clip_revision(config.reward.clip)
-    return f"match:{job.checkpoint.revision}:{judge_side(config)}:{config.salience.caption.model_dump_json()}"
+    return f"match:{checkpoint.revision}:{judge_side(config)}:{config.method.caption.model_dump_json()}"
 
 
-def load_onlooker(config: TuneConfig, job: SalienceJob, names: Sequence[str], runtime: RuntimeConfig) -> RegionScorer:
+def load_onlooker(
+    config: TuneConfig, checkpoint: Checkpoint, names: Sequence[str], runtime: RuntimeConfig
+) -> RegionScorer:
     """The judge, with the names of the classes as captions say them.
 
     Raises:
         CheckpointError: the weights are not at hand.
     """
     if config.reward.judge == "clip":
-        clip: Any = config.reward.clip  # frozen, hence hashable, which type checkers do not see
-        model = load_clip(clip, str(resolve_device(runtime.device)))
+        model = load_clip(config.reward.clip, str(resolve_device(runtime.device)))
         return ClipOnlooker.create(model, names, config.reward.clip.template)
     side = judge_side(config)
-    own: Any = config.salience.backbone  # hashable, as above
+    own = config.method.backbone
     backbone = own if own.sides == (side, side) else own.model_copy(update={"image_size": (side, side)})
-    return MatchOnlooker(load_backbone(backbone, job.checkpoint, runtime.device), names, config.salience.caption)
+    return MatchOnlooker(load_backbone(backbone, checkpoint, runtime.device), names, config.method.caption)

@@ -13,9 +13,9 @@ import numpy as np
 from pnp_core.data import ShardRef, Summary
 from pnp_core.errors import PnpError
 from pnp_core.finite import require_finite
-from pnp_core.masks.label_map import sum_iterations
+from pnp_core.methods.pnp.channels import sum_iterations
 from pnp_core.stages.config import RuntimeConfig
-from pnp_core.stages.maps import SalienceJob, extract_shard, read_salience
+from pnp_core.stages.maps import SalienceJob, extract_shard, read_class_maps
 from pnp_core.tuning.cache import CachedMaps, read_maps, read_pictures, read_pixels
 from pnp_core.tuning.judge import load_onlooker
 from pnp_core.tuning.plan import TunePlan
@@ -55,10 +55,10 @@ def _by_labels(plan: TunePlan) -> bool:
 def job_of(plan: TunePlan, setting: Setting, runtime: RuntimeConfig | None = None) -> SalienceJob:
     """The salience stage's job for a setting, drop iterations included."""
     job = plan.maps.salience
-    dropout = job.config.dropout.model_copy(update={"iterations": setting.iterations})
+    method = plan.config.method
+    dropout = method.dropout.model_copy(update={"iterations": setting.iterations})
     chosen = {"layer": setting.layer, "head": setting.head, "dropout": dropout}
-    config = job.config.model_copy(update=chosen)
-    return job.model_copy(update={"config": config, "runtime": runtime or job.runtime})
+    return job.model_copy(update={"method": method.model_copy(update=chosen), "runtime": runtime or job.runtime})
 
 
 def setting_maps(
@@ -76,8 +76,8 @@ def setting_maps(
         return read_maps(plan.maps, shard.name, setting.layer, setting.head).astype(np.float32)
     job = job_of(plan, setting, runtime)
     extract_shard(job, shard)
-    stored = read_salience(job.folder, shard.name)
-    rule = plan.config.masks.sum
+    stored = read_class_maps(job.folder, shard.name)
+    rule = plan.config.method.sum
     summed = [sum_iterations(stored[picture.key].maps, rule) for picture in pictures]
     for picture, maps in zip(pictures, summed, strict=True):  # the sum may overflow
         names = [plan.card.names[label - 1] for label in picture.classes]
@@ -118,7 +118,7 @@ class Objective:
             CheckpointError: the judge's weights are not at hand.
         """
         captions = [plan.card.captions[label - 1] for label in plan.vocabulary]
-        onlooker = load_onlooker(plan.config, plan.maps.salience, captions, runtime)
+        onlooker = load_onlooker(plan.config, plan.maps.checkpoint, captions, runtime)
         return cls(plan, shards, Judge(onlooker, plan.config.reward.batch_size), runtime)
 
     def __call__(self, setting: Setting) -> float:
@@ -139,7 +139,7 @@ class Objective:
         with self._timed("maps"):
             maps = setting_maps(self.plan, setting, shard, pictures, self.runtime)
             pixels = read_pixels(self.plan.pictures, shard.name)
-        score = REWARDS[self.plan.config.reward.kind].score
+        score = REWARDS.get(self.plan.config.reward.kind).score
         sights = (self._sight(setting, pictures[at], maps, pixels[at]) for at in _parts(pictures))
         return np.concatenate([score(sight) for sight in sights])
 
@@ -155,7 +155,7 @@ class Objective:
         picture_of = np.repeat(np.arange(len(own)), [len(labels) for labels in own])
         with self._timed("judge"):
             names = [picture.key for picture in pictures]
-            moves = REWARDS[self.plan.config.reward.kind].elsewhere
+            moves = REWARDS.get(self.plan.config.reward.kind).elsewhere
             here, *elsewhere = (
                 self.judge.similarity(pixels, names, picture_of, seen)
                 for seen in (found, *(move(found) for move in moves))

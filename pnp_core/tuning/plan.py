@@ -17,11 +17,11 @@ from pnp_core.inputs.cards import DatasetCard, DrawnScenes, load_card
 from pnp_core.inputs.class_names import clean_class_names
 from pnp_core.inputs.readers import Dataset, get_split, has_boxes, open_dataset, resolve_card
 from pnp_core.inputs.sources import Source, open_source, subset_of
-from pnp_core.methods.pnp.prompts import build_prompts
+from pnp_core.methods.pnp.backbones import locate_checkpoint
 from pnp_core.methods.pnp.salience import check_layer_head
-from pnp_core.runs.plan import candidate_labels, class_subset
-from pnp_core.runs.preflight import ignored_files, warnings_of
-from pnp_core.stages.config import RuntimeConfig, SalienceConfig
+from pnp_core.runs.plan import askable_labels, class_subset
+from pnp_core.runs.preflight import ignored_files, remarks
+from pnp_core.stages.config import RuntimeConfig
 from pnp_core.stages.maps import SalienceJob
 from pnp_core.storage.ownership import check_ours, check_writable
 from pnp_core.storage.run_folder import RunFolder, fingerprint
@@ -30,7 +30,7 @@ from pnp_core.tuning.cache import MapsJob, PicturesJob
 from pnp_core.tuning.config import TuneConfig
 from pnp_core.tuning.judge import judge_revision, judge_side, load_onlooker
 from pnp_core.tuning.optimizer import GRID, optimizer_name
-from pnp_core.tuning.reward import REWARD_VERSION
+from pnp_core.tuning.reward import REWARD_VERSION, REWARDS
 from pnp_core.tuning.search import TRIALS_PER_GROUP, Space
 
 SEARCH_VERSION = 1
@@ -75,7 +75,7 @@ class TunePlan:
         parts: list[Any] = [REWARD_VERSION, self.pictures.folder.fingerprint, [shard.sha256 for shard in shards]]
         parts += [reward.kind, reward.clip.template, reward.batch_size, self.judge_revision]
         # Of maps of several passes; those of one do not depend on it.
-        parts += [config.masks.sum, config.salience.dropout.model_dump(exclude={"iterations"})]
+        parts += [config.method.sum, config.method.dropout.model_dump(exclude={"iterations"})]
         return f"tuning/{fingerprint(*parts)}"
 
     def search_folder(self, shards: list[ShardRef]) -> str:
@@ -104,9 +104,9 @@ def _resolved_card(config: TuneConfig) -> DatasetCard:
 
 
 def _space(config: TuneConfig, job: MapsJob) -> Space:
-    wanted, heads = config.space, job.salience.checkpoint.heads
+    wanted, heads = config.space, job.checkpoint.heads
     for head in wanted.heads or ():
-        check_layer_head(0, head, job.salience.checkpoint.layers, heads)
+        check_layer_head(0, head, job.checkpoint.layers, heads)
     return Space(job.layers, wanted.heads or tuple(range(heads)), wanted.iterations, wanted.thresholds, wanted.blurs)
 
 
@@ -124,11 +124,6 @@ def _groups(config: TuneConfig, space: Space, optimizer: str) -> tuple[Group, ..
     return tuple(Group(i, part, min(n, m)) for i, (part, n, m) in enumerate(zip(spaces, shares, most, strict=True)))
 
 
-def _base(config: TuneConfig) -> SalienceConfig:
-    """Layer and head are what is looked for: those of the preset may not even exist in the model."""
-    return config.salience.model_copy(update={"layer": 0, "head": 0})
-
-
 def plan_tune(config: TuneConfig) -> TunePlan:
     """The jobs of a `tune` run.
 
@@ -136,6 +131,7 @@ def plan_tune(config: TuneConfig) -> TunePlan:
         PnpError: the dataset, a class, backbone, checkpoint, layer, head, judge or optimizer does not exist or fit.
     """
     optimizer = optimizer_name(config.search.optimizer)
+    REWARDS.get(config.reward.kind)
     card = _resolved_card(config)
     forms = [form.name for form in card.ground_truth]
     if config.ground_truth not in (None, *forms):
@@ -143,16 +139,17 @@ def plan_tune(config: TuneConfig) -> TunePlan:
     if _own_pictures(config) and config.salience.candidates.source == "labels":
         raise UsageError("pictures of your own have no image-level labels; use --candidates itm, clip or file")
     everything = tuple(range(1, len(card.classes) + 1))
-    vocabulary = candidate_labels(card, config.salience.backbone.checkpoint, class_subset(config, card))
-    salience = SalienceJob.create(config.out, _base(config), config.runtime, card, vocabulary, any_layer=True)
-    maps = MapsJob.create(salience, config.space.layers)
+    vocabulary = askable_labels(config, card, class_subset(config, card))
+    checkpoint = locate_checkpoint(config.method.backbone)  # layer and head of the preset may not even exist in it
+    parts = (config.method, config.salience, config.runtime, card, vocabulary, checkpoint)
+    maps = MapsJob.create(SalienceJob.create(config.out, *parts), config.method, checkpoint, config.space.layers)
     groups = _groups(config, _space(config, maps), optimizer)
     judged = everything
     if config.reward.judge == "match":  # it is asked about the names that it knows
-        judged = candidate_labels(card, config.salience.backbone.checkpoint, None)
+        judged = askable_labels(config, card, None)
     if len(judged) < 2:
         raise UsageError("tuning needs two class names or more, for a judge to tell apart; add what else may be there")
-    revision = judge_revision(config, salience)  # first: it says what is wrong with a judge
+    revision = judge_revision(config, checkpoint)  # first: it says what is wrong with a judge
     pictures = PicturesJob(maps=maps, size=judge_side(config))
     return TunePlan(config, card, maps, pictures, groups, optimizer, judged, revision)
 
@@ -221,9 +218,10 @@ def check_tune(config: TuneConfig) -> list[str]:
     else:
         tuning_dataset(config)
     job = plan.maps.salience
-    build_prompts([plan.card.captions[label - 1] for label in job.vocabulary], config.salience.caption, job.backbone())
-    load_onlooker(config, job, [plan.card.captions[label - 1] for label in plan.vocabulary], config.runtime)
-    warnings += warnings_of(job)
+    plan.maps.load().check(job.vocabulary)
+    judged = [plan.card.captions[label - 1] for label in plan.vocabulary]
+    load_onlooker(config, plan.maps.checkpoint, judged, config.runtime)
+    warnings += remarks(job)
     check_writable(config.out, "run")
     return warnings
 

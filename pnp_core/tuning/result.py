@@ -59,24 +59,24 @@ class TuneSummary(Summary):
 def best_settings(plan: TunePlan, best: Trial) -> dict[str, Any]:
     """What the search has chosen, and all of the configuration that the choice depends on."""
     config, setting = plan.config, best.setting
-    dropout = config.salience.dropout.model_dump()
+    dropout = config.method.dropout.model_dump()
     if config.space.iterations != (1,):
         dropout["iterations"] = setting.iterations
-    checkpoint = plan.maps.salience.checkpoint
-    # A hub snapshot is named by its commit: the newest one may be another tomorrow.
-    pinned = {"revision": checkpoint.revision} if checkpoint.from_hub else {}
+    method = config.method.settled(plan.maps.checkpoint)
     return {
         "preset": config.preset,
-        "salience": {
-            "backbone": {**config.salience.backbone.model_dump(), **pinned},
-            "caption": config.salience.caption.model_dump(),
-            "words": config.salience.words,
-            "kind": config.salience.kind,
+        "method": {
+            "name": method.name,
+            "backbone": method.backbone.model_dump(),
+            "caption": method.caption.model_dump(),
+            "kind": method.kind,
             "layer": setting.layer,
             "head": setting.head,
             "dropout": dropout,
+            "sum": method.sum,
         },
-        "masks": {"sum": config.masks.sum, "threshold": setting.threshold, "blur": setting.blur},
+        "salience": {"words": config.salience.words},
+        "masks": {"threshold": setting.threshold, "blur": setting.blur},
     }
 
 
@@ -122,7 +122,7 @@ def finish_tuning(plan: TunePlan, shards: list[ShardRef], comparison: Comparison
     record = {
         "config": plan.config.model_dump(mode="json"),
         "versions": versions(),
-        "weights_revision": plan.maps.salience.checkpoint.revision,
+        "weights_revision": plan.maps.checkpoint.revision,
         "judge_revision": plan.judge_revision,
         "card": {"name": plan.card.name, "version": plan.card.version},
         "search": plan.search_folder(shards),

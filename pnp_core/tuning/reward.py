@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 
-from pnp_core.masks.label_map import blur_matrix, min_max, resize_matrix
+from pnp_core.masks.grids import blur_matrix, min_max, resize_matrix
+from pnp_core.registry import Registry
 from pnp_core.tuning.region_scorers import RegionScorer
 
 REWARD_VERSION = 1
@@ -73,7 +74,7 @@ def softmax(values: Float[np.ndarray, "*R V"]) -> Float[np.ndarray, "*R V"]:
     return powers / powers.sum(axis=-1, keepdims=True)
 
 
-def authors(sight: RegionSimilarity) -> Float[np.ndarray, " R"]:
+def authors_reward(sight: RegionSimilarity) -> Float[np.ndarray, " R"]:
     """1 where the region speaks more for its class than an empty picture does, else 0.
 
     The softmax is over the picture's own labels, so pictures with one label always tie and never
@@ -88,7 +89,7 @@ def authors(sight: RegionSimilarity) -> Float[np.ndarray, " R"]:
     return np.where(sight.area > 0, scores, 0.0)
 
 
-def contrast(sight: RegionSimilarity) -> Float[np.ndarray, " R"]:
+def contrast_reward(sight: RegionSimilarity) -> Float[np.ndarray, " R"]:
     """Gain in the probability of the class over an empty picture, less the share of the picture it takes.
 
     The softmax is over the whole vocabulary, so pictures with one label count as well, and the
@@ -99,7 +100,7 @@ def contrast(sight: RegionSimilarity) -> Float[np.ndarray, " R"]:
     return np.where(sight.area > 0, here - softmax(sight.blank)[sight.label] - sight.area, 0.0)
 
 
-def control(sight: RegionSimilarity) -> Float[np.ndarray, " R"]:
+def control_reward(sight: RegionSimilarity) -> Float[np.ndarray, " R"]:
     """Probability of the class in the region, less that in regions of the same shape and size elsewhere.
 
     A region that is too small does not show the class; one that is too large shows it elsewhere as
@@ -133,12 +134,16 @@ class Reward:
     elsewhere: tuple[Displacement, ...] = ()
 
 
-REWARDS = {
-    "authors": Reward(authors),
-    "contrast": Reward(contrast),
-    # Two ways: turned, a region in the middle meets itself; moved by half, one that fills a half does.
-    "control": Reward(control, (rotate_180, roll_half)),
-}
+AUTHORS = Reward(authors_reward)
+CONTRAST = Reward(contrast_reward)
+# Two ways: turned, a region in the middle meets itself; moved by half, one that fills a half does.
+CONTROL = Reward(control_reward, (rotate_180, roll_half))
+
+REWARDS: Registry[Reward] = Registry(
+    "reward",
+    "pnp_ovss.rewards",
+    {name: f"pnp_core.tuning.reward:{name.upper()}" for name in ("authors", "contrast", "control")},
+)
 
 
 @dataclass

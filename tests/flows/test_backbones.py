@@ -75,11 +75,11 @@ def test_defaults_of_a_backbone_are_its_cards(checkpoint, tmp_path):
     card = backbone_card(name)
     values = {"source": "x", "classes": ["car"], "out": "y", "preset": "authors"}
     chosen = LabelConfig.model_validate({**values, "salience": {"backbone": {"name": name, "checkpoint": folder}}})
-    assert chosen.salience.backbone.image_size == card.image_size
-    assert (chosen.salience.layer, chosen.salience.head) == (card.layer, card.head)
-    assert chosen.salience.backbone.checkpoint == folder
+    assert chosen.method.backbone.image_size == card.image_size
+    assert (chosen.method.layer, chosen.method.head) == (card.layer, card.head)
+    assert chosen.method.backbone.checkpoint == folder
     own = {"backbone": {"name": name, "image_size": 64}, "layer": 1}
-    assert LabelConfig.model_validate({**values, "salience": own}).salience.layer == 1
+    assert LabelConfig.model_validate({**values, "salience": own}).method.layer == 1
 
 
 def test_layer_that_is_a_guess_is_said_to_be_one(tmp_path, pictures, prefect_server):

@@ -17,7 +17,7 @@ from flows.cli.console import show_summary
 from flows.cli.options import PipelineOptions
 from pnp_core.config import EvalConfig, LabelConfig
 from pnp_core.data import RunSummary
-from pnp_core.presets import PRESETS
+from pnp_core.methods.pnp.presets import PRESETS
 
 runner = CliRunner()
 
@@ -138,12 +138,12 @@ def test_yaml_holds_where_no_option_is_given_and_options_win_over_it(tmp_path):
 )
 def test_preset_and_weights_follow_from_what_is_given(options, dataset, expected):
     config = EvalConfig.model_validate(PipelineOptions(**options).values({"out": "x", "dataset": dataset}))
-    assert (config.preset, config.salience.backbone.name, config.salience.backbone.checkpoint) == expected
+    assert (config.preset, config.method.backbone.name, config.method.backbone.checkpoint) == expected
 
 
 def test_photographs_of_ones_own_get_the_photo_model():
     config = LabelConfig.model_validate(PipelineOptions().values({"out": "x", "source": "y", "classes": ["cat"]}))
-    assert config.salience.backbone.checkpoint == "photo"
+    assert config.method.backbone.checkpoint == "photo"
 
 
 def test_error_nobody_foresaw_is_one_line_too(pictures, tmp_path, monkeypatch):

@@ -58,7 +58,7 @@ def test_shard_over_its_time_is_set_aside_after_the_last_attempt_and_the_next_ru
 ):
     out = tmp_path / "out"
     limited = config(pictures, out, shard_seconds=2, attempts=3)
-    plan_label(limited).salience.backbone()  # loading it counts as time of the first shard
+    plan_label(limited).salience.load()  # loading it counts as time of the first shard
     summary = label_pictures(limited)
     assert (summary.images, summary.labelled, summary.quarantined, summary.failed) == (4, 3, 1, 1)
     assert summary.stages["masks"].shards_failed == 1

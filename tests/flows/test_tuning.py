@@ -83,8 +83,8 @@ def test_best_yaml_is_a_configuration_of_every_flow(tuned, tmp_path):
     configs = [EvalConfig(**shared), LabelConfig(source=".", classes=("cat",), **shared), TuneConfig(**shared)]
     for config in configs:
         assert config.masks.threshold == found["best"]["threshold"]
-        assert config.salience.head == found["best"]["head"]
-        assert config.salience.dropout.iterations == 4, "the method's own iterations stay"
+        assert config.method.head == found["best"]["head"]
+        assert config.method.dropout.iterations == 4, "the method's own iterations stay"
     assert EvalConfig(masks={"threshold": 0.9}, **shared).masks.threshold == 0.9, "what is given wins"
     result = runner.invoke(
         app, ["eval", "scenes", "--limit", "4", "--config", settings, "--out", str(tmp_path), "--json"]
@@ -202,9 +202,9 @@ def test_best_yaml_carries_all_that_the_choice_depends_on(tmp_path):
     given = ["--images", "3", "--optimizer", "grid", "--config", str(settings)]
     tune("scenes", *given, "--out", str(tmp_path / "tune"))
     best = EvalConfig(settings=str(tmp_path / "tune/best.yaml"), out=str(tmp_path))
-    assert best.salience.kind == "attention"
-    assert best.salience.caption.mode == "joint"
-    assert best.salience.dropout.model_dump() == {"iterations": 2, "strategy": "fraction", "amount": 0.3}
+    assert best.method.kind == "attention"
+    assert best.method.caption.mode == "joint"
+    assert best.method.dropout.model_dump() == {"iterations": 2, "strategy": "fraction", "amount": 0.3}
     config = ["--limit", "2", "--config", str(tmp_path / "tune/best.yaml"), "--out", str(tmp_path / "eval")]
     assert runner.invoke(app, ["eval", "scenes", *config]).exit_code == 0
     refused_line = runner.invoke(app, ["eval", "scenes", *config, "--checkpoint", "owner/name"])
@@ -310,7 +310,7 @@ def test_search_killed_at_a_random_trial_gives_the_same_best_and_the_same_log(tm
     [
         (["scenes", "--optimizer", "bayes"], "unknown optimizer 'bayes'; did you mean 'bayesian'"),
         (["scenes", "--trials", "0"], "search.trials: Input should be greater than or equal to 1"),
-        (["scenes", "--reward", "gold"], "reward.kind: Input should be 'authors', 'contrast' or 'control'"),
+        (["scenes", "--reward", "gold"], "unknown reward 'gold'"),
         (["scenes", "--clip", "local-dir:/nowhere"], "no CLIP model in '/nowhere'"),
         (["scenes", "--clip", "ViT-B-17"], "unknown CLIP model 'ViT-B-17'"),
         (["scenes", "--split", "dev"], "unknown split of dataset scenes 'dev'"),

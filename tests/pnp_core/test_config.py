@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,12 +10,19 @@ from pnp_core.errors import UnknownNameError, UsageError
 from pnp_core.inputs.cards import load_card
 from pnp_core.masks.config import MaskConfig
 from pnp_core.methods.pnp.backbones import Checkpoint, backbone_card
-from pnp_core.methods.pnp.config import CaptionConfig
-from pnp_core.presets import PRESETS, preset
+from pnp_core.methods.pnp.config import CaptionConfig, PnpConfig
+from pnp_core.methods.pnp.presets import PRESETS, preset
 from pnp_core.runs.plan import plan_eval
 from pnp_core.stages.config import RuntimeConfig, SalienceConfig
 from pnp_core.stages.maps import SalienceJob
 from pnp_core.stages.masks import MaskJob
+
+MASK_JOB = {"method": PnpConfig(), "runtime": RuntimeConfig(), "max_pixels": 1, "model": "m"}
+
+
+def method_of(config) -> PnpConfig:
+    assert isinstance(config.method, PnpConfig)
+    return config.method
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -25,19 +33,19 @@ def test_presets_are_valid_for_both_flows(name):
 
 def test_authors_preset_has_the_released_codes_numbers():
     config = EvalConfig.model_validate({"preset": "authors", "out": "x"})
-    salience, masks = config.salience, config.masks
-    assert (salience.layer, salience.head, salience.backbone.image_size, salience.backbone.heads) == (7, 9, 336, 12)
-    assert (salience.dropout.iterations, salience.dropout.strategy, salience.dropout.amount) == (4, "count", 10)
-    assert (masks.sum, masks.threshold, masks.ties, masks.blur) == ("first_twice", 0.15, "keep", 0.05)
-    assert salience.words == "authors"
+    method, masks = method_of(config), config.masks
+    assert (method.layer, method.head, method.backbone.image_size, method.backbone.heads) == (7, 9, 336, 12)
+    assert (method.dropout.iterations, method.dropout.strategy, method.dropout.amount) == (4, "count", 10)
+    assert (method.sum, masks.threshold, masks.ties, masks.blur) == ("first_twice", 0.15, "keep", 0.05)
+    assert config.salience.words == "authors"
     crf = masks.crf
     assert (crf.gaussian_sxy, crf.gaussian_compat, crf.bilateral_sxy, crf.bilateral_srgb) == (3, 7, 50, 5)
     assert (crf.bilateral_compat, crf.iterations) == (10, 10)
-    assert salience.caption.template == "A picture of {}"
+    assert method.caption.template == "A picture of {}"
 
 
 def test_paper_preset_keeps_half_of_the_patches_each_time():
-    dropout = EvalConfig.model_validate({"preset": "paper", "out": "x"}).salience.dropout
+    dropout = method_of(EvalConfig.model_validate({"preset": "paper", "out": "x"})).dropout
     assert (dropout.strategy, dropout.amount, dropout.iterations) == ("fraction", 0.5, 4)
 
 
@@ -62,7 +70,8 @@ def test_template_needs_exactly_one_slot(template):
 
 def salience_job(**changes) -> SalienceJob:
     config = EvalConfig.model_validate({"out": "x", **changes})
-    return SalienceJob.create("x", config.salience, config.runtime, load_card("folder").with_classes(("a", "b")))
+    card = load_card("folder").with_classes(("a", "b"))
+    return SalienceJob.create("x", config.method, config.salience, config.runtime, card)
 
 
 def test_fingerprint_ignores_device_and_batch_size():
@@ -71,7 +80,7 @@ def test_fingerprint_ignores_device_and_batch_size():
 
 def test_fingerprint_follows_layer_and_class_names():
     job = salience_job()
-    other_layer = job.model_copy(update={"config": job.config.model_copy(update={"layer": 1})})
+    other_layer = job.model_copy(update={"method": job.method.model_copy(update={"layer": 1})})
     other_names = job.model_copy(update={"card": load_card("folder").with_classes(("a", "c"))})
     fewer = job.model_copy(update={"vocabulary": (2,)})
     other_file = job.model_copy(update={"candidates": "revision"})
@@ -89,7 +98,7 @@ def test_fingerprint_follows_what_the_candidates_file_says_not_where_it_lies(tmp
 
 def test_fingerprints_of_masks_follow_names_and_colours():
     def fingerprint(**changes):
-        values = {"out": "x", "config": EvalConfig(out="x").masks, "max_pixels": 1, "class_names": ("a",), "model": "m"}
+        values = {"out": "x", "config": EvalConfig(out="x").masks, "class_names": ("a",), **MASK_JOB}
         return MaskJob.model_validate({**values, "salience_fingerprint": "s", **changes}).fingerprint
 
     assert len({fingerprint(), fingerprint(class_names=("b",)), fingerprint(palette=("#102030",))}) == 3
@@ -104,7 +113,10 @@ def test_fingerprint_follows_spellings_only_where_a_file_may_use_them(tmp_path):
         card = load_card("folder").with_classes(("a", "b"))
         spelled = tuple(entry.model_copy(update={"synonyms": ("z",)}) for entry in card.classes)
         other = card.model_copy(update={"classes": spelled})
-        return {SalienceJob.create("x", config.salience, config.runtime, c).fingerprint for c in (card, other)}
+        return {
+            SalienceJob.create("x", config.method, config.salience, config.runtime, c).fingerprint
+            for c in (card, other)
+        }
 
     assert len(fingerprints(file)) == 2
     assert len(fingerprints({"source": "labels"})) == 1
@@ -118,8 +130,8 @@ def test_fingerprint_ignores_the_clip_that_is_not_in_use():
 def test_fingerprints_follow_the_words_only_where_the_authors_have_others():
     def found(card, words):
         config = SalienceConfig(words=words)
-        weights = Checkpoint(Path(), "r", 2, 2)
-        rest = {"runtime": RuntimeConfig(), "vocabulary": (1, 2), "checkpoint": weights}
+        weights = Checkpoint(folder=Path(), revision="r", layers=2, heads=2)
+        rest = {"method": PnpConfig(), "runtime": RuntimeConfig(), "vocabulary": (1, 2), "pinned": weights}
         return SalienceJob.model_validate({"out": "x", "config": config, "card": load_card(card), **rest}).fingerprint
 
     assert found("scenes", "authors") == found("scenes", "natural")
@@ -130,7 +142,7 @@ def test_fingerprints_follow_the_words_only_where_the_authors_have_others():
 def test_fingerprints_follow_ties_only_where_they_are_kept():
     def found(**changes):
         masks = MaskConfig(background="always").model_copy(update=changes)
-        rest = {"max_pixels": 1, "class_names": ("a",), "model": "m", "salience_fingerprint": "s"}
+        rest = {"class_names": ("a",), "salience_fingerprint": "s", **MASK_JOB}
         return MaskJob.model_validate({"out": "x", "config": masks, **rest}).fingerprint
 
     assert found(ties="keep") != found() == "cd4a3965534388ea", "as before there were ties"
@@ -138,8 +150,7 @@ def test_fingerprints_follow_ties_only_where_they_are_kept():
 
 def test_fingerprint_of_a_changed_backbone_is_another(tmp_path):
     job = salience_job()
-    mplug = job.config.backbone.model_copy(update={"name": "mplug"})
-    changed = job.model_copy(update={"config": job.config.model_copy(update={"backbone": mplug})})
+    changed = job.model_copy(update={"pinned": replace(job.pinned, version=2)})
     assert backbone_card("mplug").version == 2
     assert changed.fingerprint != job.fingerprint
 
@@ -156,16 +167,15 @@ def test_a_recorded_configuration_without_the_newer_settings_had_their_defaults(
     del kept["salience"]["words"], kept["masks"]["ties"]
     before = EvalConfig.recorded(kept)
     assert (before.salience.words, before.masks.ties) == ("natural", "cut")
-    assert (before.preset, before.salience.layer, before.masks.threshold) == ("authors", 7, 0.3)
+    assert (before.preset, method_of(before).layer, before.masks.threshold) == ("authors", 7, 0.3)
 
 
 def test_changed_crf_keeps_the_salience_fingerprint_and_changes_the_masks():
     config = EvalConfig.model_validate({"out": "x"}).masks
 
     def job(masks):
-        return MaskJob(
-            out="x", config=masks, max_pixels=1, class_names=("a",), model="m", salience_fingerprint="s"
-        ).fingerprint
+        rest = {"class_names": ("a",), "salience_fingerprint": "s", **MASK_JOB}
+        return MaskJob.model_validate({"out": "x", "config": masks, **rest}).fingerprint
 
     changed = config.model_copy(update={"crf": config.crf.model_copy(update={"bilateral_srgb": 9.0})})
     assert job(config) != job(changed)
@@ -173,7 +183,11 @@ def test_changed_crf_keeps_the_salience_fingerprint_and_changes_the_masks():
 
 def test_given_values_are_laid_over_the_preset_part_by_part():
     config = EvalConfig.model_validate({"preset": "authors", "out": "x", "masks": {"crf": {"iterations": 3}}})
-    assert (config.masks.crf.iterations, config.masks.crf.bilateral_sxy, config.masks.sum) == (3, 50, "first_twice")
+    assert (config.masks.crf.iterations, config.masks.crf.bilateral_sxy, method_of(config).sum) == (
+        3,
+        50,
+        "first_twice",
+    )
 
 
 def test_dumped_configuration_reads_back_as_the_same():
@@ -190,9 +204,9 @@ def test_user_pictures_are_asked_for_classes_that_match_and_datasets_for_their_l
 def test_settings_file_lies_between_what_is_given_and_what_a_flow_presets(tmp_path):
     file = tmp_path / "settings.yaml"
     file.write_text("preset: paper\nsalience: {layer: 3, candidates: {source: vocabulary}}\nmasks: {threshold: 0.4}\n")
-    config = LabelConfig(settings=str(file), source=".", classes=("cat",), out="x", masks={"blur": 0.3})
+    config = LabelConfig(config_file=str(file), source=".", classes=("cat",), out="x", masks={"blur": 0.3})
     assert config.preset == "paper"
-    assert (config.salience.layer, config.salience.candidates.source) == (3, "vocabulary")
+    assert (method_of(config).layer, config.salience.candidates.source) == (3, "vocabulary")
     assert config.salience.candidates.fallback == "background", "the flow's own default, where the file says nothing"
     assert (config.masks.threshold, config.masks.blur) == (0.4, 0.3)
     assert LabelConfig.model_validate(config.model_dump()) == config
@@ -201,7 +215,7 @@ def test_settings_file_lies_between_what_is_given_and_what_a_flow_presets(tmp_pa
 def test_a_stored_configuration_can_be_read_without_its_settings_file(tmp_path):
     file = tmp_path / "settings.yaml"
     file.write_text("masks: {threshold: 0.4}\n")
-    stored = EvalConfig(settings=str(file), out="x").model_dump(mode="json")
+    stored = EvalConfig(config_file=str(file), out="x").model_dump(mode="json")
     file.unlink()
     assert EvalConfig.model_validate(stored).masks.threshold == 0.4
 
@@ -215,7 +229,7 @@ def test_a_bad_settings_file_ends_in_one_line(text, message, tmp_path):
     if text is not None:
         file.write_text(text)
     with pytest.raises(UsageError, match=message):
-        EvalConfig(settings=str(file), out="x")
+        EvalConfig(config_file=str(file), out="x")
 
 
 def test_configuration_read_back_from_a_run_has_the_same_fingerprints():

@@ -20,7 +20,8 @@ from pnp_core.inputs.cards import DatasetCard, load_card
 from pnp_core.inputs.images import decode_image, decode_label_map
 from pnp_core.inputs.readers import open_dataset, resolve_card
 from pnp_core.masks.config import CrfConfig, MaskConfig
-from pnp_core.masks.label_map import make_label_map
+from pnp_core.methods.pnp.channels import make_label_map
+from pnp_core.methods.pnp.config import PnpConfig
 from pnp_core.metrics import ConfusionMatrix
 from pnp_core.runs.plan import scored_labels
 from training.photo.encoder import Classifier, pixels_of, read_classifier, squashed
@@ -61,7 +62,7 @@ def baseline(
         groups = [known.get(clean(card.captions[c - 1].lower()), []) for c in classes]
         maps = activation_maps(classifier, picture, groups, side)[None]
         salience = ClassMaps(maps, classes, np.ones(len(classes), np.float32), *truth.shape)
-        labels = make_label_map(salience, picture, config).labels
+        labels = make_label_map(salience, picture, config, PnpConfig()).labels
         total += ConfusionMatrix.of(truth, labels, len(card.classes) + 1)
         pictures += 1
     return total.mean_iou("present", scored_labels(card, None)), pictures

@@ -22,14 +22,14 @@ from pnp_core.inputs.cards import load_card
 from pnp_core.inputs.images import decode_image, decode_label_map
 from pnp_core.inputs.readers import open_dataset, resolve_card
 from pnp_core.masks.config import CrfConfig, MaskConfig
-from pnp_core.masks.label_map import make_label_map
 from pnp_core.methods.pnp.backbones import Backbone, load_backbone, locate_checkpoint
-from pnp_core.methods.pnp.config import BackboneConfig, CaptionConfig, DropoutConfig
+from pnp_core.methods.pnp.channels import make_label_map
+from pnp_core.methods.pnp.config import BackboneConfig, CaptionConfig, DropoutConfig, PnpConfig
 from pnp_core.methods.pnp.dropout import salience_dropout
+from pnp_core.methods.pnp.method import model_pixels
 from pnp_core.methods.pnp.prompts import build_prompts, stack_prompts
 from pnp_core.methods.pnp.salience import Kind
 from pnp_core.metrics import ConfusionMatrix
-from pnp_core.stages.maps import model_pixels
 
 CAPTIONS = CaptionConfig(mode="per_class")
 PASSES = 4
@@ -89,7 +89,7 @@ def mean_iou(data: Data, maps: Sequence[ClassMaps], config: MaskConfig) -> float
     """mIoU with background over the classes there are."""
     total = ConfusionMatrix.zeros(len(data.names) + 1)
     for one, salience in zip(data.pictures, maps, strict=True):
-        labels = make_label_map(salience, one.picture, config).labels
+        labels = make_label_map(salience, one.picture, config, PnpConfig()).labels
         total += ConfusionMatrix.of(one.truth, labels, len(data.names) + 1)
     return total.mean_iou()
 

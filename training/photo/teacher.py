@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from pnp_core.masks.config import CrfConfig
 from pnp_core.masks.label_map import blur_matrix, min_max, resize_matrix
-from pnp_core.masks.refine import get_crf
+from pnp_core.masks.refine import open_refiner
 from training.photo.arguments import parser
 from training.photo.encoder import Classifier, pixels_of, read_classifier, squashed
 from training.photo.photos import Names, Photo, names_of, read_photos
@@ -173,7 +173,8 @@ def refine(picture: np.ndarray, maps: np.ndarray) -> np.ndarray:
     smooth = blur_matrix(SIDE, 5.0) @ resize_matrix(SIDE, MAP)
     scores = min_max(smooth @ maps.astype(np.float32) @ smooth.T)
     background = np.clip(1 - 1.6 * scores.max(0), 0, 1)
-    best = get_crf("dense")(np.concatenate([background[None], scores]), picture, CRF).argmax(0)
+    (refined,) = open_refiner(CRF)([np.concatenate([background[None], scores])], [picture])
+    best = refined.argmax(0)
     return (best == np.arange(1, len(maps) + 1)[:, None, None]).astype(np.uint8)
 
 

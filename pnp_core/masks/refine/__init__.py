@@ -1,29 +1,46 @@
-"""Dense CRF backends by name; adding one is one file and one line here."""
+"""Refiners of scores by name. Adding one is a module with `open_refiner` and one line here (`pnp_core.registry`)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from importlib import import_module
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from pnp_core.errors import UnknownNameError
 from pnp_core.masks.config import CrfConfig
+from pnp_core.registry import Registry
 
-Crf = Callable[[np.ndarray, np.ndarray, CrfConfig], np.ndarray]
-"""(scores (C, H, W) in [0, 1], picture (H, W, 3) uint8 RGB, parameters) -> probabilities (C, H, W)."""
+Refiner = Callable[[Sequence[np.ndarray], Sequence[np.ndarray]], list[np.ndarray]]
+"""(scores (C, H, W) in [0, 1] of some images, the images (H, W, 3) uint8 RGB) -> probabilities (C, H, W) of each.
+What an image's become does not depend on those beside it."""
 
-CRFS: dict[str, str] = {"dense": "dense_crf", "off": "off", "torch": "tensor_crf"}
-"""Modules with `refine`, a `Crf`."""
+REFINERS: Registry[Callable[[CrfConfig, str], Refiner]] = Registry(
+    "CRF",
+    "pnp_ovss.refiners",
+    {
+        "dense": "pnp_core.masks.refine.dense_crf:open_refiner",
+        "torch": "pnp_core.masks.refine.tensor_crf:open_refiner",
+        "off": "pnp_core.masks.refine.off:open_refiner",
+    },
+)
+"""(parameters, device) -> refiner. What they are made of (torch, pydensecrf) takes seconds to import."""
+
+ON_GPU = frozenset({"torch"})
+"""Those that are quicker with a GPU."""
 
 
-def get_crf(name: str) -> Crf:
-    """The CRF of that name.
+def open_refiner(config: CrfConfig, device: str = "auto") -> Refiner:
+    """The refiner of that name.
+
+    Args:
+        device: where its arithmetic is done, if it has a choice: `auto`, `cpu`, `cuda:1` ...
 
     Raises:
-        UnknownNameError: no such CRF.
+        UnknownNameError: no such refiner.
+        UsageError: there is no such device.
     """
-    if name not in CRFS:
-        raise UnknownNameError("CRF", name, CRFS)
-    # Only here, because what a CRF is made of (torch, pydensecrf) takes seconds to import or may not be there.
-    return import_module(f"pnp_core.masks.refine.{CRFS[name]}").refine
+    return REFINERS.get(config.name)(config, device)
+
+
+def one_by_one(refine: Callable[[np.ndarray, np.ndarray, CrfConfig], np.ndarray], config: CrfConfig) -> Refiner:
+    """A refiner that takes one image after the other."""
+    return lambda scores, images: [refine(one, image, config) for one, image in zip(scores, images, strict=True)]

@@ -7,7 +7,13 @@ from jaxtyping import Float, UInt8
 from pydensecrf.densecrf import DenseCRF2D
 
 from pnp_core.masks.config import CrfConfig
+from pnp_core.masks.refine import Refiner, one_by_one
 from pnp_core.masks.refine.off import softmax
+
+
+def open_refiner(config: CrfConfig, device: str) -> Refiner:
+    """By the CPU, whatever the device."""
+    return one_by_one(refine, config)
 
 
 def refine(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 
 from pnp_core.masks.config import CrfConfig
+from pnp_core.masks.refine import Refiner
 
 
 def softmax(scores: Float[np.ndarray, "C H W"]) -> Float[np.ndarray, "C H W"]:
@@ -14,8 +15,6 @@ def softmax(scores: Float[np.ndarray, "C H W"]) -> Float[np.ndarray, "C H W"]:
     return raised / raised.sum(axis=0)
 
 
-def refine(
-    scores: Float[np.ndarray, "C H W"], picture: UInt8[np.ndarray, "H W 3"], config: CrfConfig
-) -> Float[np.ndarray, "C H W"]:
-    """Softmax of the scores; picture and parameters play no part."""
-    return softmax(scores)
+def open_refiner(config: CrfConfig, device: str) -> Refiner:
+    """Softmax of the scores; images and parameters play no part."""
+    return lambda scores, images: [softmax(one) for one in scores]

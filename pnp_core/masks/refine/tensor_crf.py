@@ -12,10 +12,12 @@ from itertools import groupby
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 
+from pnp_core.devices import resolve_device
 from pnp_core.errors import CrfInputError
 from pnp_core.masks.config import CrfConfig
+from pnp_core.masks.refine import Refiner
 from pnp_core.masks.refine.lattice import Lattice, build_lattice
 
 Scores = np.ndarray | torch.Tensor
@@ -28,22 +30,10 @@ _LATTICE, _LABEL = 2600, 96  # bytes for each pixel of noise: of both lattices w
 _FEW = 16  # on a CPU torch's own softmax of 2 to 9 labels takes 4 to 5 times as long as its steps one by one
 
 
-def refine(
-    scores: Float[np.ndarray, "C H W"], picture: UInt8[np.ndarray, "H W 3"], config: CrfConfig
-) -> Float[np.ndarray, "C H W"]:
-    """Mean-field inference from unaries -log softmax(scores) on the original RGB, on a GPU where there is one.
-
-    Args:
-        scores: in [0, 1], image pixels.
-        picture: the same H and W.
-
-    Returns:
-        Probabilities that sum to 1 over the channels.
-
-    Raises:
-        CrfInputError: see `refine_batch`.
-    """
-    return refine_batch([scores], [picture], config, best_device())[0].cpu().numpy()
+def open_refiner(config: CrfConfig, device: str) -> Refiner:
+    """Mean-field inference from unaries -log softmax(scores) on the original RGB, see `refine_batch`."""
+    place = resolve_device(device)
+    return lambda scores, images: [one.cpu().numpy() for one in refine_batch(scores, images, config, place)]
 
 
 def refine_batch(
@@ -87,11 +77,6 @@ def _room(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] // 2
     return 0 if device.type == "cpu" else CHUNK
-
-
-def best_device() -> torch.device:
-    """A GPU of CUDA where there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _check_shapes(shape: tuple[int, ...], picture: np.ndarray, number: int) -> None:

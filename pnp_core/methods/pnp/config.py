@@ -1,13 +1,16 @@
-"""Configuration of PnP-OVSS: weights, captions, Salience DropOut."""
+"""Configuration of PnP-OVSS: weights, captions, layer and head, Salience DropOut."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from pnp_core.bundled import TINY
-from pnp_core.frozen import Config
+from pnp_core.frozen import NO_RESULT, NO_SCORE, Config, Newer, OfStage
+from pnp_core.methods.base import MASKS, PNP, Description, MethodConfig, Pinned
+from pnp_core.methods.pnp.presets import starting_point
 
 LEAST_SIDE, MOST_SIDE = 16, 2048
 """Of what a picture is squashed to, in model pixels."""
@@ -21,14 +24,14 @@ class BackboneConfig(Config):
 
     name: str = "blip"
     """Kind of model: `albef`, `blip`, `bridgetower`, `mplug`, `photo`."""
-    checkpoint: str = TINY
+    checkpoint: Annotated[str, NO_RESULT] = TINY
     """`photo` or `tiny` (bundled: for photographs, for drawn scenes), a local folder, or a hub id such as
     `Salesforce/blip-itm-large-flickr`."""
-    revision: str | None = None
+    revision: Annotated[str | None, NO_RESULT] = None
     """Commit of a hub checkpoint; the newest when empty. The resolved one is in the fingerprint."""
     image_size: Side | tuple[Side, Side] = 96
     """What a picture is squashed to, in model pixels: side, or height and width; multiples of the patch size."""
-    heads: int | None = Field(default=None, ge=1)
+    heads: Annotated[int | None, NO_RESULT, NO_SCORE] = Field(default=None, ge=1)
     """Cross-attention heads the checkpoint must have; a check against wrongly exported configs."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Precision of the image encoder. The text encoder and its gradient always run in float32."""
@@ -77,3 +80,103 @@ class DropoutConfig(Config):
         if self.strategy != "count" and self.amount >= 1:
             raise ValueError(f"dropout amount {self.amount} must be a share below 1 for {self.strategy}")
         return self
+
+
+class PnpConfig(MethodConfig):
+    """PnP-OVSS: cross-attention x gradient of the match score, and Salience DropOut (arXiv 2311.17095)."""
+
+    method: ClassVar[str] = "pnp_core.methods.pnp.method:METHOD"
+    matches: ClassVar[bool] = True
+
+    # What is declared here is not seen by type checkers as narrower, since it is frozen.
+    name: Annotated[Literal["pnp-ovss"], Newer(PNP)] = PNP  # pyright: ignore[reportIncompatibleVariableOverride]
+    """The method."""
+    backbone: BackboneConfig = BackboneConfig()
+    caption: CaptionConfig = CaptionConfig()
+    dropout: DropoutConfig = DropoutConfig()
+    layer: int = Field(default=0, ge=0)
+    """Cross-attention layer, counted from 0."""
+    head: int = Field(default=0, ge=0)
+    """Head of that layer, counted from 0."""
+    kind: Literal["gradcam", "attention"] = "gradcam"
+    """Attention x ReLU of the gradient of the match logit, or the attention alone (ablation)."""
+    passes: Annotated[int | None, OfStage(MASKS)] = Field(default=None, ge=1)
+    """Use only the first so many drop iterations of the stored salience; all of them when empty. They are the same
+    however many follow, so fewer need no new salience."""
+    sum: Annotated[Literal["plain", "first_twice"], OfStage(MASKS)] = "plain"
+    """How the drop iterations' maps add up; the authors' code counts the first twice."""
+
+    @model_validator(mode="after")
+    def _no_more_passes_than_there_are(self) -> PnpConfig:
+        if (self.passes or 0) > self.dropout.iterations:
+            raise ValueError(
+                f"passes {self.passes} is more than the {self.dropout.iterations} drop iterations there are"
+            )
+        return self
+
+    @classmethod
+    def defaults(cls, values: Mapping[str, Any], bundled: str) -> dict[str, Any]:
+        """The preset that was asked for, or that of the weights, or that of the bundled model."""
+        return starting_point(values, bundled)
+
+    @property
+    def all_passes(self) -> int:
+        """Drop iterations that masks are made of."""
+        return self.passes or self.dropout.iterations
+
+    @property
+    def size(self) -> str:
+        """The resolution, for people.
+
+        >>> PnpConfig().size
+        '96'
+        """
+        height, width = self.backbone.sides
+        return str(height) if height == width else f"{height} x {width}"
+
+    @property
+    def dropped(self) -> str:
+        """What is dropped after each pass, for people.
+
+        >>> PnpConfig().dropped
+        '10 patches'
+        """
+        dropout = self.dropout
+        if dropout.strategy == "count":
+            return f"{dropout.amount:g} patches"
+        return f"{100 * dropout.amount:g} % of the {'patches' if dropout.strategy == 'fraction' else 'salience'} left"
+
+    def describe(self) -> Description:
+        """In words."""
+        backbone, passes = self.backbone, self.all_passes
+        settings = [
+            f"{self.size} px",
+            f"{self.caption.mode} captions",
+            "attention alone" if self.kind == "attention" else None,
+            f"layer {self.layer}",
+            f"head {self.head}",
+            f"{passes} passes, dropped {self.dropped}" if passes > 1 else "1 pass",
+            "first pass twice" if self.sum == "first_twice" else None,
+        ]
+        return Description(
+            weights=backbone.checkpoint,
+            model=f"{backbone.name}:{backbone.checkpoint}",
+            row=f"{backbone.name} {backbone.checkpoint.rstrip('/').rsplit('/', 1)[-1]}, {self.size} px",
+            settings=tuple(text for text in settings if text),
+        )
+
+    def setting(self) -> dict[str, Any]:
+        """What can change a score; the first passes are the same however many follow."""
+        values = super().setting()
+        values["passes"] = self.all_passes
+        del values["dropout"]["iterations"]
+        if values["passes"] == 1:
+            values["dropout"] = None
+        return values
+
+    def settled(self, pinned: Pinned) -> PnpConfig:
+        """A hub snapshot is named by its commit: the newest one may be another tomorrow."""
+        if not getattr(pinned, "from_hub", False):
+            return self
+        backbone = self.backbone.model_copy(update={"revision": pinned.revision})
+        return self.model_copy(update={"backbone": backbone})

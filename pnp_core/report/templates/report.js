@@ -201,7 +201,7 @@ function classTable(picture) {
   const rows = [...labels].map((label) => {
     const found = picture.classes.find((c) => c.id === label);
     const cells = scored ? [rounded(picture.iou[label])] : [];
-    cells.push(found ? percent(found.share) : "–", found ? rounded(found.itm) : "–");
+    cells.push(found ? percent(found.share) : "–", found && found.itm !== null ? rounded(found.itm) : "–");
     return make("tr", {}, make("th", { scope: "row" }, chipOf(label)), ...cells.map((text) => make("td", {}, text)));
   });
   $("detail-classes").tBodies[0].replaceChildren(...rows);

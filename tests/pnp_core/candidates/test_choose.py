@@ -11,14 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from pnp_core.candidates.base import Choice, Proposal, choose
-from pnp_core.candidates.clip import ClipCandidates
+from pnp_core.candidates import open_candidates
+from pnp_core.candidates.base import CandidateSource, Choice, Images, Proposal, SourceContext, choose
 from pnp_core.candidates.config import CandidatesConfig
-from pnp_core.candidates.itm import MatchCandidates
-from pnp_core.candidates.labels import LabelCandidates, VocabularyCandidates
 from pnp_core.data import Sample
 from pnp_core.errors import CheckpointError, UnknownNameError
-from pnp_core.methods.pnp.config import CaptionConfig
+from pnp_core.inputs.cards import load_card
+from pnp_core.methods.base import LoadedMethod
+from pnp_core.methods.pnp.config import CaptionConfig, PnpConfig
+from pnp_core.methods.pnp.method import Encoded, LoadedPnp
 from pnp_core.methods.pnp.prompts import build_prompts, stack_prompts
 from pnp_core.methods.pnp.salience import salience
 from pnp_core.openclip.config import ClipConfig
@@ -79,20 +80,40 @@ def test_choice_is_never_empty_but_without_fallback(scores, least, top_k, fallba
         assert choice.classes
 
 
-def samples(*classes: tuple[int, ...] | None) -> list[Sample]:
-    return [Sample("k", b"", "png", "s", classes=c) for c in classes]
+class Blind(LoadedMethod):
+    """Never asked."""
+
+    def prepare(self, image):
+        raise NotImplementedError
+
+    def encode(self, prepared):
+        raise NotImplementedError
+
+    def look(self, batch, classes):
+        raise NotImplementedError
+
+
+BLIND = Blind()
+
+
+def images(*classes: tuple[int, ...] | None, encoded=None) -> Images:
+    return Images([Sample("k", b"", "png", "s", classes=c) for c in classes], encoded)
+
+
+def source_of(names, allowed, method=BLIND, **options) -> CandidateSource:
+    card = load_card("folder").with_classes(tuple(names))
+    return open_candidates(SourceContext(CandidatesConfig(**options), card, allowed, method, "cpu"), None)
 
 
 def test_labels_and_vocabulary():
-    nothing = torch.empty(0)
-    labels = LabelCandidates().propose(samples((2, 1), None, ()), [None] * 3, nothing)
+    labels = source_of("abcd", ALLOWED, source="labels").propose(images((2, 1), None, ()), [None] * 3)
     assert [p.classes for p in labels] == [(2, 1), (), ()]
     config = CandidatesConfig(fallback="first")
     unknown, empty = (choose(proposal, config, None, ALLOWED) for proposal in labels[1:])
     assert (unknown.usable, unknown.how) == (False, "no candidate classes: no image-level labels")
     # What is known to hold none of the classes is background, and is scored as such.
     assert empty == Choice((), (), "labels, no class: all background")
-    assert VocabularyCandidates(ALLOWED).propose(samples(None), [None], nothing)[0].classes == ALLOWED
+    assert source_of("abcd", ALLOWED, source="vocabulary").propose(images(None), [None])[0].classes == ALLOWED
 
 
 COLOURS = ["red", "blue", "green", "grey", "black"]
@@ -103,9 +124,10 @@ NAMES = [f"{colour} {thing}" for colour in COLOURS for thing in THINGS]
 def test_match_scores_are_those_of_one_caption_per_class(backbone, pixels, monkeypatch):
     monkeypatch.setattr("pnp_core.methods.pnp.matching.CAPTIONS_AT_ONCE", 7)
     allowed = tuple(range(1, len(NAMES) + 1))
-    source = MatchCandidates(backbone, NAMES, allowed, CaptionConfig(mode="joint"))
+    method = LoadedPnp(PnpConfig(caption=CaptionConfig(mode="joint")), backbone, tuple(NAMES))
+    source = source_of(NAMES, allowed, method, source="itm")
     tokens = backbone.encode_image(pixels)
-    found = source.propose(samples(None, None), [None, None], tokens)
+    found = source.propose(images(None, None, encoded=Encoded(pixels, tokens)), [None, None])
     prompts = build_prompts(NAMES, CaptionConfig(mode="per_class"), backbone)
     expected = salience(backbone, tokens, stack_prompts([prompts, prompts]), 0, 0).itm
     assert [p.classes for p in found] == [allowed, allowed]
@@ -133,9 +155,9 @@ def clip_folder(tmp_path_factory):
 def test_clip_probabilities_are_a_softmax_over_the_vocabulary(clip_folder):
     config = ClipConfig(model=f"local-dir:{clip_folder}")
     model = load_clip(config, "cpu")
-    source = ClipCandidates(model, ["cat", "dog", "car"], (1, 3), "a photo of a {}")
+    source = source_of(["cat", "dog", "car"], (1, 3), source="clip", clip=config)
     picture = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
-    (proposal,) = source.propose(samples(None), [source.preprocess(picture)], torch.empty(0))
+    (proposal,) = source.propose(images(None), [source.preprocess(picture)])
     assert proposal.classes == (1, 3)
     assert sum(proposal.scores or ()) == pytest.approx(1)
     image = model.encode_pixels(model.pixels(picture)[None])[0]

@@ -1,17 +1,20 @@
 """Files of candidate classes in all their forms."""
 
+from pathlib import Path
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
 
+from pnp_core.candidates import candidates_revision
 from pnp_core.candidates.answers import Answer
-from pnp_core.candidates.base import choose
+from pnp_core.candidates.base import Images, SourceContext, choose
 from pnp_core.candidates.config import CandidatesConfig
-from pnp_core.candidates.file import FileCandidates, file_revision, read_answers, resolve
+from pnp_core.candidates.file import FileCandidates, read_answers, resolve
 from pnp_core.data import Sample
 from pnp_core.errors import CandidatesFileError
 from pnp_core.inputs.cards import load_card
+from tests.pnp_core.candidates.test_choose import BLIND
 
 CARD = load_card("voc21")
 LEFT_OUT = "null among the classes left out"
@@ -121,7 +124,7 @@ def test_files_are_read_by_their_byte_order_mark(tmp_path, encoding):
 
 def test_missing_file_is_named(tmp_path):
     with pytest.raises(CandidatesFileError, match="cannot read candidates file"):
-        file_revision(str(tmp_path / "none.json"))
+        candidates_revision(CandidatesConfig(source="file", file=str(tmp_path / "none.json")))
 
 
 def test_name_decides_where_number_and_name_disagree_and_unknown_ones_are_left_out(tmp_path):
@@ -136,32 +139,37 @@ def test_name_decides_where_number_and_name_disagree_and_unknown_ones_are_left_o
     )
 
 
+def source_of(file: Path) -> FileCandidates:
+    config = CandidatesConfig(source="file", file=str(file))
+    return FileCandidates(SourceContext(config, CARD, (), BLIND, "cpu"))
+
+
 def sample(key: str, source: str, name: str = "") -> Sample:
     return Sample(key, b"", "jpg", source, name=name)
 
 
 def test_rows_of_a_key_need_not_be_together(tmp_path):
     (tmp_path / "c.csv").write_text("key,class,score\na,cat,0.9\nb,dog,0.8\na,person,0.8\na,cat,0.1\n")
-    source = FileCandidates(str(tmp_path / "c.csv"), CARD)
-    a, b = source.propose([sample("a", "a"), sample("b", "b")], [None, None], torch.empty(0))
+    source = source_of(tmp_path / "c.csv")
+    a, b = source.propose(Images([sample("a", "a"), sample("b", "b")], None), [None, None])
     assert dict(zip(a.classes, a.scores or (), strict=True)) == {8: 0.9, 15: 0.8}
     assert b.classes == (12,)
 
 
 def test_pictures_of_tables_and_tars_are_found_by_their_own_names(tmp_path):
     (tmp_path / "c.json").write_text('{"my pic": ["cat"], "cat 1.jpg": ["dog"], "139": ["cow"]}')
-    source = FileCandidates(str(tmp_path / "c.json"), CARD)
+    source = source_of(tmp_path / "c.json")
     asked = [
         sample("my_pic-b53e", "x.parquet!0 (my pic.jpg)", "my pic.jpg"),
         sample("-", "a.tar!cat 1.jpg", "cat 1.jpg"),
         sample("000000000139", "images/val2017/000000000139.jpg"),
     ]
-    assert [p.classes for p in source.propose(asked, [None] * 3, torch.empty(0))] == [(8,), (12,), (10,)]
+    assert [p.classes for p in source.propose(Images(asked, None), [None] * 3)] == [(8,), (12,), (10,)]
 
 
 def test_picture_is_found_by_key_source_or_stem_and_unknown_ones_have_no_fallback(tmp_path):
     (tmp_path / "c.json").write_text('{"k": ["cat"], "b/x y.jpg": ["dog"], "z": ["cow"], "q/r": ["sheep"]}')
-    source = FileCandidates(str(tmp_path / "c.json"), CARD)
+    source = source_of(tmp_path / "c.json")
     asked = [
         sample("k", "-"),
         sample("b__x", "b/x y.jpg"),
@@ -169,7 +177,7 @@ def test_picture_is_found_by_key_source_or_stem_and_unknown_ones_have_no_fallbac
         sample("-", "q/r.jpg"),
         sample("n", "n"),
     ]
-    found = source.propose(asked, [None] * 5, torch.empty(0))
+    found = source.propose(Images(asked, None), [None] * 5)
     assert [p.classes for p in found] == [(8,), (12,), (10,), (17,), ()]
     config = CandidatesConfig(source="file", file="c.json", fallback="first")
     choice = choose(found[-1], config, source.default_min_score, range(1, 21))

@@ -285,5 +285,5 @@ def test_folder_without_a_finished_run_is_named(evaluated, tmp_path, gone):
 
 
 def test_unknown_format_lists_what_there_is(evaluated, tmp_path):
-    with pytest.raises(UsageError, match="unknown format 'voc'; available: mmseg, coco-rle, hf, png"):
+    with pytest.raises(UsageError, match="unknown format 'voc'; available: coco-rle, hf, mmseg, png"):
         export_run(str(evaluated), "voc", str(tmp_path))

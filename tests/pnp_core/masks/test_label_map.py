@@ -9,18 +9,12 @@ from scipy.ndimage import gaussian_filter1d
 from pnp_core.config import EvalConfig
 from pnp_core.data import ClassMaps
 from pnp_core.masks.config import CrfConfig, MaskConfig
-from pnp_core.masks.label_map import (
-    blur_matrix,
-    channels,
-    grid_places,
-    make_label_map,
-    min_max,
-    resize_matrix,
-    sum_iterations,
-    threshold,
-    wants_background,
-)
+from pnp_core.masks.grids import blur_matrix, grid_places, min_max, resize_matrix
+from pnp_core.masks.label_map import LabelMap, wants_background
+from pnp_core.methods.pnp.channels import channels, make_label_map, sum_iterations, threshold
+from pnp_core.methods.pnp.config import PnpConfig
 
+METHOD = PnpConfig()
 OFF = CrfConfig(name="off")
 BLACK = np.zeros((4, 4, 3), dtype=np.uint8)
 
@@ -30,8 +24,12 @@ def salience(maps, classes, size=4) -> ClassMaps:
     return ClassMaps(maps, tuple(classes), np.zeros(len(classes), dtype=np.float32), size, size)
 
 
+def label_map(maps: ClassMaps, image: np.ndarray, masks: MaskConfig, method: PnpConfig = METHOD) -> LabelMap:
+    return make_label_map(maps, image, masks, method, "cpu")
+
+
 def test_picture_without_candidates_is_all_background():
-    found = make_label_map(salience(np.zeros((2, 0, 3, 3)), ()), BLACK, MaskConfig(background="always"))
+    found = label_map(salience(np.zeros((2, 0, 3, 3)), ()), BLACK, MaskConfig(background="always"))
     assert (found.labels.tolist(), found.confidence.tolist()) == ([[0] * 4] * 4, [[1.0] * 4] * 4)
 
 
@@ -62,9 +60,9 @@ def test_salience_at_the_threshold_is_cut_and_kept_in_the_authors_preset():
     masks = EvalConfig.model_validate({"preset": "authors", "out": "x"}).masks
     config = masks.model_copy(update={"threshold": 0.25, "blur": 0, "crf": OFF, "background": "always"})
     edge = salience([[[[0, 2], [4, 8]]]], [7], size=2)
-    found = make_label_map(edge, BLACK[:2, :2], config)
+    found = label_map(edge, BLACK[:2, :2], config)
     assert (found.labels[0, 1], found.confidence[0, 1]) == (7, pytest.approx(1 / (1 + np.exp(-0.25))))
-    cut = make_label_map(edge, BLACK[:2, :2], config.model_copy(update={"ties": "cut"}))
+    cut = label_map(edge, BLACK[:2, :2], config.model_copy(update={"ties": "cut"}))
     assert cut.labels[0, 1] == 0
 
 
@@ -141,7 +139,7 @@ def test_label_map_takes_the_strongest_channel_and_its_class_id():
     maps = [[[[9, 0], [0, 0]], [[0, 0], [0, 9]]]]
     config = MaskConfig(background="never", blur=0, crf=OFF)
     # Ids out of order: renumbering in place would turn class 1 into 2 and then into 150.
-    found = make_label_map(salience(maps, [150, 1]), BLACK, config)
+    found = label_map(salience(maps, [150, 1]), BLACK, config)
     assert found.labels[0, 0] == 150
     assert found.labels[3, 3] == 1
     assert set(np.unique(found.labels)) == {1, 150}
@@ -149,7 +147,7 @@ def test_label_map_takes_the_strongest_channel_and_its_class_id():
 
 def test_background_pixels_are_zero():
     maps = [[[[9, 0], [0, 0]]]]
-    found = make_label_map(salience(maps, [7]), BLACK, MaskConfig(background="always", blur=0, crf=OFF))
+    found = label_map(salience(maps, [7]), BLACK, MaskConfig(background="always", blur=0, crf=OFF))
     assert found.labels[0, 0] == 7
     assert found.labels[3, 3] == 0
 
@@ -157,20 +155,20 @@ def test_background_pixels_are_zero():
 def test_mean_salience_is_of_the_summed_raw_maps():
     maps = [[[[4, 0], [0, 0]]], [[[0, 8], [0, 0]]]]
     config = MaskConfig(background="always", blur=0, crf=OFF)
-    assert make_label_map(salience(maps, [7]), BLACK, config).salience.tolist() == [3.0]
-    twice = config.model_copy(update={"sum": "first_twice"})
-    assert make_label_map(salience(maps, [7]), BLACK, twice).salience.tolist() == [4.0]
+    assert label_map(salience(maps, [7]), BLACK, config).salience.tolist() == [3.0]
+    twice = PnpConfig(sum="first_twice")
+    assert label_map(salience(maps, [7]), BLACK, config, twice).salience.tolist() == [4.0]
 
 
 def test_confidence_is_the_winning_probability():
     maps = [[[[9, 0], [0, 0]]]]
-    found = make_label_map(salience(maps, [7]), BLACK, MaskConfig(background="always", blur=0, crf=OFF))
+    found = label_map(salience(maps, [7]), BLACK, MaskConfig(background="always", blur=0, crf=OFF))
     # Channels (background, class) are (0, 1) in the first corner: e / (e + 1).
     assert found.confidence[0, 0] == pytest.approx(np.e / (np.e + 1))
 
 
 def test_picture_without_any_salience_is_background():
-    found = make_label_map(salience(np.zeros((1, 2, 2, 2)), [3, 5]), BLACK, MaskConfig(background="always"))
+    found = label_map(salience(np.zeros((1, 2, 2, 2)), [3, 5]), BLACK, MaskConfig(background="always"))
     assert not found.labels.any()
     assert np.isfinite(found.confidence).all()
 
@@ -181,8 +179,8 @@ def test_large_picture_is_refined_smaller_and_comes_back_at_its_own_size():
     record = ClassMaps(maps, (7,), np.zeros(1, dtype=np.float32), 90, 300)
     picture = np.zeros((90, 300, 3), dtype=np.uint8)
     config = MaskConfig(background="always", blur=0.0, crf=OFF, max_side=100)
-    found = make_label_map(record, picture, config)
-    full = make_label_map(record, picture, config.model_copy(update={"max_side": 300}))
+    found = label_map(record, picture, config)
+    full = label_map(record, picture, config.model_copy(update={"max_side": 300}))
     assert found.labels.shape == found.confidence.shape == (90, 300)
     assert (found.labels == full.labels).mean() > 0.97
 
@@ -193,5 +191,5 @@ def test_odd_picture_sizes_give_masks_of_that_size(size, crf):
     maps = np.random.default_rng(0).random((2, 3, 4, 4)).astype(np.float32)
     record = ClassMaps(maps, (1, 2, 3), np.zeros(3, dtype=np.float32), *size)
     picture = np.zeros((*size, 3), dtype=np.uint8)
-    found = make_label_map(record, picture, MaskConfig(background="always", crf=CrfConfig(name=crf)))
+    found = label_map(record, picture, MaskConfig(background="always", crf=CrfConfig(name=crf)))
     assert found.labels.shape == size

@@ -13,12 +13,13 @@ import pytest
 from pnp_core.config import EvalConfig
 from pnp_core.errors import CorruptRunError, ForeignFilesError, UsageError
 from pnp_core.frozen import merge
+from pnp_core.runs.record import ModelShape
 from pnp_core.tables.build import build_tables, describe
 from pnp_core.tables.evaluations import Facts, gaps, read_evaluations, setting_key, without_scores
 from pnp_core.tables.render import write_tables
 from pnp_core.tables.studies import STUDIES
 
-FACTS = Facts(layers=2, heads=2, subsets={}, default_split="test", identity="")
+FACTS = Facts(model=ModelShape(layers=2, heads=2), subsets={}, default_split="test", identity="")
 
 
 def config(out: Path, **changes) -> EvalConfig:
@@ -189,7 +190,7 @@ def test_every_setting_of_every_study_is_one_that_can_run(tmp_path):
     from pnp_core.runs.plan import plan_eval
 
     base = config(tmp_path, masks={"passes": 2}, salience={"backbone": {"image_size": 1600}})
-    facts = replace(FACTS, layers=2, heads=2, subsets={"some": ("car",)})
+    facts = replace(FACTS, subsets={"some": ("car",)})
     for study in STUDIES.values():
         variants = list(study.variants(base, facts))
         assert len({(variant.row, variant.column) for variant in variants}) == len(variants) > 0
@@ -270,7 +271,8 @@ def test_runs_that_lost_something_are_named(run, tmp_path):
 
 def test_heat_map_has_a_row_per_layer_and_a_column_per_head(tmp_path):
     out = tmp_path / "run"
-    for number, variant in enumerate(STUDIES["layers"].variants(config(out), replace(FACTS, layers=3))):
+    deeper = replace(FACTS, model=ModelShape(layers=3, heads=2))
+    for number, variant in enumerate(STUDIES["layers"].variants(config(out), deeper)):
         base = (variant.row, variant.column) == ("0", "1")
         put(out, f"l{number}", variant.config, number / 10, main=base, model={"layers": 3, "heads": 2})
     tables_of(out, out=tmp_path / "tables")

@@ -13,10 +13,10 @@ from hypothesis.extra import numpy as arrays
 from pnp_core.data import ClassMaps, ShardRef
 from pnp_core.errors import DamagedError, LayerRangeError
 from pnp_core.inputs.images import decode_image
-from pnp_core.masks.label_map import make_label_map
+from pnp_core.methods.pnp.channels import make_label_map
+from pnp_core.methods.pnp.method import model_pixels
 from pnp_core.methods.pnp.prompts import build_prompts, stack_prompts
 from pnp_core.methods.pnp.salience import salience
-from pnp_core.stages.maps import model_pixels
 from pnp_core.storage.completion import _VERIFIED, tensor_of
 from pnp_core.storage.run_folder import RunFolder
 from pnp_core.storage.shards import read_shard
@@ -51,7 +51,7 @@ def cached(tmp_path_factory, random_blip) -> tuple[TunePlan, list[ShardRef]]:
 
 def test_every_slice_is_the_single_pass_of_its_layer_and_head(cached):
     plan, shards = cached
-    backbone = plan.maps.salience.backbone()
+    backbone = plan.maps.load().backbone
     for shard in shards:
         pictures = {picture.key: picture for picture in read_pictures(plan.maps, shard.name)}
         samples = list(read_shard(plan.run, shard))
@@ -60,7 +60,7 @@ def test_every_slice_is_the_single_pass_of_its_layer_and_head(cached):
             picture = pictures[sample.key]
             assert picture.classes == sample.classes
             names = [plan.card.captions[label - 1] for label in picture.classes]
-            prompts = stack_prompts([build_prompts(names, plan.config.salience.caption, backbone)])
+            prompts = stack_prompts([build_prompts(names, plan.config.method.caption, backbone)])
             tokens = backbone.encode_image(model_pixels(decode_image(sample.image, 10**6).pixels, (48, 48))[None])
             for layer in (0, 1):
                 for head in (0, 1):
@@ -156,19 +156,19 @@ def test_label_maps_from_the_cache_are_those_of_full_precision(cached):
     plan, shards = cached
     off = plan.config.masks.crf.model_copy(update={"name": "off"})
     masks = plan.config.masks.model_copy(update={"background": "always", "crf": off})
-    job = plan.maps.salience
-    backbone = job.backbone()
+    backbone = plan.maps.load().backbone
     for sample in read_shard(plan.run, shards[0]):
         picture = next(p for p in read_pictures(plan.maps, shards[0].name) if p.key == sample.key)
         names = [plan.card.captions[label - 1] for label in picture.classes]
-        prompts = stack_prompts([build_prompts(names, job.config.caption, backbone)])
+        prompts = stack_prompts([build_prompts(names, plan.config.method.caption, backbone)])
         pixels = decode_image(sample.image, 10**6).pixels
         tokens = backbone.encode_image(model_pixels(pixels, (48, 48))[None])
         exact = salience(backbone, tokens, prompts, 0, 1).maps[0].unflatten(-1, backbone.grid).numpy()
         half = read_maps(plan.maps, shards[0].name, 0, 1)[picture.rows].astype(np.float32)
-        itm = np.zeros(len(names), np.float32)
         labels = [
-            make_label_map(ClassMaps(maps[None], picture.classes, itm, *pixels.shape[:2]), pixels, masks).labels
+            make_label_map(
+                ClassMaps(maps[None], picture.classes, None, *pixels.shape[:2]), pixels, masks, plan.config.method
+            ).labels
             for maps in (exact, half)
         ]
         assert (labels[0] == labels[1]).mean() > 0.995

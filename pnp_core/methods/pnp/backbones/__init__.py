@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
-from importlib import import_module
 
 import torch
 
-from pnp_core.errors import UsageError
+from pnp_core.devices import resolve_device
 from pnp_core.methods.pnp.backbones.base import Backbone, Checkpoint, Match
 from pnp_core.methods.pnp.backbones.cards import BackboneCard, backbone_card, backbone_names
 from pnp_core.methods.pnp.backbones.checkpoint import locate_checkpoint
 from pnp_core.methods.pnp.config import BackboneConfig
+from pnp_core.registry import Registry
 
 __all__ = [
+    "BACKBONES",
     "Backbone",
     "BackboneCard",
     "Checkpoint",
@@ -22,26 +24,13 @@ __all__ = [
     "backbone_names",
     "load_backbone",
     "locate_checkpoint",
-    "resolve_device",
 ]
 
 
-def resolve_device(device: str) -> torch.device:
-    """The torch device of a configuration value.
-
-    Raises:
-        UsageError: torch does not know or have it.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        resolved = torch.device(device)
-        torch.empty(0, device=resolved)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        reason = reason if len(reason) < 120 else reason[:100].rsplit(" ", 1)[0] + " ..."
-        raise UsageError(f"device '{device}' is not available: {reason}") from error
-    return resolved
+BACKBONES: Registry[Callable[[BackboneConfig, Checkpoint, torch.device], Backbone]] = Registry(
+    "backbone", None, {name: f"pnp_core.methods.pnp.backbones.{name}:load" for name in backbone_names()}
+)
+"""(configuration, weights, device) -> model. Their modules import transformers, which takes seconds."""
 
 
 @lru_cache(maxsize=4)
@@ -51,6 +40,4 @@ def load_backbone(config: BackboneConfig, checkpoint: Checkpoint, device: str) -
     Raises:
         CheckpointError: the weights do not fit the architecture.
     """
-    # Only here, because a backbone's module imports transformers, which takes seconds.
-    module = import_module(f"pnp_core.methods.pnp.backbones.{backbone_card(config.name).name}")
-    return module.load(config, checkpoint, resolve_device(device))
+    return BACKBONES.get(config.name)(config, checkpoint, resolve_device(device))

@@ -53,7 +53,9 @@ def locate_checkpoint(config: BackboneConfig) -> Checkpoint:
         )
     # A hub snapshot's folder is named by its commit; any other folder by what is in it.
     revision = _digest(folder, weights) if local else folder.name
-    return Checkpoint(folder, revision, layers, heads, from_hub=not local)
+    return Checkpoint(
+        revision=revision, version=card.version, folder=folder, layers=layers, heads=heads, from_hub=not local
+    )
 
 
 def _local_folder(config: BackboneConfig, card: BackboneCard) -> Path | None:

@@ -3,12 +3,17 @@ import pytest
 
 from pnp_core.errors import UnknownNameError
 from pnp_core.masks.config import CrfConfig
-from pnp_core.masks.refine import get_crf
+from pnp_core.masks.refine import open_refiner
+
+
+def refined(name: str, scores: np.ndarray, picture: np.ndarray, config: CrfConfig) -> np.ndarray:
+    refine = open_refiner(config.model_copy(update={"name": name}), "cpu")
+    return refine([scores], [picture])[0]
 
 
 def test_off_is_the_softmax():
     scores = np.array([[[0.0]], [[1.0]]])
-    assert get_crf("off")(scores, np.zeros((1, 1, 3), np.uint8), CrfConfig())[1, 0, 0] == pytest.approx(
+    assert refined("off", scores, np.zeros((1, 1, 3), np.uint8), CrfConfig())[1, 0, 0] == pytest.approx(
         np.e / (1 + np.e)
     )
 
@@ -47,7 +52,7 @@ def test_agrees_with_brute_force_mean_field(name):
     picture[:, 7:] = 200
     scores = rng.random((3, 12, 14)).astype(np.float32)
     config = CrfConfig(iterations=5)
-    found = get_crf(name)(scores, picture, config)
+    found = refined(name, scores, picture, config)
     expected = mean_field(scores, picture, config)
     # The permutohedral lattice approximates the Gaussians; labels agree, probabilities nearly.
     assert (found.argmax(0) == expected.argmax(0)).mean() > 0.95
@@ -64,7 +69,7 @@ def test_snaps_a_ragged_mask_to_the_edge_of_the_object(name):
     noisy = np.where(truth, 0.7, 0.3) + rng.normal(0, 0.35, (40, 40))
     scores = np.stack([1 - noisy, noisy]).clip(0, 1).astype(np.float32)
     before = (scores.argmax(0) == truth).mean()
-    after = (get_crf(name)(scores, picture, CrfConfig()).argmax(0) == truth).mean()
+    after = (refined(name, scores, picture, CrfConfig()).argmax(0) == truth).mean()
     assert before < 0.9
     assert after > 0.99
 
@@ -72,10 +77,10 @@ def test_snaps_a_ragged_mask_to_the_edge_of_the_object(name):
 @pytest.mark.parametrize("name", ["dense", "torch"])
 def test_probabilities_sum_to_one(name):
     scores = np.random.default_rng(2).random((4, 9, 11)).astype(np.float32)
-    found = get_crf(name)(scores, np.zeros((9, 11, 3), np.uint8), CrfConfig())
+    found = refined(name, scores, np.zeros((9, 11, 3), np.uint8), CrfConfig())
     np.testing.assert_allclose(found.sum(0), 1, atol=1e-5)
 
 
 def test_unknown_crf_names_those_there_are():
     with pytest.raises(UnknownNameError, match="unknown CRF 'dence'; did you mean 'dense'"):
-        get_crf("dence")
+        open_refiner(CrfConfig(name="dence"))

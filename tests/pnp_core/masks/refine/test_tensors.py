@@ -9,10 +9,9 @@ from hypothesis import strategies as st
 from pnp_core.errors import CrfInputError
 from pnp_core.inputs.images import decode_image
 from pnp_core.masks.config import CrfConfig
-from pnp_core.masks.refine import get_crf
 from pnp_core.masks.refine.lattice import build_lattice
 from pnp_core.masks.refine.tensor_crf import refine_batch
-from tests.pnp_core.masks.refine.test_crf import mean_field
+from tests.pnp_core.masks.refine.test_crf import mean_field, refined
 
 CPU = torch.device("cpu")
 PHOTOGRAPHS = sorted((Path(__file__).parents[4] / "pnp_core" / "_photographs").glob("*.jpg"))
@@ -38,8 +37,8 @@ def test_photographs_get_the_labels_of_pydensecrf(labels):
     for path in PHOTOGRAPHS[:3]:
         picture = np.ascontiguousarray(decode_image(path.read_bytes(), 10**8).pixels[::2, ::2])
         scores = ragged_scores(labels, *picture.shape[:2], seed=labels)
-        expected = get_crf("dense")(scores, picture, CrfConfig())
-        found = get_crf("torch")(scores, picture, CrfConfig())
+        expected = refined("dense", scores, picture, CrfConfig())
+        found = refined("torch", scores, picture, CrfConfig())
         differing += int((found.argmax(0) != expected.argmax(0)).sum())
         pixels += expected[0].size
         assert (np.abs(found - expected) > 1e-3).mean() < 1e-5
@@ -54,8 +53,8 @@ def test_any_size_and_number_of_labels_agrees_with_pydensecrf(height, width, lab
     scores = np.random.default_rng(seed).random((labels, height, width), dtype=np.float32)
     picture = drawn_picture(height, width, colours, seed)
     config = CrfConfig(iterations=3)
-    found = get_crf("torch")(scores, picture, config)
-    expected = get_crf("dense")(scores, picture, config)
+    found = refined("torch", scores, picture, config)
+    expected = refined("dense", scores, picture, config)
     np.testing.assert_allclose(found, expected, atol=2e-3)
     np.testing.assert_allclose(found.sum(0), 1, atol=1e-5)
 
@@ -71,7 +70,7 @@ def test_any_size_and_number_of_labels_agrees_with_pydensecrf(height, width, lab
 def test_other_parameters_agree_with_pydensecrf(widths):
     picture = decode_image(PHOTOGRAPHS[2].read_bytes(), 10**8).pixels[:96, :120].copy()
     scores, config = ragged_scores(4, 96, 120, seed=0), CrfConfig(**widths)
-    found, expected = (get_crf(name)(scores, picture, config) for name in ("torch", "dense"))
+    found, expected = (refined(name, scores, picture, config) for name in ("torch", "dense"))
     np.testing.assert_allclose(found, expected, atol=1e-3)
 
 
@@ -81,7 +80,7 @@ def test_the_smallest_pictures_follow_the_mean_field_as_closely_as_pydensecrf(he
     picture = drawn_picture(height, width, 2, seed)
     config = CrfConfig(iterations=2)
     exact = mean_field(scores, picture, config)
-    found, dense = (np.abs(get_crf(name)(scores, picture, config) - exact).max() for name in ("torch", "dense"))
+    found, dense = (np.abs(refined(name, scores, picture, config) - exact).max() for name in ("torch", "dense"))
     assert found <= dense + 1e-3
 
 
@@ -112,7 +111,7 @@ def test_the_same_bytes_for_any_number_of_threads():
 def test_scores_may_be_tensors():
     scores, picture = ragged_scores(3, 9, 11, seed=0), drawn_picture(9, 11, 3, seed=0)
     (found,) = refine_batch([torch.from_numpy(scores)], [picture], CrfConfig(), CPU)
-    np.testing.assert_array_equal(found.numpy(), get_crf("torch")(scores, picture, CrfConfig()))
+    np.testing.assert_array_equal(found.numpy(), refined("torch", scores, picture, CrfConfig()))
 
 
 def test_every_vertex_knows_its_neighbours():

@@ -7,8 +7,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertModel, BlipForImageTextRetrieval
 
+from pnp_core.devices import resolve_device
 from pnp_core.errors import CheckpointError, UnknownNameError, UsageError
-from pnp_core.methods.pnp.backbones import fusion, load_backbone, locate_checkpoint, resolve_device
+from pnp_core.methods.pnp.backbones import fusion, load_backbone, locate_checkpoint
 from pnp_core.methods.pnp.config import BackboneConfig, CaptionConfig, DropoutConfig
 from pnp_core.methods.pnp.dropout import salience_dropout
 from pnp_core.methods.pnp.prompts import build_prompts, stack_prompts

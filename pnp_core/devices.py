@@ -1,0 +1,25 @@
+"""Where tensors are computed."""
+
+from __future__ import annotations
+
+import torch
+
+from pnp_core.errors import UsageError
+
+
+def resolve_device(device: str) -> torch.device:
+    """The torch device of a configuration value.
+
+    Raises:
+        UsageError: torch does not know or have it.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+        torch.empty(0, device=resolved)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        reason = reason if len(reason) < 120 else reason[:100].rsplit(" ", 1)[0] + " ..."
+        raise UsageError(f"device '{device}' is not available: {reason}") from error
+    return resolved

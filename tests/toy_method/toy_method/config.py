@@ -1,0 +1,24 @@
+"""Configuration of the toy method."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from pnp_core.methods.base import Description, MethodConfig
+
+
+class ToyConfig(MethodConfig):
+    """What differs from the image's border is the class, whichever it is."""
+
+    method: ClassVar[str] = "toy_method.method:METHOD"
+
+    name: Literal["toy"] = "toy"  # pyright: ignore[reportIncompatibleVariableOverride]
+    """The method."""
+    grid: int = Field(default=24, ge=2)
+    """Cells a side."""
+
+    def describe(self) -> Description:
+        """In words."""
+        return Description("none", "toy:none", f"toy, {self.grid} cells", (f"{self.grid} cells",))
