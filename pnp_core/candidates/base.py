@@ -52,7 +52,7 @@ class Choice:
 
 @runtime_checkable
 class CandidateSource(Protocol):
-    """A source of candidate classes; adding one is one file and one line in `candidates/__init__`."""
+    """A source of candidate classes; adding one is one file and one case in `candidates/sources.py`."""
 
     @property
     def default_min_score(self) -> float | None:

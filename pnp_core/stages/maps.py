@@ -17,7 +17,8 @@ from PIL.Image import Resampling
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from pnp_core.candidates import CandidateSource, Choice, candidates_revision, choose, open_candidates
+from pnp_core.candidates.base import CandidateSource, Choice, choose
+from pnp_core.candidates.sources import candidates_revision, open_candidates
 from pnp_core.data import ClassMaps, Progress, Quarantined, Sample, ShardRef, StageResult, silent
 from pnp_core.errors import UnreadableImage
 from pnp_core.finite import require_finite
