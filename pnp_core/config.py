@@ -22,13 +22,16 @@ class PipelineConfig(Config):
     """What every flow shares: the stages' parts and the run folder."""
 
     settings: str | None = None
-    """YAML file with parts of the configuration, such as a tuning run's best.yaml: a path or any fsspec URL.
-    It is laid over the preset, and what is given besides over it; then this is empty again."""
+    """YAML with parts of the configuration, such as best.yaml, a path or any fsspec URL; laid over the preset.
+
+    What is given besides is laid over it; then this is empty again."""
     preset: Literal["authors", "paper", "tiny", "photo"] | None = None
-    """Where the parts start from; what is given besides is laid over it. When empty that of the bundled model (`tiny`
-    for the dataset `scenes`, `photo` for anything else), or `authors` where other weights are given."""
+    """Where the parts start from: `authors`, `paper`, `tiny` or `photo`. When empty `photo` (`tiny` for `scenes`), or
+    `authors` with other weights.
+
+    What is given besides is laid over it."""
     out: str
-    """Run folder: a local path or any fsspec URL."""
+    """Run folder: a path or any fsspec URL."""
     salience: SalienceConfig = SalienceConfig()
     masks: MaskConfig = MaskConfig()
     runtime: RuntimeConfig = RuntimeConfig()
@@ -94,19 +97,21 @@ class DatasetConfig(Config):
     """Which pictures of which dataset."""
 
     dataset: str = SCENES
-    """Dataset card, see `datasets/`; or the path of a card of your own."""
+    """Dataset card, such as `voc21` (see `pnp-ovss datasets`), or the path of a card of your own."""
     data: str | None = None
-    """Folder of the dataset as distributed: an absolute path or any fsspec URL."""
+    """Folder of the dataset as distributed, such as VOCdevkit: a path or any fsspec URL."""
     split: str | None = None
-    """The card's own choice when empty: its first split, for tuning its `tuning_split`."""
+    """Split of the dataset; the card's first when empty, for tuning its `tuning_split`."""
     ground_truth: str | None = None
     """Which of the card's forms of ground truth; the first on disk when empty."""
     image_labels: Literal["masks", "boxes"] | None = None
-    """Where `candidates: labels` takes the classes of a picture from. When empty `eval` takes masks, `tune` boxes
-    where there are some; of masks it uses the set of classes alone."""
+    """Image-level labels from `masks` or `boxes`; when empty `eval` takes masks, `tune` boxes where there are some.
+
+    `candidates: labels` takes the classes of a picture from them; of masks it uses the set of classes alone."""
     only_classes: tuple[str, ...] = ()
-    """These classes only, on the pictures that have one of them. Pixels of other classes count as
-    background, or are not scored where the card has no background."""
+    """These classes only, on the pictures that have one of them.
+
+    Pixels of other classes count as background, or are not scored where the card has no background."""
 
     @classmethod
     def usual_preset(cls, values: dict[str, Any]) -> str:
@@ -146,7 +151,10 @@ class AblateConfig(EvalConfig):
     """The `ablate` flow: evaluate a dataset with the settings that tables are made of."""
 
     tables: tuple[TableName, ...] = ("ablation", "iterations", "thresholds")
-    """Which tables' settings are evaluated; see docs/tables.md for how many each has."""
+    """Tables whose settings are evaluated: `ablation`, `iterations`, `strategies`, `thresholds`, `resolutions`,
+    `layers`, `subsets`.
+
+    The default ones need little new salience; docs/tables.md says how many settings each has."""
 
     @property
     def base(self) -> EvalConfig:
@@ -160,7 +168,7 @@ class TablesConfig(Config):
     runs: tuple[str, ...] = Field(min_length=1)
     """Run folders of `eval` and `ablate`: paths or any fsspec URLs."""
     out: str
-    """Folder for the tables: a local path or any fsspec URL."""
+    """Folder for the tables: a path or any fsspec URL."""
 
     @property
     def title(self) -> str:
@@ -172,19 +180,24 @@ class OwnPicturesConfig(LabellingConfig):
     """What the flows share that label a user's own pictures."""
 
     source: str
-    """A folder of pictures (recursive), one picture, a text file of paths or URLs, a Parquet file with an
-    image column, or webdataset tars; local or any fsspec URL."""
+    """Folder of pictures (recursive), a picture, a .txt list of paths or URLs, a .parquet with an image column, or
+    tars ('x/*.tar'); local or any fsspec URL."""
     classes: tuple[str, ...] = Field(min_length=1)
-    """Class names. Mask value 0 is background, i the i-th name."""
+    """Class names; mask value 0 is background, i the i-th name."""
     follow_links: bool = False
-    """Of a folder: also take what links lead to outside of it. Otherwise such links are passed over and counted."""
+    """Of a folder: also take what links lead to outside of it. Otherwise they are passed over and counted."""
     exclude: tuple[str, ...] = ()
-    """Of a folder, a list or tars: patterns of paths, or of names of files and folders, to leave out. `*` stands for
-    anything."""
+    """Leave out what fits a path, or the name of a file or folder: 'thumbs', '*.gif', 'raw/*'. Of a folder, a list or
+    tars.
+
+    `*` stands for anything."""
     fetch_seconds: float = Field(default=30, gt=0)
-    """Limit for each picture on another machine, in a bucket for each MiB of it. Those that did not come in time are
-    asked for again, and then quarantined; of a corpus they are asked for again in the next run."""
+    """Limit in seconds for each picture on another machine.
+
+    In a bucket for each MiB of it. Those that did not come in time are asked for again, and then quarantined; of a
+    corpus they are asked for again in the next run."""
     images_per_shard: int = Field(default=64, ge=1)
+    """Pictures in a shard, the unit that is stored, resumed and given to workers."""
 
     @property
     def title(self) -> str:
@@ -201,14 +214,16 @@ class LabelConfig(OwnPicturesConfig):
     """The `label` flow: masks for a user's own pictures."""
 
     image_column: str | None = None
-    """Column of a Parquet source; found by itself when there is only one that fits."""
+    """Column of a Parquet source that holds the pictures; found by itself when only one fits."""
 
 
 class CorpusConfig(OwnPicturesConfig):
     """The `corpus` flow: masks for what is new or changed in a folder that grows; `source` is one, or a bucket."""
 
+    source: str
+    """Folder that grows (recursive), or a bucket: a path or any fsspec URL."""
     settle: float = Field(default=60, ge=0)
-    """Seconds a file must have been left alone before it is read: one still being written waits for the next run."""
+    """Seconds a file must have been left alone before it is read; younger ones wait for the next run."""
     images_per_batch: int = Field(default=10_000, ge=1)
     """Pictures that are labelled and published together; a run goes on with the next batch until none is left."""
     check: Literal["digests", "sizes"] = "digests"

@@ -15,14 +15,17 @@ class CrfConfig(Config):
     name: str = "dense"
     """`dense` (pydensecrf), `torch` (the same as tensors, on a GPU where there is one) or `off` (softmax only)."""
     iterations: int = Field(default=10, ge=1)
+    """Steps of mean-field inference."""
     gaussian_sxy: float = Field(default=3, gt=0)
     """Position bandwidth of the smoothness term, image pixels."""
     gaussian_compat: float = Field(default=7, ge=0)
+    """Weight of the smoothness term."""
     bilateral_sxy: float = Field(default=50, gt=0)
     """Position bandwidth of the appearance term, image pixels."""
     bilateral_srgb: float = Field(default=5, gt=0)
     """Colour bandwidth of the appearance term, 0..255 units."""
     bilateral_compat: float = Field(default=10, ge=0)
+    """Weight of the appearance term."""
 
 
 class MaskConfig(Config):
@@ -47,7 +50,9 @@ class MaskConfig(Config):
     """Longer pictures are refined at this size (blur and CRF take memory by pixels and classes); their
     masks are brought to the picture's own size by nearest neighbour."""
     confidence: bool = False
-    """Also store the per-pixel probability of the winning class as a PNG, 0..255."""
+    """Also keep each pixel's confidence, which `export` can cut by.
+
+    The probability of the winning class, as a PNG, 0..255."""
 
     def facts(self) -> dict[str, Any]:
         """What masks depend on; `ties`, newer than the first masks, only where it is not what those were made with."""

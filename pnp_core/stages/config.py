@@ -36,9 +36,9 @@ class ScoreConfig(Config):
     """The score stage (ALGORITHM section 7)."""
 
     void_as_background: bool = False
-    """Count pixels labelled 255 as background instead of leaving them out (authors' VOC script)."""
+    """Score void pixels (255) as background instead of leaving them out (authors' VOC script)."""
     mean: Literal["present", "union"] = "present"
-    """mIoU over the classes in the ground truth, or over all with a union (mmseg convention)."""
+    """mIoU over the classes `present` in the ground truth, or over all with a `union` (mmseg convention)."""
 
 
 class RuntimeConfig(Config):

@@ -20,18 +20,23 @@ class BackboneConfig(Config):
     """Which vision-language model, which weights."""
 
     name: str = "blip"
-    """Kind of model: `albef`, `blip`, `bridgetower`, `mplug`, `photo`."""
+    """Vision-language model: `albef`, `blip`, `bridgetower`, `mplug` or `photo` (see `pnp-ovss backbones`)."""
     checkpoint: str = TINY
-    """`photo` or `tiny` (bundled: for photographs, for drawn scenes), a local folder, or a hub id such as
-    `Salesforce/blip-itm-large-flickr`."""
+    """Weights: `photo` or `tiny` (bundled), a local folder, or a hub id.
+
+    `photo` is for photographs, `tiny` for drawn scenes; a hub id is such as `Salesforce/blip-itm-large-flickr`."""
     revision: str | None = None
     """Commit of a hub checkpoint; the newest when empty. The resolved one is in the fingerprint."""
     image_size: Side | tuple[Side, Side] = 96
-    """What a picture is squashed to, in model pixels: side, or height and width; multiples of the patch size."""
+    """Side of the square a picture is squashed to, or height and width; multiples of the patch size.
+
+    In model pixels."""
     heads: int | None = Field(default=None, ge=1)
     """Cross-attention heads the checkpoint must have; a check against wrongly exported configs."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Precision of the image encoder. The text encoder and its gradient always run in float32."""
+    """Precision of the image encoder: `float32`, `bfloat16`, `float16`.
+
+    The text encoder and its gradient always run in float32."""
 
     @property
     def sides(self) -> tuple[int, int]:
