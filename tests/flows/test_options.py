@@ -90,7 +90,8 @@ def test_help_is_the_first_paragraph_of_the_fields_description(command):
 def test_every_value_of_a_closed_list_is_in_the_help(command):
     model, parameters = TAKING[command]
     for parameter in parameters:
-        values = re.findall(r"'(\w+)'", str(field_at(model, parameter.path).annotation))
+        closed = re.findall(r"Literal\[(.+?)\]", str(field_at(model, parameter.path).annotation))
+        values = re.findall(r"\w+", " ".join(closed))
         shown = re.findall(r"\w+", render(parameter.help(model)).plain)
         assert set(values) <= set(shown), parameter.path
 
@@ -122,9 +123,8 @@ def test_help_shows_no_backticks_of_the_descriptions():
 
 def test_candidates_file_implies_the_source(monkeypatch):
     given = received("label", ["x", "--classes", "a,b", "--out", "o", "--candidates-file", "f.csv"], monkeypatch)
-    assert given.values == {
-        "source": "x", "classes": ["a", "b"], "out": "o", "salience": {"candidates": {"source": "file", "file": "f.csv"}},
-    }  # fmt: skip
+    assert given.values["salience"] == {"candidates": {"source": "file", "file": "f.csv"}}
+    assert given.values["classes"] == ["a", "b"]
     more = ["--candidates", "clip", "--candidates-file", "f.csv"]
     given = received("label", ["x", "--classes", "a", "--out", "o", *more], monkeypatch)
     assert given.values["salience"]["candidates"]["source"] == "clip"
