@@ -20,7 +20,7 @@ from flows.cli.fields import field_at
 from flows.cli.options import BACKBONE, Given
 from flows.parameters import keys_of
 from pnp_core.config import EvalConfig
-from pnp_core.errors import PnpError
+from pnp_core.errors import PnpError, UsageError
 from pnp_core.frozen import Config
 from pnp_core.tuning.config import TuneConfig
 
@@ -99,9 +99,7 @@ def test_every_value_of_a_closed_list_is_in_the_help(command):
 def test_help_shows_the_default_of_the_model():
     assert "[default: 30]" in help_of("label")
     assert "Pictures to tune on, drawn at random by the search's seed. [default: 100]" in help_of("tune")
-    assert "CLIP: tiny (bundled), a name of open_clip, or local-dir:FOLDER. [default: ViT-L-14-336 (a" in help_of(
-        "tune"
-    )
+    assert "or local-dir:FOLDER. [default: ViT-L-14-336 (authors, paper, photo), tiny]" in help_of("tune")
     assert "[default: ablation,iterations,thresholds]" in help_of("ablate")
 
 
@@ -252,3 +250,15 @@ def test_path_of_a_field_is_walked_through_optional_parts_and_unions():
     assert set(keys_of(House.model_json_schema())) == {"animal", "animal.name", "animal.whiskers", "animal.tail"}
     with pytest.raises(KeyError):
         field_at(House, "animal.wings")
+
+
+def test_run_names_the_nearest_key_of_a_deployments_schema():
+    from prefect.utilities.callables import parameter_schema
+
+    from flows.evaluation import evaluate_dataset
+    from flows.server.deployment_runs import _refuse_unknown_key
+
+    schema = parameter_schema(evaluate_dataset).model_dump()
+    _refuse_unknown_key({"limit": "many", "salience": {"layer": 7}, "preset": "autors"}, schema, "config.")
+    with pytest.raises(UsageError, match=r"configuration: unknown key 'limt'; did you mean 'limit'\?"):
+        _refuse_unknown_key({"out": "x", "limt": 3}, schema, "config.")
