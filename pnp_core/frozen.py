@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +61,19 @@ class Config(BaseModel, metaclass=_Frozen):
     def setting(self) -> dict[str, Any]:
         """What of it can change a score, as JSON."""
         return _dumped(self, NO_SCORE, mode="json")
+
+
+def formerly(*names: str) -> Callable[[dict[str, Any]], None]:
+    """For the JSON schema of a part: names of settings that stood in it and still may, where a flow's configuration
+    takes them to their place.
+    """
+
+    def add(schema: dict[str, Any]) -> None:
+        schema["properties"] |= {
+            name: {"deprecated": True, "description": f"As `method.{name}`, where it belongs."} for name in names
+        }
+
+    return add
 
 
 def marks(field: FieldInfo) -> tuple[Any, ...]:

@@ -11,7 +11,18 @@ import typer
 from click import ClickException, Context
 from typer.core import TyperGroup
 
-from flows.cli import corpus, inspection, labelling, models, operations, results, tables, tuning, verifying
+from flows.cli import (
+    configuration,
+    corpus,
+    inspection,
+    labelling,
+    models,
+    operations,
+    results,
+    tables,
+    tuning,
+    verifying,
+)
 from pnp_core.text.visible import visible
 
 
@@ -57,6 +68,7 @@ app.command()(tables.tables)
 app.command()(inspection.datasets)
 app.command()(inspection.check)
 app.command()(inspection.candidates)
+app.add_typer(configuration.config, name="config")
 app.command()(models.backbones)
 app.command()(models.models)
 app.command()(models.doctor)

@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.cli.options import DebugOption, JsonOption, build, given
-from flows.cli.options import names as split_names
+from flows.cli.fields import names as split_names
+from flows.cli.fields import option
+from flows.cli.options import BACKBONE, DebugOption, Given, JsonOption, build, options_of
 from flows.cli.running import one_line_errors
+from flows.parameters import value_at
 from pnp_core.bundled import BUNDLED, PHOTO
+from pnp_core.config import EvalConfig
 from pnp_core.errors import UnknownNameError
+from pnp_core.stages.config import RuntimeConfig
 from pnp_core.text.visible import visible, visible_json
 
 if TYPE_CHECKING:
@@ -59,18 +63,15 @@ def _nearest(unknown: dict[str, Unknown], name: str) -> list[str]:
     return list(unknown[name].nearest) if name in unknown else []
 
 
-def doctor(
-    backbone: Annotated[str | None, typer.Option(help="One of `pnp-ovss backbones`; photo.")] = None,
-    checkpoint: Annotated[
-        str | None,
-        typer.Option(help="Weights: photo or tiny (bundled), a folder, or a hub id; the card's first."),
-    ] = None,
-    image_size: Annotated[int | None, typer.Option(help="Side of the square; the card's.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="Of the image encoder: float32, bfloat16, float16.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...")] = "auto",
-    as_json: JsonOption = False,
-    debug: DebugOption = False,
-) -> None:
+@options_of(
+    EvalConfig,
+    option(f"{BACKBONE}.name", "--backbone", shown=PHOTO),
+    option(f"{BACKBONE}.checkpoint", shown="the backbone's own"),
+    option(f"{BACKBONE}.image_size", shown="the backbone's own"),
+    option(f"{BACKBONE}.dtype"),
+    option("runtime.device"),
+)
+def doctor(given: Given[EvalConfig], as_json: JsonOption = False, debug: DebugOption = False) -> None:
     """Say whether a model can run here: weights, offline or not, memory and time per picture. Exit code 1 when not."""
     from rich.console import Console
 
@@ -81,11 +82,12 @@ def doctor(
     with one_line_errors(debug):
         from pnp_core.checks.backbone import diagnose
 
-        named = backbone or BUNDLED.get(checkpoint or PHOTO, "blip")
-        start = preset(checkpoint if checkpoint in BUNDLED else "authors")
-        values = for_backbone(start, named)["method"]["backbone"]
-        own = given(checkpoint=checkpoint, image_size=image_size, dtype=dtype)
-        found = diagnose(build(BackboneConfig, {**values, **own, "name": named}), device)
+        own = value_at(given.values, BACKBONE) or {}
+        checkpoint = own.get("checkpoint")
+        named = own.get("name") or BUNDLED.get(checkpoint or PHOTO, "blip")
+        start = for_backbone(preset(checkpoint if checkpoint in BUNDLED else "authors"), named)
+        config = build(BackboneConfig, {**value_at(start, BACKBONE), **own, "name": named})
+        found = diagnose(config, build(RuntimeConfig, given.values.get("runtime", {})).device)
     show_diagnosis(found, Console(stderr=as_json))
     if as_json:
         print(visible_json(found.as_json()))

@@ -101,7 +101,7 @@ def run(
             "-p",
             metavar="KEY=VALUE",
             help="Value of the run's configuration, laid over the deployment's: -p data=/data/VOCdevkit "
-            "-p salience.layer=7 -p 'classes=\\[cat, dog]'. Can be given several times.",
+            "-p method.layer=7 -p 'classes=\\[cat, dog]'. Can be given several times.",
         ),
     ] = None,
     watch: Annotated[

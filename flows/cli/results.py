@@ -8,7 +8,6 @@ import typer
 
 from flows.cli.options import DebugOption, JsonOption
 from flows.cli.running import Interruptible, one_line_errors
-from pnp_core.errors import UsageError
 from pnp_core.text.visible import visible, visible_json
 
 
@@ -64,11 +63,9 @@ def export(
     from rich.console import Console
 
     from flows.cli.console import ProgressBars, errors
-    from pnp_core.export import FORMATS, export_run
+    from pnp_core.export import export_run
 
     with one_line_errors(debug, kept="the export is not whole, the same command makes it anew"):
-        if to not in FORMATS:
-            raise UsageError(f"unknown format '{to}'; available: {', '.join(FORMATS)}")
         place = out or f"{run.rstrip('/')}/export/{to}"
         wanted = to != "png" if pictures is None else pictures
         with ProgressBars() as bars, Interruptible(bars):

@@ -7,18 +7,15 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.cli.options import DebugOption, JsonOption, PipelineOptions, build, names, with_pipeline_options
+from flows.cli.fields import argument, option
+from flows.cli.options import PIPELINE, DebugOption, Given, JsonOption, ParamOption, options_of
 from flows.cli.running import execute, one_line_errors, warn
 from pnp_core.config import AblateConfig, PipelineConfig, TablesConfig
 from pnp_core.text.visible import visible, visible_json
 
 
-def tables(
-    runs: Annotated[list[str], typer.Argument(help="Run folders of eval and ablate: paths or any fsspec URLs.")],
-    out: Annotated[str, typer.Option(help="Folder for the tables: a path or any fsspec URL.")],
-    as_json: JsonOption = False,
-    debug: DebugOption = False,
-) -> None:
+@options_of(TablesConfig, argument("runs"), option("out"))
+def tables(given: Given[TablesConfig], as_json: JsonOption = False, debug: DebugOption = False) -> None:
     """Make benchmark tables from finished runs' scores: Markdown, CSV, LaTeX and HTML.
 
     Nothing is computed: `pnp-ovss ablate` runs what a table needs and is missing.
@@ -31,7 +28,7 @@ def tables(
     from pnp_core.tables.render import write_tables
 
     with one_line_errors(debug, kept="the same command makes the tables"):
-        config = build(TablesConfig, {"runs": runs, "out": out})
+        config = given.config()
         evaluations, warnings = usable_evaluations(config.runs)
         warn(warnings)
         made = build_tables(evaluations)
@@ -44,22 +41,20 @@ def tables(
         print(visible_json({"out": config.out, "tables": [table.name for table in made.tables], "files": files}))
 
 
-@with_pipeline_options
+@options_of(
+    AblateConfig,
+    argument("dataset"),
+    option("out"),
+    option("tables"),
+    option("data"),
+    option("split"),
+    option("limit"),
+    option("shards"),
+    *PIPELINE,
+)
 def ablate(
-    options: PipelineOptions,
-    dataset: Annotated[str, typer.Argument(help="Dataset card, such as voc21 (see `datasets`); or a card file.")],
-    out: Annotated[str, typer.Option(help="Run folder, of an eval run where there is one.")],
-    tables: Annotated[
-        str | None,
-        typer.Option(
-            help="Tables, separated by commas: ablation, iterations, strategies, thresholds, resolutions, layers, "
-            "subsets, or all. The default is ablation,iterations,thresholds, which need little new salience."
-        ),
-    ] = None,
-    data: Annotated[str | None, typer.Option(help="Folder of the dataset as distributed, such as VOCdevkit.")] = None,
-    split: Annotated[str | None, typer.Option(help="Split; the card's first when not given.")] = None,
-    limit: Annotated[int | None, typer.Option(help="Pictures from the start of the split.")] = None,
-    shards: Annotated[int | None, typer.Option(help="Number of shards; about 64 pictures each by default.")] = None,
+    given: Given[AblateConfig],
+    param: ParamOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what is missing, and run nothing.")] = False,
     as_json: JsonOption = False,
     debug: DebugOption = False,
@@ -68,25 +63,17 @@ def ablate(
 
     Stored salience is used again: only a setting that changes it is asked of the model.
     """
-    wanted: Any = names(tables)
-    if wanted == ["all"]:
-        from pnp_core.tables.studies import STUDIES
-
-        wanted = list(STUDIES)
-    own = {"dataset": dataset, "data": data, "split": split, "limit": limit, "shards": shards, "out": out}
-    values = {**own, "tables": wanted}
     if dry_run:
         with one_line_errors(debug):
-            _say_missing(build(AblateConfig, options.values(values)), as_json)
+            _say_missing(given.config(param), as_json)
         return
-    execute(lambda: _prepare(options.values(values)), _show, as_json, debug)
+    execute(lambda: _prepare(given.config(param)), _show, as_json, debug)
 
 
-def _prepare(values: dict[str, Any]) -> tuple[Callable[[Any], Any], PipelineConfig]:
+def _prepare(config: AblateConfig) -> tuple[Callable[[Any], Any], PipelineConfig]:
     from pnp_core.runs.preflight import check_eval
     from pnp_core.tables.missing import missing_settings
 
-    config = build(AblateConfig, values)
     missing_settings(config)
     warn(check_eval(config.base))
     from flows.tables import ablate as flow

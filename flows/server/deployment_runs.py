@@ -11,13 +11,14 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 import httpx
-import yaml
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import DeploymentFilter
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL
 
+from flows.parameters import first_unknown, keys_of, parse_parameters, unknown_key
+from pnp_core.config import laid_over, with_method
 from pnp_core.errors import PnpError, UsageError, in_words
 from pnp_core.frozen import merge
 
@@ -107,43 +108,22 @@ def start_run(name: str, parameters: list[str], here: str) -> StartedRun:
     with get_client(sync_client=True) as client:
         flow, deployment = _find(client, name)
         values = dict(deployment.parameters or {})
-        if "config" in (deployment.parameter_openapi_schema or {}).get("properties", {}):
-            config = merge(values.get("config", {}), given)
+        schema = deployment.parameter_openapi_schema or {}
+        of_config = "config" in schema.get("properties", {})
+        if of_config:
+            given = with_method(given)
+            config = laid_over(values.get("config", {}), given)
             values["config"] = place(config, deployment.name, here if local else None)
         else:
             values = merge(values, given)
         try:
             run = client.create_flow_run_from_deployment(deployment.id, parameters=values)
         except PrefectHTTPStatusError as error:
+            _refuse_unknown_key(given, schema, "config." if of_config else "")
             raise UsageError(f"{deployment.name}: {_detail(error)}") from error
         url = f"{require_server().removesuffix('/api')}/runs/flow-run/{run.id}"
         out = values.get("config", {}).get("out")
         return StartedRun(run.id, run.name, f"{flow}/{deployment.name}", deployment.work_queue_name, url, out)
-
-
-def parse_parameters(parameters: list[str]) -> dict[str, Any]:
-    """Nested values from `key.key=value`; values are YAML.
-
-    Raises:
-        UsageError: not of that form.
-
-    >>> parse_parameters(["salience.layer=7", "config.classes=[cat, dog]", "png=true", "out=/a=b"])
-    {'salience': {'layer': 7}, 'classes': ['cat', 'dog'], 'png': True, 'out': '/a=b'}
-    """
-    given: dict[str, Any] = {}
-    for parameter in parameters:
-        key, equals, text = parameter.partition("=")
-        path = [part.strip() for part in key.removeprefix("config.").split(".")]
-        if not equals or not all(path):
-            raise UsageError(f"-p {parameter}: expected KEY=VALUE, such as -p out=/data/runs/voc")
-        try:
-            value: Any = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise UsageError(f"-p {parameter}: {' '.join(str(error).split())}") from error
-        for part in reversed(path):
-            value = {part: value}
-        given = merge(given, value)
-    return given
 
 
 def place(config: dict[str, Any], name: str, here: str | None) -> dict[str, Any]:
@@ -210,6 +190,17 @@ def _known(client: SyncPrefectClient, name: str) -> str:
         return ": it has none, `pnp-ovss deploy` makes them"
     close = difflib.get_close_matches(name, names, n=1)
     return f"{f'; did you mean {close[0]!r}?' if close else ';'} available: {', '.join(names)}"
+
+
+def _refuse_unknown_key(given: dict[str, Any], schema: dict[str, Any], below: str) -> None:
+    """Say which of the values a deployment has no key for.
+
+    Raises:
+        UsageError: there is such a value.
+    """
+    keys = [key.removeprefix(below) for key in keys_of(schema) if key.startswith(below)]
+    if place := first_unknown(given, keys):
+        raise unknown_key(place, keys)
 
 
 def _detail(error: PrefectHTTPStatusError) -> str:

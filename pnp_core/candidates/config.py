@@ -14,17 +14,21 @@ class CandidatesConfig(Config):
     """Which classes go into a picture's caption (ALGORITHM section 5)."""
 
     source: str = "labels"
-    """`labels` (image-level labels of the dataset), `vocabulary` (every class), `file` (a table or answers
+    """Which classes go into a picture's caption: `labels`, `vocabulary`, `file`, `itm`, `clip` (docs/candidates.md).
+
+    `labels` (image-level labels of the dataset), `vocabulary` (every class), `file` (a table or answers
     per picture), `itm` (the backbone's own match score), `clip` (zero-shot CLIP)."""
     file: Annotated[str | None, NO_RESULT] = None
-    """For `file`: JSON, JSON Lines, CSV or Parquet, a path or any fsspec URL."""
+    """JSON, JSON Lines, CSV or Parquet with classes per picture, a path or any fsspec URL.
+
+    For the source `file`."""
     min_score: float | None = Field(default=None, ge=0, lt=1)
-    """Classes must score above this; each source has a default of its own."""
+    """Candidates must score above this, 0..1; each source has a default of its own."""
     top_k: int | None = Field(default=None, ge=1)
-    """At most this many classes, the best ones."""
+    """At most so many candidates per picture, the best ones."""
     fallback: Literal["best", "first", "background", "none"] = "best"
-    """When no class scores enough: the best one, the first class of the vocabulary (authors), a mask of
-    background alone, or quarantine the picture."""
+    """When no class scores enough: the `best` one, the `first` of the vocabulary (authors), a mask of `background`
+    alone, or `none`: the picture is quarantined."""
     clip: ClipConfig = ClipConfig()
 
     @model_validator(mode="after")

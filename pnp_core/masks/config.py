@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
-from pnp_core.frozen import NO_SCORE, Config, Newer
+from pnp_core.frozen import NO_SCORE, Config, Newer, formerly
 
 
 class CrfConfig(Config):
@@ -15,14 +15,17 @@ class CrfConfig(Config):
     name: str = "dense"
     """`dense` (pydensecrf), `torch` (the same as tensors, on a GPU where there is one) or `off` (softmax only)."""
     iterations: int = Field(default=10, ge=1)
+    """Steps of mean-field inference."""
     gaussian_sxy: float = Field(default=3, gt=0)
     """Position bandwidth of the smoothness term, image pixels."""
     gaussian_compat: float = Field(default=7, ge=0)
+    """Weight of the smoothness term."""
     bilateral_sxy: float = Field(default=50, gt=0)
     """Position bandwidth of the appearance term, image pixels."""
     bilateral_srgb: float = Field(default=5, gt=0)
     """Colour bandwidth of the appearance term, 0..255 units."""
     bilateral_compat: float = Field(default=10, ge=0)
+    """Weight of the appearance term."""
 
     def setting(self) -> dict[str, Any]:
         """What can change a score: where there is no CRF, no parameter of it."""
@@ -30,7 +33,9 @@ class CrfConfig(Config):
 
 
 class MaskConfig(Config):
-    """The masks stage: salience to label map (ALGORITHM section 4)."""
+    """The masks stage: scores to label map (ALGORITHM section 4)."""
+
+    model_config = ConfigDict(json_schema_extra=formerly("passes", "sum"))
 
     threshold: float = Field(default=0.15, ge=0, lt=1)
     """On the min-max of each class map; salience below it is cut to 0."""
@@ -46,4 +51,6 @@ class MaskConfig(Config):
     """Longer pictures are refined at this size (blur and CRF take memory by pixels and classes); their
     masks are brought to the picture's own size by nearest neighbour."""
     confidence: Annotated[bool, NO_SCORE] = False
-    """Also store the per-pixel probability of the winning class as a PNG, 0..255."""
+    """Also keep each pixel's confidence, which `export` can cut by.
+
+    The probability of the winning class, as a PNG, 0..255."""

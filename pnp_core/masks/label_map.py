@@ -78,7 +78,7 @@ def _nearest(size: int, source: int) -> np.ndarray:
 
 def make_label_maps(
     maps: Sequence[ClassMaps],
-    images: Sequence[UInt8[np.ndarray, "H W 3"]],
+    images: Sequence[np.ndarray],
     decide: Decide,
     refine: Refiner,
     max_side: int,

@@ -85,7 +85,8 @@ class MethodConfig(Config):
             UsageError: a preset that is none of this method's.
         """
         if values.get("preset"):
-            raise UsageError(f"preset '{values['preset']}' is none of this method; leave it out")
+            name = cls.model_fields["name"].default
+            raise UsageError(f"preset '{values['preset']}' is none of {name}'s; leave it out")
         return {}
 
     @abstractmethod

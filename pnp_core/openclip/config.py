@@ -11,8 +11,10 @@ class ClipConfig(Config):
     """A CLIP model of open_clip."""
 
     model: Annotated[str, NO_RESULT] = "ViT-B-16"
-    """Model name, `tiny` (bundled), or `local-dir:PATH` of a folder with open_clip_config.json and weights."""
+    """CLIP: `tiny` (bundled), a name of open_clip, or `local-dir:FOLDER`.
+
+    A folder has open_clip_config.json and weights."""
     pretrained: Annotated[str | None, NO_RESULT] = "openai"
-    """Pretrained tag or weights file; ignored for `local-dir:`."""
+    """Pretrained tag or weights file of that CLIP; ignored for `local-dir:`."""
     template: str = "a photo of a {}"
     """The caption; `{}` stands for the class name."""

@@ -59,7 +59,7 @@ class SettingFacts(_Part):
     """What a score depends on besides the configuration, and what the settings around it can be made from."""
 
     weights_revision: str
-    model: ModelShape | None = None
+    model: ModelShape | None
     """Of a method that chooses among them."""
     card: CardFacts | None
     """Of an evaluation."""

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from pnp_core.candidates.config import CandidatesConfig
-from pnp_core.frozen import NO_RESULT, Config
+from pnp_core.frozen import NO_RESULT, Config, formerly
 from pnp_core.inputs.cards import Words
 
 
 class SalienceConfig(Config):
     """The salience stage: what it needs whatever the method."""
+
+    model_config = ConfigDict(json_schema_extra=formerly("backbone", "caption", "dropout", "layer", "head", "kind"))
 
     max_pixels: int = Field(default=100_000_000, ge=1, le=178_956_970)
     """Pictures with more pixels are quarantined."""
@@ -26,9 +28,9 @@ class ScoreConfig(Config):
     """The score stage (ALGORITHM section 7)."""
 
     void_as_background: bool = False
-    """Count pixels labelled 255 as background instead of leaving them out (authors' VOC script)."""
+    """Score void pixels (255) as background instead of leaving them out (authors' VOC script)."""
     mean: Literal["present", "union"] = "present"
-    """mIoU over the classes in the ground truth, or over all with a union (mmseg convention)."""
+    """mIoU over the classes `present` in the ground truth, or over all with a `union` (mmseg convention)."""
 
 
 class RuntimeConfig(Config):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -19,12 +19,15 @@ class RewardConfig(Config):
     """What a trial of the search is worth (ALGORITHM section 6)."""
 
     kind: str = "control"
-    """`control`: how much more a region shows its class than regions of its shape elsewhere do. `contrast`: than an
+    """What a trial is worth: `control`, `contrast` or `authors` (docs/tuning.md).
+
+    `control`: how much more a region shows its class than regions of its shape elsewhere do. `contrast`: than an
     empty picture does, less the share it covers; one look per region in place of three. `authors`: how often it
-    shows more than an empty picture. docs/tuning.md says what they are worth."""
+    shows more than an empty picture."""
     judge: Literal["clip", "match"] = "clip"
-    """`clip`: as the authors. `match`: the backbone's own match score, which needs no other model; it judges what it
-    has made itself."""
+    """Who judges regions: `clip`, or `match` (the backbone's own match score).
+
+    `clip`: as the authors. `match` needs no other model; it judges what it has made itself."""
     clip: ClipConfig = ClipConfig(model="ViT-L-14-336")
     """The judge `clip`. The authors' own by default."""
     match_side: int | None = Field(default=None, ge=16)
@@ -43,6 +46,7 @@ class SpaceConfig(Config):
     thresholds: tuple[Annotated[float, Field(ge=0, lt=1)], ...] = Field(
         default=(0.05, 0.1, 0.15, 0.25, 0.35, 0.45), min_length=1
     )
+    """Thresholds of the maps, as `masks.threshold`."""
     blurs: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(default=(0.0, 0.01, 0.02, 0.05), min_length=1)
     """Gaussian sigma as a share of max(H, W). Beyond the authors' 0.05 the reward's regions outgrow the masks: a
     region is cut again after the blur, a mask is not."""
@@ -65,13 +69,13 @@ class SearchConfig(Config):
     """How the space is searched (Gradient-Free-Optimizers)."""
 
     optimizer: str = "random-search"
-    """Any of the library's by name, such as random-search, grid-search, bayesian, particle-swarm."""
+    """Any of Gradient-Free-Optimizers by name: random-search, grid-search, bayesian, particle-swarm, ..."""
     trials: int | None = Field(default=None, ge=1)
-    """Trials of all groups together. 34 for each of 3 groups when empty, as in the paper; for grid-search all."""
+    """Trials of all layer groups together; when empty 34 for each of 3 as in the paper, for grid-search all."""
     groups: int = Field(default=3, ge=1)
     """The layers are cut into so many groups, each searched by itself; fewer where there are fewer layers."""
     seed: int = Field(default=0, ge=0)
-    """Of the search and of the choice of pictures."""
+    """Seed of the search and of the choice of pictures."""
     parallel: int | None = Field(default=None, ge=1)
     """Groups searched at the same time; one per GPU when empty. Changes nothing but the time."""
 
@@ -82,7 +86,9 @@ class CompareConfig(Config):
     """
 
     masks: Literal["off", "plain", "full"] = "plain"
-    """`plain`: threshold and blur of the maps that the search saw; `full`: the whole method, drop iterations and
+    """Score what was tried with masks, where there are some, for people to see: `off`, `plain`, `full`.
+
+    `plain`: threshold and blur of the maps that the search saw; `full`: the whole method, drop iterations and
     CRF included."""
     images: int = Field(default=40, ge=1)
     """The first so many of the tuning pictures."""
@@ -91,21 +97,27 @@ class CompareConfig(Config):
 class TuneConfig(DatasetConfig, PipelineConfig):
     """The `tune` flow: choose layer, head, threshold and blur from image-level labels."""
 
+    for_pnp_alone: ClassVar[str] = "tune chooses layer and head, which"
+
     classes: tuple[str, ...] = ()
-    """Class names for pictures of your own; `data` is then anything that `label` takes."""
+    """Class names for pictures of your own (dataset `folder`); `data` is then any source that `label` takes."""
     image_column: str | None = None
-    """Column of a Parquet source; found by itself when there is only one that fits."""
+    """Column of a Parquet source that holds the pictures; found by itself when only one fits."""
     follow_links: bool = False
     """Of a folder with pictures of your own: also take what links lead to outside of it."""
     fetch_seconds: float = Field(default=30, gt=0)
-    """Limit for each picture on another machine, in a bucket for each MiB of it."""
+    """Limit in seconds for each picture on another machine.
+
+    In a bucket for each MiB of it."""
     exclude: tuple[str, ...] = ()
-    """Of pictures of your own: patterns of paths and names to leave out."""
+    """Of pictures of your own: leave out what fits a path, or the name of a file or folder: 'thumbs', '*.gif',
+    'raw/*'."""
     method: PnpConfig = PnpConfig()  # pyright: ignore[reportIncompatibleVariableOverride]
     """Layer and head, which are searched, are settings of `pnp-ovss` alone."""
     images: int = Field(default=100, ge=1)
     """Pictures to tune on, drawn at random by the search's seed."""
     images_per_shard: int = Field(default=32, ge=1)
+    """Pictures in a shard, the unit that is stored and resumed."""
     reward: RewardConfig = RewardConfig()
     space: SpaceConfig = SpaceConfig()
     search: SearchConfig = SearchConfig()

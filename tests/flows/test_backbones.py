@@ -65,7 +65,7 @@ def test_label_runs_with_every_backbone(checkpoint, pictures, tmp_path, prefect_
     sizes = {row["key"]: Image.open(io.BytesIO(row["mask"]["bytes"])).size for row in pq.read_table(masks).to_pylist()}
     assert sizes == {"wide": (60, 40), "tall": (30, 70)}
     run = json.loads((out / "run.json").read_text())
-    assert run["config"]["salience"]["backbone"]["name"] == name
+    assert run["config"]["method"]["backbone"]["name"] == name
 
 
 def test_defaults_of_a_backbone_are_its_cards(checkpoint, tmp_path):

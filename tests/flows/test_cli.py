@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -14,7 +15,7 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from flows.cli.console import show_summary
-from flows.cli.options import PipelineOptions
+from flows.cli.options import Given
 from pnp_core.config import EvalConfig, LabelConfig
 from pnp_core.data import RunSummary
 from pnp_core.methods.pnp.presets import PRESETS
@@ -114,13 +115,17 @@ def test_yaml_holds_where_no_option_is_given_and_options_win_over_it(tmp_path):
     path.write_text(
         "{preset: authors, limit: 5, shards: 2, png: true, masks: {threshold: 0.3}, runtime: {device: cpu}}"
     )
-    config = EvalConfig.model_validate(PipelineOptions(config=str(path)).values({"out": "x", "limit": None}))
+    config = Given(EvalConfig, {"out": "x", "settings": str(path)}).config()
     assert (config.preset, config.limit, config.shards, config.png) == ("authors", 5, 2, True)
-    assert (config.masks.threshold, config.masks.sum, config.runtime.device) == (0.3, "first_twice", "cpu")
-    options = PipelineOptions(config=str(path), preset="tiny", device="cuda")
-    config = EvalConfig.model_validate(options.values({"out": "x", "limit": 7, "png": False}))
+    assert (config.masks.threshold, config.method.sum, config.runtime.device) == (0.3, "first_twice", "cpu")
+    options = {"settings": str(path), "preset": "tiny", "runtime": {"device": "cuda"}, "limit": 7, "png": False}
+    config = Given(EvalConfig, {"out": "x", **options}).config()
     assert (config.preset, config.limit, config.shards, config.png) == ("tiny", 7, 2, False)
     assert (config.masks.threshold, config.runtime.device) == (0.3, "cuda")
+
+
+def weights(**backbone: str) -> dict[str, Any]:
+    return {"salience": {"backbone": backbone}}
 
 
 @pytest.mark.parametrize(
@@ -128,21 +133,21 @@ def test_yaml_holds_where_no_option_is_given_and_options_win_over_it(tmp_path):
     [
         ({}, "scenes", ("tiny", "blip", "tiny")),
         ({}, "voc21", ("photo", "photo", "photo")),
-        ({"checkpoint": "tiny"}, "voc21", ("tiny", "blip", "tiny")),
-        ({"checkpoint": "photo"}, "scenes", ("photo", "photo", "photo")),
-        ({"checkpoint": "some/folder"}, "scenes", ("authors", "blip", "some/folder")),
-        ({"backbone": "blip"}, "voc21", ("authors", "blip", "Salesforce/blip-itm-large-flickr")),
-        ({"backbone": "albef"}, "voc21", ("authors", "albef", "flickr30k.pth")),
-        ({"preset": "paper", "checkpoint": "photo"}, "voc21", ("paper", "photo", "photo")),
+        (weights(checkpoint="tiny"), "voc21", ("tiny", "blip", "tiny")),
+        (weights(checkpoint="photo"), "scenes", ("photo", "photo", "photo")),
+        (weights(checkpoint="some/folder"), "scenes", ("authors", "blip", "some/folder")),
+        (weights(name="blip"), "voc21", ("authors", "blip", "Salesforce/blip-itm-large-flickr")),
+        (weights(name="albef"), "voc21", ("authors", "albef", "flickr30k.pth")),
+        ({"preset": "paper", **weights(checkpoint="photo")}, "voc21", ("paper", "photo", "photo")),
     ],
 )
 def test_preset_and_weights_follow_from_what_is_given(options, dataset, expected):
-    config = EvalConfig.model_validate(PipelineOptions(**options).values({"out": "x", "dataset": dataset}))
+    config = Given(EvalConfig, {"out": "x", "dataset": dataset, **options}).config()
     assert (config.preset, config.method.backbone.name, config.method.backbone.checkpoint) == expected
 
 
 def test_photographs_of_ones_own_get_the_photo_model():
-    config = LabelConfig.model_validate(PipelineOptions().values({"out": "x", "source": "y", "classes": ["cat"]}))
+    config = Given(LabelConfig, {"out": "x", "source": "y", "classes": ["cat"]}).config()
     assert config.method.backbone.checkpoint == "photo"
 
 
@@ -176,7 +181,7 @@ def test_output_that_cannot_be_written(pictures, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("masks: {treshold: 0.2}", "masks.treshold: Extra inputs are not permitted"),
+        ("masks: {treshold: 0.2}", "unknown key 'masks.treshold'; did you mean 'masks.threshold'?"),
         ("masks: {threshold: 2}", "masks.threshold: Input should be less than 1"),
         ("salience: {dropout: {amount: 1.5}}", "must be a whole number of patches"),
         ("- a list", "must be a mapping"),

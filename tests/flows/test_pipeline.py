@@ -9,12 +9,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 
 from flows.evaluation import evaluate_dataset
 from flows.labelling import label_pictures
 from pnp_core.config import EvalConfig, LabelConfig
 from pnp_core.data import RunSummary
-from pnp_core.errors import UsageError
 from pnp_core.inputs.images import decode_label_map
 from pnp_core.storage.run_folder import RunFolder
 from pnp_core.storage.shards import INDEX
@@ -139,7 +139,7 @@ def test_first_passes_of_stored_salience_give_the_masks_of_a_run_with_so_many(fi
         for run in (fewer, alone)
     ]
     assert masks[0] == masks[1]
-    with pytest.raises(UsageError, match=r"masks\.passes 5 is more than the 4 drop iterations"):
+    with pytest.raises(ValidationError, match="passes 5 is more than the 4 drop iterations"):
         evaluate_dataset(eval_config(tmp_path / "run", masks={"passes": 5}))
 
 

@@ -91,7 +91,7 @@ def test_setting_that_a_study_made_becomes_the_runs_own_when_it_is_the_base(copi
     config = AblateConfig.model_validate({**ablate_config(copied).model_dump(), "masks": {"passes": 1}, "tables": []})
     assert [place for place, _ in missing_settings(config)] == ["the base setting"]
     ablate(config)
-    assert json.loads((copied / "run.json").read_text())["config"]["masks"]["passes"] == 1
+    assert json.loads((copied / "run.json").read_text())["config"]["method"]["passes"] == 1
     assert missing_settings(config) == []
 
 

@@ -72,8 +72,8 @@ def test_tuning_tries_the_space_and_writes_the_best_setting(tuned):
     best = max(rows, key=lambda row: row["reward"])
     assert found["best"] == {name: best[name] for name in found["best"]}
     written = yaml.safe_load((out / "best.yaml").read_text())
-    assert (written["salience"]["layer"], written["salience"]["head"]) == (best["layer"], best["head"])
-    assert written["masks"] == {"sum": "plain", "threshold": best["threshold"], "blur": best["blur"]}
+    assert (written["method"]["layer"], written["method"]["head"]) == (best["layer"], best["head"])
+    assert written["masks"] == {"threshold": best["threshold"], "blur": best["blur"]}
 
 
 def test_best_yaml_is_a_configuration_of_every_flow(tuned, tmp_path):
@@ -191,7 +191,7 @@ def test_more_drop_iterations_come_from_the_salience_stage_and_stay_cached(tmp_p
     assert len({row["reward"] for row in rows}) == 2
     assert len(list((tmp_path / "out/salience").glob("*/*.done.json"))) == 1, "for the one (layer, head) alone"
     best = yaml.safe_load((tmp_path / "out/best.yaml").read_text())
-    assert best["salience"]["dropout"]["iterations"] == found["best"]["iterations"]
+    assert best["method"]["dropout"]["iterations"] == found["best"]["iterations"]
 
 
 def test_best_yaml_carries_all_that_the_choice_depends_on(tmp_path):
@@ -201,7 +201,7 @@ def test_best_yaml_carries_all_that_the_choice_depends_on(tmp_path):
     settings.write_text(yaml.safe_dump({"space": space, "salience": salience, "compare": {"masks": "off"}}))
     given = ["--images", "3", "--optimizer", "grid", "--config", str(settings)]
     tune("scenes", *given, "--out", str(tmp_path / "tune"))
-    best = EvalConfig(settings=str(tmp_path / "tune/best.yaml"), out=str(tmp_path))
+    best = EvalConfig(config_file=str(tmp_path / "tune/best.yaml"), out=str(tmp_path))
     assert best.method.kind == "attention"
     assert best.method.caption.mode == "joint"
     assert best.method.dropout.model_dump() == {"iterations": 2, "strategy": "fraction", "amount": 0.3}

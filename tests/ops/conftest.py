@@ -21,7 +21,7 @@ import yaml
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
-from flows.server.deployment_runs import parse_parameters
+from flows.parameters import parse_parameters
 from flows.server.stack import Stack, load_stack
 
 COMMAND = [sys.executable, "-m", "flows.cli"]

@@ -108,7 +108,7 @@ def test_failed_run_is_told_to_the_webhook_and_fails_the_command(stack, tmp_path
     [
         (["eval-vok"], "no deployment 'eval-vok' on http://127.0.0.1:{port}/api; did you mean 'eval-voc'?"),
         (["tune/eval-voc"], "no deployment 'tune/eval-voc'"),
-        (["eval-scenes", "-p", "limt=3"], "limt"),
+        (["eval-scenes", "-p", "limt=3"], "unknown key 'limt'; did you mean 'limit'?"),
         (["eval-scenes", "-p", "limit"], "-p limit: expected KEY=VALUE"),
         (["eval-scenes", "-p", "limit=many"], "limit"),
     ],

@@ -23,18 +23,23 @@ class BackboneConfig(Config):
     """Which vision-language model, which weights."""
 
     name: str = "blip"
-    """Kind of model: `albef`, `blip`, `bridgetower`, `mplug`, `photo`."""
+    """Vision-language model: `albef`, `blip`, `bridgetower`, `mplug` or `photo` (see `pnp-ovss backbones`)."""
     checkpoint: Annotated[str, NO_RESULT] = TINY
-    """`photo` or `tiny` (bundled: for photographs, for drawn scenes), a local folder, or a hub id such as
-    `Salesforce/blip-itm-large-flickr`."""
+    """Weights: `photo` or `tiny` (bundled), a local folder, or a hub id.
+
+    `photo` is for photographs, `tiny` for drawn scenes; a hub id is such as `Salesforce/blip-itm-large-flickr`."""
     revision: Annotated[str | None, NO_RESULT] = None
     """Commit of a hub checkpoint; the newest when empty. The resolved one is in the fingerprint."""
     image_size: Side | tuple[Side, Side] = 96
-    """What a picture is squashed to, in model pixels: side, or height and width; multiples of the patch size."""
+    """Side of the square a picture is squashed to, or height and width; multiples of the patch size.
+
+    In model pixels."""
     heads: Annotated[int | None, NO_RESULT, NO_SCORE] = Field(default=None, ge=1)
     """Cross-attention heads the checkpoint must have; a check against wrongly exported configs."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Precision of the image encoder. The text encoder and its gradient always run in float32."""
+    """Precision of the image encoder: `float32`, `bfloat16`, `float16`.
+
+    The text encoder and its gradient always run in float32."""
 
     @property
     def sides(self) -> tuple[int, int]:
@@ -90,7 +95,7 @@ class PnpConfig(MethodConfig):
 
     # What is declared here is not seen by type checkers as narrower, since it is frozen.
     name: Annotated[Literal["pnp-ovss"], Newer(PNP)] = PNP  # pyright: ignore[reportIncompatibleVariableOverride]
-    """The method."""
+    """Method of segmentation: `pnp-ovss`, or one that another package adds (docs/layout.md)."""
     backbone: BackboneConfig = BackboneConfig()
     caption: CaptionConfig = CaptionConfig()
     dropout: DropoutConfig = DropoutConfig()
