@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
@@ -54,7 +54,14 @@ class Split(Config):
     """What `{split}` stands for in paths; the split's name when empty."""
 
 
-class LabelMapFiles(Config):
+class TruthForm(Config):
+    """A form in which the masks of a dataset come."""
+
+    drawn: ClassVar[bool] = False
+    """Whether images and masks are drawn by the package: there is no folder then, and classes are known without masks."""
+
+
+class LabelMapFiles(TruthForm):
     """Ground truth as one palette or grey PNG per picture."""
 
     kind: Literal["label-maps"]
@@ -71,7 +78,7 @@ class LabelMapFiles(Config):
     """Values that stand for no class: an error in the file, or background."""
 
 
-class InstanceFile(Config):
+class InstanceFile(TruthForm):
     """Ground truth painted from a COCO annotation file, crowd regions included."""
 
     kind: Literal["coco-instances"]
@@ -79,8 +86,10 @@ class InstanceFile(Config):
     path: str
 
 
-class DrawnScenes(Config):
+class DrawnScenes(TruthForm):
     """The bundled scenes, drawn together with their masks."""
+
+    drawn: ClassVar[bool] = True
 
     kind: Literal["scenes"]
     name: str
@@ -196,6 +205,15 @@ class DatasetCard(Config):
     def default_split(self) -> str:
         """The split that is evaluated when none is named."""
         return next(iter(self.splits))
+
+    @property
+    def drawn(self) -> bool:
+        """Whether the images are drawn by the package; otherwise they are read from a folder."""
+        return self.ground_truth[0].drawn
+
+    def folder_of(self, split: str) -> str:
+        """What `{split}` stands for in the card's paths."""
+        return self.splits[split].folder or split
 
     def images_of(self, split: str | None) -> int | None:
         """How many pictures a split officially has, the default one when None; None where the card does not say."""

@@ -13,7 +13,7 @@ import torch
 
 from pnp_core.data import Sample, ShardRef
 from pnp_core.errors import DatasetError, UnknownNameError, UsageError
-from pnp_core.inputs.cards import DatasetCard, DrawnScenes, load_card
+from pnp_core.inputs.cards import DatasetCard, load_card
 from pnp_core.inputs.class_names import clean_class_names
 from pnp_core.inputs.readers import Dataset, get_split, has_boxes, open_dataset, resolve_card
 from pnp_core.inputs.sources import Source, open_source, subset_of
@@ -169,8 +169,7 @@ def _label_source(config: TuneConfig, card: DatasetCard) -> Literal["masks", "bo
 
 def _reads_masks(config: TuneConfig, card: DatasetCard) -> bool:
     """Whether the classes of a picture can only be had from its mask."""
-    drawn = isinstance(card.ground_truth[0], DrawnScenes)
-    return not drawn and _label_source(config, card) == "masks"
+    return not card.drawn and _label_source(config, card) == "masks"
 
 
 def tuning_dataset(config: TuneConfig) -> Dataset:

@@ -53,6 +53,22 @@ class Dataset(Protocol):
         """The pictures with some keys, in their order."""
         ...
 
+    def with_truth(self, ground_truth: str | None = None) -> Dataset:
+        """The same pictures with their masks.
+
+        Args:
+            ground_truth: which of the card's forms; the first on disk when None.
+
+        Raises:
+            UnknownNameError: the card has no such form.
+            DatasetError: there are no masks.
+        """
+        ...
+
+    def unlisted(self) -> list[str]:
+        """Ids of the pictures that lie with the split's and are none of them, sorted."""
+        ...
+
 
 @runtime_checkable
 class Truth(Protocol):

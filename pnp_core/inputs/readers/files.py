@@ -17,6 +17,7 @@ from pnp_core.data import IGNORE, Sample
 from pnp_core.errors import DatasetError
 from pnp_core.inputs.cards import DatasetCard
 from pnp_core.inputs.ordered import map_ahead
+from pnp_core.inputs.readers._truths import choose_truth
 from pnp_core.inputs.readers.base import GroundTruthError, Truth, labelled_sample
 from pnp_core.inputs.readers.boxes import Boxes
 from pnp_core.inputs.readers.folder import DataFolder
@@ -131,6 +132,16 @@ class FileDataset:
     def restricted(self, keys: Collection[str]) -> FileDataset:
         """The pictures with some keys."""
         return replace(self, ids=tuple(i for i in self.ids if safe_key(i) in keys))
+
+    def with_truth(self, ground_truth: str | None = None) -> FileDataset:
+        """The same pictures with their masks, see `Dataset`."""
+        masks = choose_truth(self.folder, self.card, self.card.folder_of(self.split), ground_truth)
+        masks.ids()  # loads what the threads of `samples` share
+        return replace(self, truth=masks)
+
+    def unlisted(self) -> list[str]:
+        """From the names in the folder of pictures."""
+        return sorted(self.images.ids() - {self.images.there(picture_id) for picture_id in self.ids})
 
     def __len__(self) -> int:
         return len(self.ids)
