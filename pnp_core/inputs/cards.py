@@ -58,7 +58,7 @@ class TruthForm(Config):
     """A form in which the masks of a dataset come."""
 
     drawn: ClassVar[bool] = False
-    """Whether images and masks are drawn by the package: there is no folder then, and classes are known without masks."""
+    """Whether images and masks are drawn by the package: no folder is needed, and classes are known without masks."""
 
 
 class LabelMapFiles(TruthForm):

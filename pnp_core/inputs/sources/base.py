@@ -59,6 +59,14 @@ class Source(Protocol):
         """
         ...
 
+    def subset(self, number: int, seed: int) -> Iterator[Sample]:
+        """So many pictures drawn at random, in their order; all when there are not more.
+
+        Only those are read where that is possible; otherwise all are, once from end to end, with no more than
+        `number` in memory.
+        """
+        ...
+
 
 def is_url(text: str) -> bool:
     """Whether a text starts like a URL; everything else is a path.

@@ -15,6 +15,7 @@ from fsspec.implementations.local import LocalFileSystem
 from pnp_core.data import Sample
 from pnp_core.errors import SourceError, UnreadableImage
 from pnp_core.inputs.images import decode_image
+from pnp_core.inputs.sources._sampling import some_of
 from pnp_core.inputs.sources.base import FileRef, NotReadError, digest_of, file_sample, marks, reason
 from pnp_core.inputs.sources.fetching import FETCH_SECONDS
 from pnp_core.inputs.sources.keys import printable, safe_ending, safe_key, split_ending
@@ -81,6 +82,11 @@ class FolderSource:
         proof = self._listed(self.names[-1], "")
         listed = (self._listed(name, key) for name, key in self._keys())
         return RemotePictures(self.identity, proof).samples(listed)
+
+    def subset(self, number: int, seed: int) -> Iterator[Sample]:
+        """Some of the pictures, see `Source`; no others are read."""
+        # In the folder's order: a picture's key may depend on its neighbours.
+        return replace(self, names=some_of(self.names, number, seed)).samples()
 
     def _listed(self, name: str, key: str) -> Listed:
         sample = Sample(key, b"", safe_ending(name), printable(name))
