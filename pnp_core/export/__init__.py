@@ -8,12 +8,12 @@ from typing import Any
 
 from pnp_core.data import Progress, silent
 from pnp_core.errors import ForeignFilesError, UsageError
+from pnp_core.export._pictures import Finished, labelled_pictures, open_finished
 from pnp_core.export.base import Writer
 from pnp_core.export.coco import CocoRle
 from pnp_core.export.folder import ExportFolder
 from pnp_core.export.hf import HuggingFace
 from pnp_core.export.mmseg import MmSegmentation
-from pnp_core.export.pictures import Finished, labelled_pictures, open_finished
 from pnp_core.export.png import Png
 from pnp_core.storage.ownership import writing
 from pnp_core.storage.run_folder import RunFolder

@@ -13,9 +13,17 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pnp_core.errors import UnreadableImage, in_words
-from pnp_core.inputs.colour import to_rgb
-from pnp_core.inputs.depth import FULL_RANGE, grey_in_8_bits, lower_bytes, says_its_bits, spread, to_8_bits, uses_little
-from pnp_core.inputs.tiff import ICC_PROFILE, ORIENTATION, Bands, Page, find_page, read_bands
+from pnp_core.inputs._colour import to_rgb
+from pnp_core.inputs._depth import (
+    FULL_RANGE,
+    grey_in_8_bits,
+    lower_bytes,
+    says_its_bits,
+    spread,
+    to_8_bits,
+    uses_little,
+)
+from pnp_core.inputs._tiff import ICC_PROFILE, ORIENTATION, Bands, Page, find_page, read_bands
 from pnp_core.storage.first_bytes import FORMATS, UNKNOWN, refusal
 
 IMAGE_EXTENSIONS = frozenset(
@@ -31,10 +39,10 @@ IMAGE_EXTENSIONS = frozenset(
 """File name endings that are taken for pictures."""
 
 
-def voc_palette() -> np.ndarray:
+def _voc_palette() -> np.ndarray:
     """The Pascal VOC colour map, (256, 3) uint8: bit-reversed label bits spread over R, G, B.
 
-    >>> voc_palette()[[0, 1, 15, 255]].tolist()
+    >>> _voc_palette()[[0, 1, 15, 255]].tolist()
     [[0, 0, 0], [128, 0, 0], [192, 128, 128], [224, 224, 192]]
     """
     labels = np.arange(256)
@@ -45,7 +53,7 @@ def voc_palette() -> np.ndarray:
     return palette
 
 
-VOC_PALETTE = voc_palette()
+VOC_PALETTE = _voc_palette()
 
 
 def vivid(palette: np.ndarray) -> np.ndarray:

@@ -132,10 +132,10 @@ def _count(found: Survey, row: dict[str, Any]) -> None:
         count.pixels += entry["pixels"]
 
 
-def thumbnail_side(pictures: int, budget: int) -> int:
+def _thumbnail_side(pictures: int, budget: int) -> int:
     """Longer side of a thumbnail, in pixels, so that so many fit into so many bytes.
 
-    >>> thumbnail_side(10, 20_000_000), thumbnail_side(2000, 20_000_000), thumbnail_side(100_000, 20_000_000)
+    >>> _thumbnail_side(10, 20_000_000), _thumbnail_side(2000, 20_000_000), _thumbnail_side(100_000, 20_000_000)
     (320, 122, 96)
     """
     # Three quarters, for base64 takes a third more; square pictures are the largest.
@@ -149,11 +149,11 @@ def gallery(plan: Plan, shards: Sequence[ShardRef], found: Survey, budget: int) 
     Args:
         budget: bytes that they may take together in the page.
     """
-    side, left, records, without = thumbnail_side(found.number_shown, budget), budget, [], 0
+    side, left, records, without = _thumbnail_side(found.number_shown, budget), budget, [], 0
     for shard in shards:
         wanted = found.shown.get(shard.name, {})
         for row, confidence in _rows(plan, shard, wanted, side) if wanted else ():
-            record = picture_record(plan, row, side, wanted[row.sample.key], confidence)
+            record = _picture_record(plan, row, side, wanted[row.sample.key], confidence)
             size = len(htmlsafe_json_dumps(record).encode())
             if size > left:
                 without += 1
@@ -171,7 +171,7 @@ def _rows(plan: Plan, shard: ShardRef, wanted: dict[str, Any], side: int) -> Ite
         yield row, confidence[row.sample.key]
 
 
-def picture_record(plan: Plan, row: Row, side: int, score: dict[str, Any] | None, confidence: float) -> dict[str, Any]:
+def _picture_record(plan: Plan, row: Row, side: int, score: dict[str, Any] | None, confidence: float) -> dict[str, Any]:
     """A picture as the page's script takes it."""
     salience = row.salience
     size = _fitted(salience.width, salience.height, side)

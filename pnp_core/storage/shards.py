@@ -65,7 +65,7 @@ def pack(samples: Iterable[Sample]) -> bytes:
     return buffer.getvalue()
 
 
-def read_records(data: bytes) -> Iterator[dict[str, Any]]:
+def _read_records(data: bytes) -> Iterator[dict[str, Any]]:
     """The raw files of one of our tars, grouped by key: ``__key__`` and extension -> bytes."""
     from webdataset.tariterators import group_by_keys, tar_file_iterator
 
@@ -75,7 +75,7 @@ def read_records(data: bytes) -> Iterator[dict[str, Any]]:
 
 def unpack(data: bytes) -> Iterator[Sample]:
     """The samples of a tar written by `pack`, in order."""
-    for record in read_records(data):
+    for record in _read_records(data):
         meta = json.loads(record[_META])
         yield Sample(
             key=record["__key__"],

@@ -7,11 +7,11 @@ from typing import Literal
 from pnp_core.errors import ClassNameError, DatasetError, UnknownNameError, UsageError
 from pnp_core.inputs.cards import DatasetCard, Split
 from pnp_core.inputs.class_names import clean_class_names
+from pnp_core.inputs.readers._folder import DataFolder
 from pnp_core.inputs.readers._truths import choose_truth
 from pnp_core.inputs.readers.base import Dataset
 from pnp_core.inputs.readers.boxes import boxes_place, open_boxes
 from pnp_core.inputs.readers.files import FileDataset, ImageFiles
-from pnp_core.inputs.readers.folder import DataFolder
 from pnp_core.inputs.readers.scenes import SceneDataset
 
 __all__ = ["Dataset", "get_split", "has_boxes", "open_dataset", "resolve_card"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pnp_core.errors import DatasetError, UnknownNameError
 from pnp_core.inputs.cards import DatasetCard, DrawnScenes, GroundTruth, InstanceFile, LabelMapFiles
+from pnp_core.inputs.readers._folder import DataFolder
 from pnp_core.inputs.readers.base import Truth
-from pnp_core.inputs.readers.folder import DataFolder
 from pnp_core.inputs.readers.instances import InstanceTruth
 from pnp_core.inputs.readers.label_maps import LabelMapTruth
 

@@ -13,7 +13,7 @@ from pnp_core.data import IGNORE, Sample
 from pnp_core.errors import PnpError
 from pnp_core.inputs.cards import DatasetCard, InstanceFile, LabelMapFiles
 from pnp_core.inputs.images import encode_label_map
-from pnp_core.inputs.readers.folder import DataFolder
+from pnp_core.inputs.readers._folder import DataFolder
 
 
 class GroundTruthError(PnpError):
@@ -129,10 +129,10 @@ class TruthFiles:
         return self.form.path.replace("{split}", self.split)
 
 
-def restrict(labels: UInt8[np.ndarray, "H W"], only: Sequence[int], background: bool) -> UInt8[np.ndarray, "H W"]:
+def _restrict(labels: UInt8[np.ndarray, "H W"], only: Sequence[int], background: bool) -> UInt8[np.ndarray, "H W"]:
     """Keep some labels; the others become background, or unscored where background is no class.
 
-    >>> restrict(np.array([[0, 1, 2, 255]], dtype=np.uint8), [2], background=True).tolist()
+    >>> _restrict(np.array([[0, 1, 2, 255]], dtype=np.uint8), [2], background=True).tolist()
     [[0, 0, 2, 255]]
     """
     table = np.full(256, 0 if background else IGNORE, dtype=np.uint8)
@@ -154,7 +154,7 @@ def labelled_sample(
         labels: None when ground truth is not to be read.
     """
     if only is not None and labels is not None:
-        labels = restrict(labels, only, background)
+        labels = _restrict(labels, only, background)
     classes = sample.classes
     if classes is None and labels is not None:
         present = np.flatnonzero(np.bincount(labels.ravel(), minlength=256))

@@ -9,8 +9,8 @@ from typing import Protocol, runtime_checkable
 
 from pnp_core.errors import DatasetError, UsageError
 from pnp_core.inputs.cards import DatasetCard
+from pnp_core.inputs.readers._folder import DataFolder
 from pnp_core.inputs.readers.base import GroundTruthError
-from pnp_core.inputs.readers.folder import DataFolder
 from pnp_core.inputs.readers.instances import coco_id, load_coco
 from pnp_core.inputs.sources.base import NotReadError
 

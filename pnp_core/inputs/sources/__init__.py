@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 from pnp_core.data import Sample
 from pnp_core.errors import SourceError
+from pnp_core.inputs.sources._fetching import FETCH_SECONDS, Fetches
 from pnp_core.inputs.sources._sampling import shuffle
 from pnp_core.inputs.sources.base import MAX_BYTES, FileRef, Source, expand
-from pnp_core.inputs.sources.fetching import FETCH_SECONDS, Fetches
 from pnp_core.inputs.sources.folder import open_folder, open_picture
 from pnp_core.inputs.sources.keys import printable, safe_key
 from pnp_core.inputs.sources.lists import open_list

@@ -8,11 +8,11 @@ from typing import Protocol, runtime_checkable
 
 from pnp_core.data import Sample
 from pnp_core.errors import SourceError
+from pnp_core.inputs.sources._fetching import Fetches
 from pnp_core.inputs.sources.base import FileRef, NotReadError, is_near, is_url, passes
-from pnp_core.inputs.sources.fetching import Fetches
 
 
-def resolve_line(line: str, folder: FileRef, seconds: float | None = None) -> FileRef:
+def _resolve_line(line: str, folder: FileRef, seconds: float | None = None) -> FileRef:
     """A path or URL of a list; a path is on the list's file system, relative to its folder.
 
     Args:
@@ -82,8 +82,8 @@ class Pointed:
         return self.folder.fs.unstrip_protocol(f"{self.folder.path}/{self.line}")
 
     def file(self, seconds: float) -> FileRef:
-        """The file itself, see `resolve_line`."""
-        return resolve_line(self.line, self.folder, seconds)
+        """The file itself, see `_resolve_line`."""
+        return _resolve_line(self.line, self.folder, seconds)
 
     def read(self, seconds: float) -> tuple[Sample, bool]:
         """The picture or its fault, and whether it may be there another time."""

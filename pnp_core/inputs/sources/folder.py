@@ -15,13 +15,13 @@ from fsspec.implementations.local import LocalFileSystem
 from pnp_core.data import Sample
 from pnp_core.errors import SourceError, UnreadableImage
 from pnp_core.inputs.images import decode_image
+from pnp_core.inputs.sources._fetching import FETCH_SECONDS
+from pnp_core.inputs.sources._picking import Picker
+from pnp_core.inputs.sources._remote import Listed, RemotePictures
 from pnp_core.inputs.sources._sampling import some_of
 from pnp_core.inputs.sources.base import FileRef, NotReadError, digest_of, file_sample, marks, reason
-from pnp_core.inputs.sources.fetching import FETCH_SECONDS
 from pnp_core.inputs.sources.keys import printable, safe_ending, safe_key, split_ending
 from pnp_core.inputs.sources.links import LINKS, leaves, left_out
-from pnp_core.inputs.sources.picking import Picker
-from pnp_core.inputs.sources.remote import Listed, RemotePictures
 
 HIDDEN = "hidden folder"
 _NO_LIMIT = 178_956_970

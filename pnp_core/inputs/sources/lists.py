@@ -9,14 +9,14 @@ from typing import NamedTuple
 
 from pnp_core.data import Sample
 from pnp_core.errors import SourceError
+from pnp_core.inputs.sources._cells import picture_text, strange_text
+from pnp_core.inputs.sources._fetching import Fetches
+from pnp_core.inputs.sources._picking import excludes
 from pnp_core.inputs.sources._pointed import Fetched, Given, Pointed, fetched, stamps
 from pnp_core.inputs.sources._sampling import some_of
 from pnp_core.inputs.sources.base import FileRef, NotReadError, digest_of
-from pnp_core.inputs.sources.cells import picture_text, strange_text
-from pnp_core.inputs.sources.fetching import Fetches
 from pnp_core.inputs.sources.keys import UniqueNames, printable, safe_ending, safe_key, split_ending
 from pnp_core.inputs.sources.links import EXCLUDED
-from pnp_core.inputs.sources.picking import excludes
 from pnp_core.storage.first_bytes import pointer
 from pnp_core.text.files import text_of
 

@@ -15,12 +15,12 @@ import pyarrow.parquet as pq
 from pnp_core.data import Sample
 from pnp_core.errors import SourceError
 from pnp_core.inputs.images import IMAGE_EXTENSIONS
+from pnp_core.inputs.sources._cells import picture_text, strange_text
+from pnp_core.inputs.sources._columns import image_column, is_list, key_column, picture_type, value_type
+from pnp_core.inputs.sources._fetching import Fetches
 from pnp_core.inputs.sources._pointed import Fetched, Given, Pointed, fetched, stamps
 from pnp_core.inputs.sources._sampling import reservoir
 from pnp_core.inputs.sources.base import FileRef, NotReadError, check_size, common_folder, digest_of, reason
-from pnp_core.inputs.sources.cells import picture_text, strange_text
-from pnp_core.inputs.sources.columns import image_column, is_list, key_column, picture_type, value_type
-from pnp_core.inputs.sources.fetching import Fetches
 from pnp_core.inputs.sources.keys import UniqueNames, printable, safe_ending, safe_key, split_ending
 from pnp_core.storage.first_bytes import pointer, refusal
 

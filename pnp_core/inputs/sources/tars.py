@@ -12,11 +12,11 @@ from typing import Any
 from pnp_core.data import Sample
 from pnp_core.errors import SourceError
 from pnp_core.inputs.images import IMAGE_EXTENSIONS
+from pnp_core.inputs.sources._members import Member, TarWalk, is_header
+from pnp_core.inputs.sources._picking import claims_picture, excludes, server_folder
 from pnp_core.inputs.sources._sampling import reservoir
 from pnp_core.inputs.sources.base import FileRef, NotReadError, common_folder, digest_of, reason
 from pnp_core.inputs.sources.keys import UniqueNames, printable, safe_ending, safe_key, split_ending
-from pnp_core.inputs.sources.members import Member, TarWalk, is_header
-from pnp_core.inputs.sources.picking import claims_picture, excludes, server_folder
 from pnp_core.storage.first_bytes import pointer, refusal
 
 _LABEL_MAP = ".seg.png"

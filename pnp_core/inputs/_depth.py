@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from pnp_core.errors import UnreadableImage
-from pnp_core.inputs.tiff import Page
+from pnp_core.inputs._tiff import Page
 
 _SCALED = "brightness scaled to 8 bits"
 

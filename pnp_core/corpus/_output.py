@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from time import time
 
 from pnp_core.config import CorpusConfig
-from pnp_core.corpus.changes import COLLECTED, PENDING, ChangeReader, classify_files
+from pnp_core.corpus._changes import COLLECTED, PENDING, ChangeReader, classify_files
 from pnp_core.corpus.manifest import (
     FAILED,
     LABELLED,
