@@ -119,7 +119,7 @@ def encode_grey(values: np.ndarray) -> bytes:
 
 
 @dataclass(frozen=True)
-class Picture:
+class DecodedImage:
     """A decoded picture.
 
     Attributes:
@@ -136,7 +136,7 @@ _LARGE_PIXELS = 16_000_000
 _ONE_LARGE = Lock()
 
 
-def decode_image(data: bytes, max_pixels: int, side: int | None = None) -> Picture:
+def decode_image(data: bytes, max_pixels: int, side: int | None = None) -> DecodedImage:
     """Decode a picture as a viewer shows it.
 
     EXIF rotation is applied, colours are brought to sRGB by the embedded profile, more than 8 bits are scaled (not
@@ -206,7 +206,7 @@ def _one_line(error: Exception) -> str:
 _ON_WHITE = "transparency laid on white"
 
 
-def _upright_rgb(image: Image.Image, page: Page | None, notes: list[str]) -> Picture:
+def _upright_rgb(image: Image.Image, page: Page | None, notes: list[str]) -> DecodedImage:
     """Turn, flatten and convert; in place where it can be, for a copy of 100 million pixels is 400 MB."""
     if page.several if page else _several(image):
         several = "several pictures in the file" if image.format in ("MPO", "TIFF") else "animation"
@@ -228,7 +228,7 @@ _SRGB_GAMMA = 0.45455
 """What a PNG says of values as screens take them."""
 
 
-def _flat(image: Image.Image, page: Page | None, notes: list[str]) -> Picture:
+def _flat(image: Image.Image, page: Page | None, notes: list[str]) -> DecodedImage:
     """A picture of 8 bits in sRGB, laid on white where it is transparent."""
     profile, alpha = image.info.get("icc_profile"), None
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
@@ -249,7 +249,7 @@ def _flat(image: Image.Image, page: Page | None, notes: list[str]) -> Picture:
         white.paste(rgb, mask=alpha)
         rgb = white
     pixels = np.asarray(rgb)
-    return Picture(pixels, (*notes, *_poor_contrast(pixels)))
+    return DecodedImage(pixels, (*notes, *_poor_contrast(pixels)))
 
 
 def _no_opacity(band: int, page: Page) -> str:
@@ -288,7 +288,7 @@ def _poor_contrast(pixels: np.ndarray) -> list[str]:
     return [f"hardly any contrast: all values lie between {low} and {high} of 255"]
 
 
-def _of_bands(bands: Bands, page: Page) -> Picture:
+def _of_bands(bands: Bands, page: Page) -> DecodedImage:
     """A TIFF's page from its values."""
     notes = ["several pictures in the file: only the first is used"] if page.several else []
     notes += [page.note] if page.note else []

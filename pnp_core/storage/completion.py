@@ -317,7 +317,7 @@ class StageFolder:
             raise DamagedError.at(self.run.path(self.quarantine_file(shard)))
         return data
 
-    def give_up(self, shard: str, pictures: list[Quarantined]) -> StageResult:
+    def mark_failed(self, shard: str, pictures: list[Quarantined]) -> StageResult:
         """Set all pictures of a shard aside. There is no completion record: the next run tries it again."""
         self.claim()
         data = _quarantine_bytes(pictures)

@@ -124,7 +124,7 @@ def set_shard_aside(
         for sample in read_shard(folder.run, shard)
         if sample.key not in gone
     ]
-    return folder.give_up(shard.name, pictures)
+    return folder.mark_failed(shard.name, pictures)
 
 
 def even_sizes(samples: int, shards: int) -> list[int]:
