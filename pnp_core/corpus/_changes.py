@@ -108,6 +108,6 @@ class ChangeReader:
         self._rows.append(picture)
         return Sample(key, data, safe_ending(changed.name), name, fault=fault)
 
-    def save(self, place: RunFolder) -> None:
+    def save(self, run: RunFolder) -> None:
         """Write the rows down."""
-        place.write(COLLECTED, rows_bytes([*self._changes.known, *self._rows, *self._changes.waiting]))
+        run.write(COLLECTED, rows_bytes([*self._changes.known, *self._rows, *self._changes.waiting]))

@@ -121,14 +121,14 @@ class Corpus:
 
         With `check: sizes` other content of the same size is not seen.
         """
-        found: dict[int, str] = {}
+        damaged: dict[int, str] = {}
         for file in sorted({picture.masks for picture in self.before.pictures if picture.masks}):
             number, shard = int(PurePosixPath(file).parts[1]), PurePosixPath(file).stem
             masks = StageFolder(self.batch(number), MASKS, self.masks_fingerprint)
             record = masks.record(shard)
             if record is None or record.damaged(masks.run, content=self.config.check == "digests"):
-                found.setdefault(number, file)
-        return found
+                damaged.setdefault(number, file)
+        return damaged
 
     def publish(self, number: int, shards: list[ShardRef], plan: Plan, more: bool) -> str:
         """Make what became of the collected pictures the newest manifest, and that the latest for readers.
@@ -168,8 +168,8 @@ class Corpus:
         results: dict[str, ManifestRow] = {}
         for shard in shards:
             results |= self._results(number, shard, plan)
-        place = self.batch(number) if shards else self.out
-        collected = [ManifestRow(**row) for row in place.read_table(COLLECTED).to_pylist()]
+        run = self.batch(number) if shards else self.out
+        collected = [ManifestRow(**row) for row in run.read_table(COLLECTED).to_pylist()]
         pictures = tuple(sorted((_filled(p, results) for p in collected), key=lambda picture: picture.source))
         same = (self.newest.masks_fingerprint, self.newest.pictures) == (self.masks_fingerprint, pictures)
         if self.newest.number and same and not shards:
@@ -182,17 +182,17 @@ class Corpus:
 
     def _results(self, number: int, shard: ShardRef, plan: Plan) -> dict[str, ManifestRow]:
         """By key: what became of a shard's pictures."""
-        found: dict[str, ManifestRow] = {}
+        results: dict[str, ManifestRow] = {}
         for folder in (plan.salience.folder, plan.masks.folder):
             status = FAILED if folder.find_failed(shard.name) else QUARANTINED
             for picture in folder.quarantined(shard.name):
-                found[picture.key] = ManifestRow("", "", "", status, reason=picture.reason)
+                results[picture.key] = ManifestRow("", "", "", status, reason=picture.reason)
         masks = plan.masks.folder
         file = masks.file(shard.name, "parquet")
         if masks.record(shard.name) and not masks.find_failed(shard.name):
             for key in masks.read_table(shard.name, "parquet", ["key"])["key"].to_pylist():
-                found[key] = ManifestRow("", "", "", LABELLED, f"batches/{number:06d}/{file}")
-        return found
+                results[key] = ManifestRow("", "", "", LABELLED, f"batches/{number:06d}/{file}")
+        return results
 
 
 def check_corpus(config: CorpusConfig) -> list[str]:
@@ -220,6 +220,6 @@ def _filled(picture: ManifestRow, results: dict[str, ManifestRow]) -> ManifestRo
     return replace(picture, status=result.status, masks=result.masks, reason=result.reason)
 
 
-def _saved(samples: Iterable[Sample], reader: ChangeReader, place: RunFolder) -> Iterator[Sample]:
+def _saved(samples: Iterable[Sample], reader: ChangeReader, run: RunFolder) -> Iterator[Sample]:
     yield from samples
-    reader.save(place)
+    reader.save(run)

@@ -238,13 +238,13 @@ class DatasetCard(Config):
     @cached_property
     def label_of_name(self) -> dict[str, int]:
         """Lower-case name, caption or synonym -> label."""
-        found: dict[str, int] = {}
+        labels: dict[str, int] = {}
         for spelling in ("synonyms", "caption", "name"):  # the name wins over another class's synonym
             for label, entry in enumerate(self.classes, start=1):
                 values = getattr(entry, spelling) or ()
                 for value in (values,) if isinstance(values, str) else values:
-                    found[value.lower()] = label
-        return found
+                    labels[value.lower()] = label
+        return labels
 
     def with_classes(self, names: tuple[str, ...]) -> DatasetCard:
         """The card with classes that were read from a file or given by a user.
@@ -324,8 +324,8 @@ def load_card(name: str) -> DatasetCard:
 def _first_fault(error: ValidationError) -> str:
     """The first thing that is wrong with a card, and where on it."""
     first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"])
-    return f"{place + ': ' if place else ''}{first['msg']}"
+    entry = ".".join(str(part) for part in first["loc"])
+    return f"{entry + ': ' if entry else ''}{first['msg']}"
 
 
 def card_schema() -> dict[str, Any]:

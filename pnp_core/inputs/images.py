@@ -63,11 +63,11 @@ def vivid(palette: np.ndarray) -> np.ndarray:
     >>> vivid(VOC_PALETTE)[[0, 1, 7]].tolist()
     [[0, 0, 0], [128, 0, 0], [255, 140, 0]]
     """
-    found = palette.copy()
+    colours = palette.copy()
     grey = np.flatnonzero(np.ptp(palette[:255].astype(int), axis=1) < 24)
     for number, label in enumerate(grey[grey > 0]):
-        found[label] = (max(96, 255 - 40 * number), max(40, 140 - 25 * number), 0)
-    return found
+        colours[label] = (max(96, 255 - 40 * number), max(40, 140 - 25 * number), 0)
+    return colours
 
 
 def palette_of(colours: Sequence[str]) -> np.ndarray:

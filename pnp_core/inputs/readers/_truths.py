@@ -20,7 +20,7 @@ def open_truth(folder: DataFolder, card: DatasetCard, form: GroundTruth, split: 
             raise AssertionError("scenes are drawn, not read")
 
 
-def choose_truth(folder: DataFolder, card: DatasetCard, split: str, wanted: str | None) -> Truth:
+def choose_truth(folder: DataFolder, card: DatasetCard, split: str, name: str | None) -> Truth:
     """The ground truth asked for, or the first form that is on disk.
 
     Raises:
@@ -28,11 +28,11 @@ def choose_truth(folder: DataFolder, card: DatasetCard, split: str, wanted: str 
         DatasetError: none is on disk.
     """
     names = [form.name for form in card.ground_truth]
-    if wanted is not None and wanted not in names:
-        raise UnknownNameError(f"ground truth of dataset {card.name}", wanted, names)
-    truths = [open_truth(folder, card, form, split) for form in card.ground_truth if wanted in (None, form.name)]
-    found = next((truth for truth in truths if truth.present()), None)
-    if found is None:
+    if name is not None and name not in names:
+        raise UnknownNameError(f"ground truth of dataset {card.name}", name, names)
+    truths = [open_truth(folder, card, form, split) for form in card.ground_truth if name in (None, form.name)]
+    chosen = next((truth for truth in truths if truth.present()), None)
+    if chosen is None:
         places = " or ".join(f"'{folder.path(truth.place)}'" for truth in truths)
         raise DatasetError(f"no ground truth of {card.name}: {places} is missing{folder.advice()}")
-    return found
+    return chosen

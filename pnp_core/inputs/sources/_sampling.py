@@ -40,6 +40,6 @@ def reservoir(samples: Iterator[Sample], number: int, seed: int) -> Iterator[Sam
     for position, sample in enumerate(samples):
         if position < number:
             kept.append((position, sample))
-        elif (place := int(random.integers(0, position + 1))) < number:
-            kept[place] = (position, sample)
+        elif (slot := int(random.integers(0, position + 1))) < number:
+            kept[slot] = (position, sample)
     yield from (sample for _, sample in sorted(kept, key=lambda pair: pair[0]))

@@ -364,8 +364,8 @@ def expand(pattern: str) -> list[FileRef]:
         parts = list(braceexpand.braceexpand(pattern))
     except ValueError as error:
         raise SourceError(f"'{pattern}' cannot be understood: {error}") from error
-    found = {(file.path, str(file.fs.protocol)): file for part in parts for file in _matches(part)}
-    files = [found[place] for place in sorted(found)]
+    by_origin = {(file.path, str(file.fs.protocol)): file for part in parts for file in _matches(part)}
+    files = [by_origin[origin] for origin in sorted(by_origin)]
     missing = [printable(file.path) for file in files if file.kind() != "file"]
     if missing:
         raise SourceError(f"'{missing[0]}' does not exist" + (f" (and {len(missing) - 1} more)" if missing[1:] else ""))

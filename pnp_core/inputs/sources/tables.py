@@ -234,7 +234,7 @@ def _look(table: pq.ParquetFile, column: str, folder: FileRef) -> str | None:
     return strange_text((text for text in texts if text), folder)
 
 
-def open_tables(pattern: str, files: list[FileRef], wanted: str | None, fetches: Fetches) -> TableSource:
+def open_tables(pattern: str, files: list[FileRef], column: str | None, fetches: Fetches) -> TableSource:
     """Look at the files' columns, and at the first rows of those with text.
 
     Raises:
@@ -248,7 +248,7 @@ def open_tables(pattern: str, files: list[FileRef], wanted: str | None, fetches:
                 table = _open(opened)
                 rows += table.metadata.num_rows
                 look = partial(_look, table, folder=file.folder)
-                columns.add(image_column(table.schema_arrow, wanted, printable(file.path), look))
+                columns.add(image_column(table.schema_arrow, column, printable(file.path), look))
         except SourceError:
             raise
         except Exception as error:  # of Arrow, or of a file system's package
