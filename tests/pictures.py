@@ -9,7 +9,7 @@ import numpy as np
 import tifffile
 from PIL import Image
 
-from pnp_core.inputs.images import Picture, decode_image
+from pnp_core.inputs.images import DecodedImage, decode_image
 
 PHOTOGRAPH = (
     Image.open(io.BytesIO((files("pnp_core") / "_photographs/cat.jpg").read_bytes())).convert("RGB").resize((96, 64))
@@ -17,7 +17,7 @@ PHOTOGRAPH = (
 RGB = np.asarray(PHOTOGRAPH)
 
 
-def decoded(data: bytes) -> Picture:
+def decoded(data: bytes) -> DecodedImage:
     """A picture as the pipeline reads it."""
     return decode_image(data, 10**8)
 

@@ -10,11 +10,10 @@ import numpy as np
 
 from pnp_core.data import IGNORE, Progress, Sample, silent
 from pnp_core.errors import UnreadableImage, UsageError
-from pnp_core.inputs.cards import DrawnScenes, load_card
+from pnp_core.inputs.cards import load_card
 from pnp_core.inputs.images import decode_image, decode_label_map
 from pnp_core.inputs.ordered import map_ahead
 from pnp_core.inputs.readers import get_split, open_dataset, resolve_card
-from pnp_core.inputs.readers.files import FileDataset
 from pnp_core.stages.config import SalienceConfig
 from pnp_core.stages.scores import without_classes
 
@@ -137,7 +136,7 @@ def check_dataset(
         PnpError: no such dataset, split or form of ground truth, or whole folders are missing.
     """
     card = load_card(dataset)
-    if isinstance(card.ground_truth[0], DrawnScenes):
+    if card.drawn:
         raise UsageError(f"dataset {card.name} is drawn, not read: there is nothing to check")
     card = resolve_card(card, data)
     name, part = get_split(card, split)
@@ -146,10 +145,8 @@ def check_dataset(
     if part.images is not None and len(opened) != part.images:
         source = f"; get the whole from {card.homepage}" if card.homepage else ""
         problems.append(f"split {name} lists {len(opened)} pictures, officially it has {part.images}{source}")
-    if part.list is None and isinstance(opened, FileDataset):
-        without = sorted(opened.images.ids() - {opened.images.there(id_) for id_ in opened.ids})
-        if without:
-            problems.append(f"pictures without ground truth: {len(without)}, such as {', '.join(without[:3])}")
+    if part.list is None and (without := opened.unlisted()):  # the files of ground truth are the list
+        problems.append(f"pictures without ground truth: {len(without)}, such as {', '.join(without[:3])}")
     masks, faults, remarks = _Masks(card.names), [], []
     for seen in map_ahead(_look, _remarked(opened.samples(), remarks)):
         progress(1)

@@ -13,7 +13,7 @@ labelled again; one whose stamp (size and times) changed is read again. So a rea
 whole generation, whatever the next run is doing.
 """
 
-from pnp_core.corpus.output import Corpus, check_corpus
-from pnp_core.corpus.summary import CorpusSummary
+from pnp_core.corpus._output import Corpus, check_corpus
+from pnp_core.corpus._summary import CorpusSummary
 
 __all__ = ["Corpus", "CorpusSummary", "check_corpus"]

@@ -19,7 +19,7 @@ LABELLED, QUARANTINED, FAILED, WAITING = "labelled", "quarantined", "failed", "w
 
 
 @dataclass(frozen=True)
-class Picture:
+class ManifestRow:
     """A picture of the corpus, a row of the manifest.
 
     Attributes:
@@ -42,7 +42,7 @@ class Picture:
     reason: str | None = None
 
 
-SCHEMA = pa.schema([(f.name, pa.string()) for f in fields(Picture)])
+SCHEMA = pa.schema([(f.name, pa.string()) for f in fields(ManifestRow)])
 
 
 @dataclass(frozen=True)
@@ -51,15 +51,15 @@ class Manifest:
 
     Attributes:
         number: of the batch, from 1; 0 before the first.
-        settings: fingerprint of the masks.
+        masks_fingerprint: of the settings that the masks are made with; `settings` in files.
         contents: of all pictures ever labelled or quarantined with these settings.
     """
 
     number: int
     corpus: str
-    settings: str
-    pictures: tuple[Picture, ...] = ()
-    contents: tuple[Picture, ...] = ()
+    masks_fingerprint: str
+    pictures: tuple[ManifestRow, ...] = ()
+    contents: tuple[ManifestRow, ...] = ()
 
     @property
     def file(self) -> str:
@@ -108,12 +108,13 @@ def read_progress(out: RunFolder) -> Manifest | None:
         files = [f"{folder}/{number:06d}.parquet" for folder in ("manifests", "contents")]
         tables = [table for table in map(out.find_table, files) if table is not None]
         if len(tables) == len(files):
-            pictures, contents = (tuple(Picture(**row) for row in table.to_pylist()) for table in tables)
-            return Manifest(number, pointer["source"], _settings_of(pictures, pointer["settings"]), pictures, contents)
+            pictures, contents = (tuple(ManifestRow(**row) for row in table.to_pylist()) for table in tables)
+            masks_fingerprint = _masks_fingerprint_of(pictures, pointer["settings"])
+            return Manifest(number, pointer["source"], masks_fingerprint, pictures, contents)
     return Manifest(0, pointer["source"], pointer["settings"])
 
 
-def _settings_of(pictures: Iterable[Picture], otherwise: str) -> str:
+def _masks_fingerprint_of(pictures: Iterable[ManifestRow], otherwise: str) -> str:
     """Fingerprint of the masks, which their folder is named by: a manifest before may be of other settings."""
     return next((picture.masks.split("/")[3] for picture in pictures if picture.masks), otherwise)
 
@@ -127,6 +128,6 @@ def _whole_pointer(out: RunFolder) -> dict[str, Any] | None:
     return None
 
 
-def rows_bytes(pictures: Iterable[Picture]) -> bytes:
+def rows_bytes(pictures: Iterable[ManifestRow]) -> bytes:
     """Rows as Parquet."""
     return table_bytes(pa.Table.from_pylist([asdict(picture) for picture in pictures], schema=SCHEMA))

@@ -7,8 +7,8 @@ import io
 from types import TracebackType
 
 from pnp_core.data import IGNORE
+from pnp_core.export._pictures import Finished, Labelled
 from pnp_core.export.base import upright_jpeg
-from pnp_core.export.pictures import Finished, Labelled
 from pnp_core.inputs.images import VOC_PALETTE
 from pnp_core.storage.run_folder import RunFolder
 
@@ -41,10 +41,10 @@ class Png:
         self._index.detach()
         self._stream.__exit__(kind, value, trace)
         if kind is None:
-            self._out.write("classes.csv", classes_csv(self._colours))
+            self._out.write("classes.csv", _classes_csv(self._colours))
 
 
-def classes_csv(colours: list[tuple[str, tuple[int, ...]]]) -> bytes:
+def _classes_csv(colours: list[tuple[str, tuple[int, ...]]]) -> bytes:
     """Label, name, colour; 0 is background, 255 void."""
     buffer = io.StringIO()
     rows = csv.writer(buffer, lineterminator="\n")

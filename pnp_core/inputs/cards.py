@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
@@ -54,7 +54,14 @@ class Split(Config):
     """What `{split}` stands for in paths; the split's name when empty."""
 
 
-class LabelMapFiles(Config):
+class TruthForm(Config):
+    """A form in which the masks of a dataset come."""
+
+    drawn: ClassVar[bool] = False
+    """Whether images and masks are drawn by the package: no folder is needed, and classes are known without masks."""
+
+
+class LabelMapFiles(TruthForm):
     """Ground truth as one palette or grey PNG per picture."""
 
     kind: Literal["label-maps"]
@@ -71,7 +78,7 @@ class LabelMapFiles(Config):
     """Values that stand for no class: an error in the file, or background."""
 
 
-class InstanceFile(Config):
+class InstanceFile(TruthForm):
     """Ground truth painted from a COCO annotation file, crowd regions included."""
 
     kind: Literal["coco-instances"]
@@ -79,8 +86,10 @@ class InstanceFile(Config):
     path: str
 
 
-class DrawnScenes(Config):
+class DrawnScenes(TruthForm):
     """The bundled scenes, drawn together with their masks."""
+
+    drawn: ClassVar[bool] = True
 
     kind: Literal["scenes"]
     name: str
@@ -197,6 +206,15 @@ class DatasetCard(Config):
         """The split that is evaluated when none is named."""
         return next(iter(self.splits))
 
+    @property
+    def drawn(self) -> bool:
+        """Whether the images are drawn by the package; otherwise they are read from a folder."""
+        return self.ground_truth[0].drawn
+
+    def folder_of(self, split: str) -> str:
+        """What `{split}` stands for in the card's paths."""
+        return self.splits[split].folder or split
+
     def images_of(self, split: str | None) -> int | None:
         """How many pictures a split officially has, the default one when None; None where the card does not say."""
         part = self.splits.get(split or self.default_split)
@@ -220,13 +238,13 @@ class DatasetCard(Config):
     @cached_property
     def label_of_name(self) -> dict[str, int]:
         """Lower-case name, caption or synonym -> label."""
-        found: dict[str, int] = {}
+        labels: dict[str, int] = {}
         for spelling in ("synonyms", "caption", "name"):  # the name wins over another class's synonym
             for label, entry in enumerate(self.classes, start=1):
                 values = getattr(entry, spelling) or ()
                 for value in (values,) if isinstance(values, str) else values:
-                    found[value.lower()] = label
-        return found
+                    labels[value.lower()] = label
+        return labels
 
     def with_classes(self, names: tuple[str, ...]) -> DatasetCard:
         """The card with classes that were read from a file or given by a user.
@@ -306,8 +324,8 @@ def load_card(name: str) -> DatasetCard:
 def _first_fault(error: ValidationError) -> str:
     """The first thing that is wrong with a card, and where on it."""
     first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"])
-    return f"{place + ': ' if place else ''}{first['msg']}"
+    entry = ".".join(str(part) for part in first["loc"])
+    return f"{entry + ': ' if entry else ''}{first['msg']}"
 
 
 def card_schema() -> dict[str, Any]:

@@ -13,9 +13,17 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pnp_core.errors import UnreadableImage, in_words
-from pnp_core.inputs.colour import to_rgb
-from pnp_core.inputs.depth import FULL_RANGE, grey_in_8_bits, lower_bytes, says_its_bits, spread, to_8_bits, uses_little
-from pnp_core.inputs.tiff import ICC_PROFILE, ORIENTATION, Bands, Page, find_page, read_bands
+from pnp_core.inputs._colour import to_rgb
+from pnp_core.inputs._depth import (
+    FULL_RANGE,
+    grey_in_8_bits,
+    lower_bytes,
+    says_its_bits,
+    spread,
+    to_8_bits,
+    uses_little,
+)
+from pnp_core.inputs._tiff import ICC_PROFILE, ORIENTATION, Bands, Page, find_page, read_bands
 from pnp_core.storage.first_bytes import FORMATS, UNKNOWN, refusal
 
 IMAGE_EXTENSIONS = frozenset(
@@ -31,10 +39,10 @@ IMAGE_EXTENSIONS = frozenset(
 """File name endings that are taken for pictures."""
 
 
-def voc_palette() -> np.ndarray:
+def _voc_palette() -> np.ndarray:
     """The Pascal VOC colour map, (256, 3) uint8: bit-reversed label bits spread over R, G, B.
 
-    >>> voc_palette()[[0, 1, 15, 255]].tolist()
+    >>> _voc_palette()[[0, 1, 15, 255]].tolist()
     [[0, 0, 0], [128, 0, 0], [192, 128, 128], [224, 224, 192]]
     """
     labels = np.arange(256)
@@ -45,7 +53,7 @@ def voc_palette() -> np.ndarray:
     return palette
 
 
-VOC_PALETTE = voc_palette()
+VOC_PALETTE = _voc_palette()
 
 
 def vivid(palette: np.ndarray) -> np.ndarray:
@@ -55,11 +63,11 @@ def vivid(palette: np.ndarray) -> np.ndarray:
     >>> vivid(VOC_PALETTE)[[0, 1, 7]].tolist()
     [[0, 0, 0], [128, 0, 0], [255, 140, 0]]
     """
-    found = palette.copy()
+    colours = palette.copy()
     grey = np.flatnonzero(np.ptp(palette[:255].astype(int), axis=1) < 24)
     for number, label in enumerate(grey[grey > 0]):
-        found[label] = (max(96, 255 - 40 * number), max(40, 140 - 25 * number), 0)
-    return found
+        colours[label] = (max(96, 255 - 40 * number), max(40, 140 - 25 * number), 0)
+    return colours
 
 
 def palette_of(colours: Sequence[str]) -> np.ndarray:
@@ -111,7 +119,7 @@ def encode_grey(values: np.ndarray) -> bytes:
 
 
 @dataclass(frozen=True)
-class Picture:
+class DecodedImage:
     """A decoded picture.
 
     Attributes:
@@ -128,7 +136,7 @@ _LARGE_PIXELS = 16_000_000
 _ONE_LARGE = Lock()
 
 
-def decode_image(data: bytes, max_pixels: int, side: int | None = None) -> Picture:
+def decode_image(data: bytes, max_pixels: int, side: int | None = None) -> DecodedImage:
     """Decode a picture as a viewer shows it.
 
     EXIF rotation is applied, colours are brought to sRGB by the embedded profile, more than 8 bits are scaled (not
@@ -198,7 +206,7 @@ def _one_line(error: Exception) -> str:
 _ON_WHITE = "transparency laid on white"
 
 
-def _upright_rgb(image: Image.Image, page: Page | None, notes: list[str]) -> Picture:
+def _upright_rgb(image: Image.Image, page: Page | None, notes: list[str]) -> DecodedImage:
     """Turn, flatten and convert; in place where it can be, for a copy of 100 million pixels is 400 MB."""
     if page.several if page else _several(image):
         several = "several pictures in the file" if image.format in ("MPO", "TIFF") else "animation"
@@ -220,7 +228,7 @@ _SRGB_GAMMA = 0.45455
 """What a PNG says of values as screens take them."""
 
 
-def _flat(image: Image.Image, page: Page | None, notes: list[str]) -> Picture:
+def _flat(image: Image.Image, page: Page | None, notes: list[str]) -> DecodedImage:
     """A picture of 8 bits in sRGB, laid on white where it is transparent."""
     profile, alpha = image.info.get("icc_profile"), None
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
@@ -241,7 +249,7 @@ def _flat(image: Image.Image, page: Page | None, notes: list[str]) -> Picture:
         white.paste(rgb, mask=alpha)
         rgb = white
     pixels = np.asarray(rgb)
-    return Picture(pixels, (*notes, *_poor_contrast(pixels)))
+    return DecodedImage(pixels, (*notes, *_poor_contrast(pixels)))
 
 
 def _no_opacity(band: int, page: Page) -> str:
@@ -280,7 +288,7 @@ def _poor_contrast(pixels: np.ndarray) -> list[str]:
     return [f"hardly any contrast: all values lie between {low} and {high} of 255"]
 
 
-def _of_bands(bands: Bands, page: Page) -> Picture:
+def _of_bands(bands: Bands, page: Page) -> DecodedImage:
     """A TIFF's page from its values."""
     notes = ["several pictures in the file: only the first is used"] if page.several else []
     notes += [page.note] if page.note else []

@@ -81,7 +81,7 @@ def survey(plan: Plan, shards: Sequence[ShardRef], most: int) -> Survey:
     Args:
         most: pictures to show at most.
     """
-    found, worst = Survey(), _Worst(most // 2)
+    totals, worst = Survey(), _Worst(most // 2)
     step = max(1, -(-sum(shard.samples for shard in shards) // max(1, most - most // 2)))
     few = sum(shard.samples for shard in shards) <= most
     for shard in shards:
@@ -90,16 +90,16 @@ def survey(plan: Plan, shards: Sequence[ShardRef], most: int) -> Survey:
         table = plan.masks.folder.read_table(shard.name, "parquet", columns)
         for row in table.to_pylist():
             score = scores.get(row["key"])
-            if few or found.pictures % step == 0:
-                found.shown.setdefault(shard.name, {})[row["key"]] = score
+            if few or totals.pictures % step == 0:
+                totals.shown.setdefault(shard.name, {})[row["key"]] = score
             else:
                 rank = row["mean_confidence"] if plan.score is None else score["miou"] if score else None
                 worst.add(2.0 if rank is None else rank, shard.name, row["key"], score)
-            _count(found, row)
+            _count(totals, row)
     for _, _, _, shard_name, key, score in worst.entries:
-        found.shown.setdefault(shard_name, {})[key] = score
-    found.confidence /= max(1, found.asked)
-    return found
+        totals.shown.setdefault(shard_name, {})[key] = score
+    totals.confidence /= max(1, totals.asked)
+    return totals
 
 
 class _Worst:
@@ -119,23 +119,23 @@ class _Worst:
             heapq.heapreplace(self.entries, entry)
 
 
-def _count(found: Survey, row: dict[str, Any]) -> None:
-    found.pictures += 1
+def _count(survey: Survey, row: dict[str, Any]) -> None:
+    survey.pictures += 1
     if row["classes"]:
-        found.asked += 1
-        found.confidence += row["mean_confidence"]
-    found.nothing += not any(entry["pixels"] for entry in row["classes"])
+        survey.asked += 1
+        survey.confidence += row["mean_confidence"]
+    survey.nothing += not any(entry["pixels"] for entry in row["classes"])
     for entry in row["classes"]:
-        count = found.classes[entry["id"]]
+        count = survey.classes[entry["id"]]
         count.candidate += 1
         count.found += entry["pixels"] > 0
         count.pixels += entry["pixels"]
 
 
-def thumbnail_side(pictures: int, budget: int) -> int:
+def _thumbnail_side(pictures: int, budget: int) -> int:
     """Longer side of a thumbnail, in pixels, so that so many fit into so many bytes.
 
-    >>> thumbnail_side(10, 20_000_000), thumbnail_side(2000, 20_000_000), thumbnail_side(100_000, 20_000_000)
+    >>> _thumbnail_side(10, 20_000_000), _thumbnail_side(2000, 20_000_000), _thumbnail_side(100_000, 20_000_000)
     (320, 122, 96)
     """
     # Three quarters, for base64 takes a third more; square pictures are the largest.
@@ -143,17 +143,17 @@ def thumbnail_side(pictures: int, budget: int) -> int:
     return min(max(fits, SIDES[0]), SIDES[1])
 
 
-def gallery(plan: Plan, shards: Sequence[ShardRef], found: Survey, budget: int) -> tuple[list[dict[str, Any]], int]:
+def gallery(plan: Plan, shards: Sequence[ShardRef], survey: Survey, budget: int) -> tuple[list[dict[str, Any]], int]:
     """The pictures that are shown, as JSON-able records, and how many more there was no room for.
 
     Args:
         budget: bytes that they may take together in the page.
     """
-    side, left, records, without = thumbnail_side(found.number_shown, budget), budget, [], 0
+    side, left, records, without = _thumbnail_side(survey.number_shown, budget), budget, [], 0
     for shard in shards:
-        wanted = found.shown.get(shard.name, {})
-        for row, confidence in _rows(plan, shard, wanted, side) if wanted else ():
-            record = picture_record(plan, row, side, wanted[row.sample.key], confidence)
+        shown = survey.shown.get(shard.name, {})
+        for row, confidence in _rows(plan, shard, shown, side) if shown else ():
+            record = _picture_record(plan, row, side, shown[row.sample.key], confidence)
             size = len(htmlsafe_json_dumps(record).encode())
             if size > left:
                 without += 1
@@ -163,15 +163,15 @@ def gallery(plan: Plan, shards: Sequence[ShardRef], found: Survey, budget: int) 
     return records, without
 
 
-def _rows(plan: Plan, shard: ShardRef, wanted: dict[str, Any], side: int) -> Iterator[tuple[Row, float]]:
+def _rows(plan: Plan, shard: ShardRef, shown: dict[str, Any], side: int) -> Iterator[tuple[Row, float]]:
     folder = plan.masks.folder
     table = folder.read_table(shard.name, "parquet", ["key", "mean_confidence"])
     confidence = dict(zip(table["key"].to_pylist(), table["mean_confidence"].to_pylist(), strict=True))
-    for row in rows_of_shard(plan, shard, wanted, side):
+    for row in rows_of_shard(plan, shard, shown, side):
         yield row, confidence[row.sample.key]
 
 
-def picture_record(plan: Plan, row: Row, side: int, score: dict[str, Any] | None, confidence: float) -> dict[str, Any]:
+def _picture_record(plan: Plan, row: Row, side: int, score: dict[str, Any] | None, confidence: float) -> dict[str, Any]:
     """A picture as the page's script takes it."""
     salience = row.salience
     size = _fitted(salience.width, salience.height, side)
@@ -271,9 +271,9 @@ def _error_layer(labels: np.ndarray, truth: np.ndarray, void_as_background: bool
         truth = np.where(truth == IGNORE, 0, truth)
     wrong = labels != truth
     kinds = [truth == IGNORE, wrong & (labels == 0), wrong & (truth == 0), wrong]
-    found = np.select(kinds, [4, 2, 3, 1], 0).astype(np.uint8)
+    codes = np.select(kinds, [4, 2, 3, 1], 0).astype(np.uint8)
     colours = np.array([[0, 0, 0], *(list(bytes.fromhex(c[1:])) for c in ERRORS.values())], dtype=np.uint8)
-    return _palette_png(found, colours, [0, 255, 255, 255, 120])
+    return _palette_png(codes, colours, [0, 255, 255, 255, 120])
 
 
 def _sprite(salience: ClassMaps, shown: list[int]) -> str:

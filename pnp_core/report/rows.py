@@ -28,14 +28,14 @@ class Row:
     truth: np.ndarray | None
 
 
-def rows_of_shard(plan: Plan, shard: ShardRef, wanted: Container[str], side: int | None = None) -> Iterator[Row]:
+def rows_of_shard(plan: Plan, shard: ShardRef, keys: Container[str], side: int | None = None) -> Iterator[Row]:
     """The wanted pictures of a shard that have masks, in its order.
 
     Args:
-        wanted: their keys.
+        keys: their keys.
         side: the picture may be decoded smaller, but not below this many pixels a side; labels never are.
     """
-    masks = {key: png for key, png in read_masks(plan.masks.folder, shard.name).items() if key in wanted}
+    masks = {key: png for key, png in read_masks(plan.masks.folder, shard.name).items() if key in keys}
     stored = read_class_maps(plan.salience.folder, shard.name) if masks else {}
     for sample in read_shard(RunFolder(plan.masks.out), shard) if masks else ():
         if sample.key in masks:
@@ -49,8 +49,8 @@ def first_rows(plan: Plan, shards: Sequence[ShardRef], number: int) -> Iterator[
     per_shard = -(-number // len(shards))
     left = number
     for shard in shards:
-        wanted = set(islice(read_masks(plan.masks.folder, shard.name), min(per_shard, left)))
-        yield from rows_of_shard(plan, shard, wanted)
-        left -= len(wanted)
+        keys = set(islice(read_masks(plan.masks.folder, shard.name), min(per_shard, left)))
+        yield from rows_of_shard(plan, shard, keys)
+        left -= len(keys)
         if left <= 0:
             return

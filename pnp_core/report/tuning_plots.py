@@ -56,8 +56,8 @@ def _heat_map(
     columns, rows = (sorted({axis(trial) for trial in trials}) for axis in (across, up))
     values = np.full((len(rows), len(columns)), np.nan)
     for trial in trials:
-        place = rows.index(up(trial)), columns.index(across(trial))
-        values[place] = np.nanmax([values[place], trial.reward])
+        cell = rows.index(up(trial)), columns.index(across(trial))
+        values[cell] = np.nanmax([values[cell], trial.reward])
     axes.set_facecolor("#cccccc")
     image = axes.imshow(values, origin="lower", aspect="auto", cmap="viridis")
     for row, column in np.argwhere(np.isfinite(values)):
@@ -72,16 +72,16 @@ def _heat_map(
 
 def _history(axes: Axes, trials: Sequence[Trial]) -> None:
     """Every trial, group by group, and the best so far."""
-    place = 0
+    position = 0
     for group in sorted({trial.group for trial in trials}):
         own = [trial for trial in trials if trial.group == group]
         layers = sorted({trial.setting.layer for trial in own})
         named = f"layer {layers[0]}" if len(layers) == 1 else f"layers {layers[0]} to {layers[-1]}"
-        where, rewards = np.arange(place, place + len(own)), np.array([trial.reward for trial in own])
+        where, rewards = np.arange(position, position + len(own)), np.array([trial.reward for trial in own])
         colour = _COLOURS[group % len(_COLOURS)]
         axes.scatter(where, rewards, s=14, alpha=0.6, color=colour, label=f"group {group}: {named}")
         axes.step(where, np.maximum.accumulate(rewards), where="post", color=colour)
-        place += len(own)
+        position += len(own)
     if len({trial.group for trial in trials}) > 1:
         axes.legend(loc="best")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -17,12 +17,12 @@ def tuning_markdown(summary: TuneSummary) -> str:
     ]
     lines += ["", f"{summary.trials} trials of {summary.settings} settings, {summary.pairs} (picture, class) pairs."]
     lines += [f"`{BEST}` and the plots (`tuning.png`) are in the run folder {markdown_code(summary.out)}."]
-    if found := summary.comparison:
-        rank = found["rank_correlation"]
+    if comparison := summary.comparison:
+        rank = comparison["rank_correlation"]
         lines += ["", "## Compared with masks (not used in the choice)", ""]
         lines += ["| pictures | mIoU chosen | best tried | median tried | rank correlation |", "|---|---|---|---|---|"]
         lines += [
-            f"| {found['images']} | {found['miou_chosen']:.3f} | {found['miou_best']:.3f} "
-            f"| {found['miou_median']:.3f} | {'-' if rank is None else f'{rank:+.2f}'} |"
+            f"| {comparison['images']} | {comparison['miou_chosen']:.3f} | {comparison['miou_best']:.3f} "
+            f"| {comparison['miou_median']:.3f} | {'-' if rank is None else f'{rank:+.2f}'} |"
         ]
     return "\n".join(lines) + "\n"

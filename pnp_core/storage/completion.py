@@ -98,19 +98,19 @@ class CompletionRecord(BaseModel):
         """
         if not content:
             return next((path for path, size in self.outputs.items() if run.size(path) != size), None)
-        found: dict[str, str] = {}
+        actual: dict[str, str] = {}
         for path, size in self.outputs.items():
             data = run.find(path)
             if data is None or len(data) != size:
                 return path
-            found[path] = sha256(data)
-            if self.digests and self.digests[path] != found[path]:
+            actual[path] = sha256(data)
+            if self.digests and self.digests[path] != actual[path]:
                 return path
         # A version before kept one digest over those of all files, in the order in which they were made.
-        if not self.digests and self.sha256 and len(found) <= _FEW:
-            orders = permutations(found.values())
+        if not self.digests and self.sha256 and len(actual) <= _FEW:
+            orders = permutations(actual.values())
             if not any(sha256("".join(order).encode()) == self.sha256 for order in orders):
-                return next(iter(found), None)
+                return next(iter(actual), None)
         return None
 
 
@@ -194,10 +194,10 @@ class StageFolder:
         record = self.record(shard)
         digests = record.digests if record else {}
         for path, data in extra.items():
-            there = self.run.find(path)
-            if there in (None, data) or sha256(there) == digests.get(path):
+            present = self.run.find(path)
+            if present in (None, data) or sha256(present) == digests.get(path):
                 continue
-            if path not in digests or _is_whole_picture(there):
+            if path not in digests or _is_whole_picture(present):
                 raise ForeignFilesError.at(self.run.path(path))
 
     def _remove_other_outputs(self, shard: str, files: Any) -> None:
@@ -317,7 +317,7 @@ class StageFolder:
             raise DamagedError.at(self.run.path(self.quarantine_file(shard)))
         return data
 
-    def give_up(self, shard: str, pictures: list[Quarantined]) -> StageResult:
+    def mark_failed(self, shard: str, pictures: list[Quarantined]) -> StageResult:
         """Set all pictures of a shard aside. There is no completion record: the next run tries it again."""
         self.claim()
         data = _quarantine_bytes(pictures)

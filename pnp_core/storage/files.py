@@ -160,12 +160,12 @@ class Files:
         Links to folders are not followed: they may lead anywhere, round in circles too.
         """
         root = PurePosixPath(self.root)
-        place = self.path(relative) if relative else self.root
+        top = self.path(relative) if relative else self.root
         if self.local:
-            found = (Path(folder) / name for folder, _, names in os.walk(place) for name in names)
+            paths = (Path(folder) / name for folder, _, names in os.walk(top) for name in names)
         else:
-            found = map(PurePosixPath, self.fs.find(place))
-        return sorted(str(file.relative_to(root)) for file in found)
+            paths = map(PurePosixPath, self.fs.find(top))
+        return sorted(str(file.relative_to(root)) for file in paths)
 
     def glob(self, pattern: str) -> list[str]:
         """Files that match a pattern, relative to this folder, sorted."""

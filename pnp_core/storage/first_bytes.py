@@ -109,8 +109,8 @@ def pointer(data: bytes) -> str | None:
     >>> pointer(b"version https://git-lfs.github.com/spec/v1")
     'git-lfs pointer, not the file itself: `git lfs pull` fetches it'
     """
-    found = next((reason for start, reason in _REFUSED[1:] if data.startswith(start)), None)
-    return found and found.replace("the picture itself", "the file itself")
+    reason = next((reason for start, reason in _REFUSED[1:] if data.startswith(start)), None)
+    return reason and reason.replace("the picture itself", "the file itself")
 
 
 def only_pictures(samples: Iterable[Sample]) -> Iterator[Sample]:
@@ -149,9 +149,9 @@ def _is_bitmap(data: bytes) -> bool:
 
 def _kind(data: bytes) -> str | None:
     """What else data begins like."""
-    found = next((kind for start, kind in _OTHERS if data.startswith(start)), None)
-    if found:
-        return found
+    known = next((kind for start, kind in _OTHERS if data.startswith(start)), None)
+    if known:
+        return known
     head = data[:_LOOKED_AT]
     if data[4:8] == b"ftyp":
         return "an MP4 or QuickTime video"

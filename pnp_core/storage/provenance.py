@@ -27,13 +27,13 @@ _PACKAGES = (
 
 def versions() -> dict[str, str]:
     """Installed versions of what results depend on."""
-    found = {}
+    versions = {}
     for package in _PACKAGES:
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def commit() -> str | None:
@@ -41,17 +41,18 @@ def commit() -> str | None:
 
     It is known of a checkout, and of a package that pip installed from a repository.
     """
-    place = PACKAGE.resolve().parent
-    if _git(place, "rev-parse", "--show-toplevel") == str(place):  # not of a repository that a venv happens to lie in
-        changed = _git(place, "status", "--porcelain", "--untracked-files=no")
-        return f"{_git(place, 'rev-parse', 'HEAD')}{'+' if changed else ''}"
+    checkout = PACKAGE.resolve().parent
+    # Not of a repository that a venv happens to lie in.
+    if _git(checkout, "rev-parse", "--show-toplevel") == str(checkout):
+        changed = _git(checkout, "status", "--porcelain", "--untracked-files=no")
+        return f"{_git(checkout, 'rev-parse', 'HEAD')}{'+' if changed else ''}"
     origin = distribution("pnp-ovss").read_text("direct_url.json")
     return json.loads(origin).get("vcs_info", {}).get("commit_id") if origin else None
 
 
-def _git(place: Path, *arguments: str) -> str | None:
+def _git(checkout: Path, *arguments: str) -> str | None:
     try:
-        command = ["git", "-C", str(place), *arguments]
+        command = ["git", "-C", str(checkout), *arguments]
         return subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.strip()  # noqa: S603
     except (OSError, subprocess.SubprocessError):
         return None
@@ -64,7 +65,7 @@ def peak_memory() -> dict[str, int]:
     import torch
 
     unit = 1 if sys.platform == "darwin" else 1024
-    found = {"host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
+    peaks = {"host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
-        found["device"] = torch.cuda.max_memory_allocated()
-    return found
+        peaks["device"] = torch.cuda.max_memory_allocated()
+    return peaks

@@ -65,7 +65,7 @@ def pack(samples: Iterable[Sample]) -> bytes:
     return buffer.getvalue()
 
 
-def read_records(data: bytes) -> Iterator[dict[str, Any]]:
+def _read_records(data: bytes) -> Iterator[dict[str, Any]]:
     """The raw files of one of our tars, grouped by key: ``__key__`` and extension -> bytes."""
     from webdataset.tariterators import group_by_keys, tar_file_iterator
 
@@ -75,7 +75,7 @@ def read_records(data: bytes) -> Iterator[dict[str, Any]]:
 
 def unpack(data: bytes) -> Iterator[Sample]:
     """The samples of a tar written by `pack`, in order."""
-    for record in read_records(data):
+    for record in _read_records(data):
         meta = json.loads(record[_META])
         yield Sample(
             key=record["__key__"],
@@ -124,7 +124,7 @@ def set_shard_aside(
         for sample in read_shard(folder.run, shard)
         if sample.key not in gone
     ]
-    return folder.give_up(shard.name, pictures)
+    return folder.mark_failed(shard.name, pictures)
 
 
 def even_sizes(samples: int, shards: int) -> list[int]:
@@ -149,10 +149,10 @@ def read_index(run: RunFolder, identity: str, digest: str) -> list[ShardRef] | N
         OutputError: the folder holds a run of another source.
     """
     index = _mended(run) or _previous(run)
-    there = index.identity if index else (_sealed_index(run) or {}).get("identity", identity)
-    if there != identity:
+    held = index.identity if index else (_sealed_index(run) or {}).get("identity", identity)
+    if held != identity:
         raise ForeignFilesError(
-            f"'{run.url}' holds a run of {there or 'something else'}, not of {identity}; choose another --out"
+            f"'{run.url}' holds a run of {held or 'something else'}, not of {identity}; choose another --out"
         )
     whole = index and index.complete and index.digest == digest and _tars_there(run, index)
     return list(index.shards) if index and whole else None
@@ -346,10 +346,10 @@ def discard_outputs(run: RunFolder, before: Iterable[ShardRef], keep: Iterable[S
         return
     gone = sorted(before - keep, key=lambda shard: shard.name)
     ledger = Ledger.read(run)
-    for place in sorted(ledger.folders):
-        if place.count("/") == 1:
+    for folder in sorted(ledger.folders):
+        if folder.count("/") == 1:
             for shard in gone:
-                StageFolder(run, *place.split("/")).discard(shard.name)
+                StageFolder(run, *folder.split("/")).discard(shard.name)
     _forget_evaluations(run)
     for mark in run.glob(f"subsets/*/{LEDGER}"):
         _forget_evaluations(RunFolder(run.below(mark.removesuffix(f"/{LEDGER}"))))

@@ -16,7 +16,7 @@ import pyarrow as pa
 from pnp_core.data import ClassMaps, Progress, Sample, ShardRef, silent
 from pnp_core.errors import DatasetError
 from pnp_core.inputs.images import decode_image, decode_label_map
-from pnp_core.inputs.readers import Dataset, with_truth
+from pnp_core.inputs.readers import Dataset
 from pnp_core.masks.config import MaskConfig
 from pnp_core.methods.base import MASKS
 from pnp_core.methods.pnp.channels import make_label_map
@@ -84,7 +84,7 @@ def _with_masks(plan: TunePlan, keys: Collection[str]) -> Dataset | None:
     if plan.config.classes:
         return None
     try:
-        return with_truth(tuning_dataset(plan.config).restricted(keys), plan.config.ground_truth)
+        return tuning_dataset(plan.config).restricted(keys).with_truth(plan.config.ground_truth)
     except DatasetError:
         return None
 

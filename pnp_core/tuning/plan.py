@@ -13,10 +13,10 @@ import torch
 
 from pnp_core.data import Sample, ShardRef
 from pnp_core.errors import DatasetError, UnknownNameError, UsageError
-from pnp_core.inputs.cards import DatasetCard, DrawnScenes, load_card
+from pnp_core.inputs.cards import DatasetCard, load_card
 from pnp_core.inputs.class_names import clean_class_names
 from pnp_core.inputs.readers import Dataset, get_split, has_boxes, open_dataset, resolve_card
-from pnp_core.inputs.sources import Source, open_source, subset_of
+from pnp_core.inputs.sources import Source, open_source
 from pnp_core.methods.pnp.backbones import locate_checkpoint
 from pnp_core.methods.pnp.salience import check_layer_head
 from pnp_core.runs.plan import askable_labels, class_subset
@@ -166,8 +166,7 @@ def _label_source(config: TuneConfig, card: DatasetCard) -> Literal["masks", "bo
 
 def _reads_masks(config: TuneConfig, card: DatasetCard) -> bool:
     """Whether the classes of a picture can only be had from its mask."""
-    drawn = isinstance(card.ground_truth[0], DrawnScenes)
-    return not drawn and _label_source(config, card) == "masks"
+    return not card.drawn and _label_source(config, card) == "masks"
 
 
 def tuning_dataset(config: TuneConfig) -> Dataset:
@@ -249,7 +248,7 @@ def shard_tuning(config: TuneConfig) -> list[ShardRef]:
     if _own_pictures(config):
         source = _open_source(config)
         identity, digest = f"tuning on {source.identity}", fingerprint(source.digest(), number, seed)
-        samples = subset_of(source, number, seed)
+        samples = source.subset(number, seed)
     else:
         dataset = tuning_dataset(config)
         identity = f"tuning on {dataset.identity}"

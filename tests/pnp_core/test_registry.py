@@ -50,7 +50,7 @@ def test_another_packages_things_come_after_the_built_in_ones_and_nothing_is_imp
 def test_a_name_that_is_taken_is_refused(package):
     package("zero = other_things:thing")
     with pytest.raises(
-        PluginError, match="thing 'zero' .* of package other has a name that is taken by 'builtins:print'"
+        PluginError, match=r"thing 'zero' .* of package other has a name that is taken by 'builtins:print'"
     ):
         list(Registry("thing", "things", {"zero": "builtins:print"}))
 

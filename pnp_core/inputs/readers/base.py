@@ -13,7 +13,7 @@ from pnp_core.data import IGNORE, Sample
 from pnp_core.errors import PnpError
 from pnp_core.inputs.cards import DatasetCard, InstanceFile, LabelMapFiles
 from pnp_core.inputs.images import encode_label_map
-from pnp_core.inputs.readers.folder import DataFolder
+from pnp_core.inputs.readers._folder import DataFolder
 
 
 class GroundTruthError(PnpError):
@@ -51,6 +51,22 @@ class Dataset(Protocol):
 
     def restricted(self, keys: Collection[str]) -> Dataset:
         """The pictures with some keys, in their order."""
+        ...
+
+    def with_truth(self, ground_truth: str | None = None) -> Dataset:
+        """The same pictures with their masks.
+
+        Args:
+            ground_truth: which of the card's forms; the first on disk when None.
+
+        Raises:
+            UnknownNameError: the card has no such form.
+            DatasetError: there are no masks.
+        """
+        ...
+
+    def unlisted(self) -> list[str]:
+        """Ids of the pictures that lie with the split's and are none of them, sorted."""
         ...
 
 
@@ -113,10 +129,10 @@ class TruthFiles:
         return self.form.path.replace("{split}", self.split)
 
 
-def restrict(labels: UInt8[np.ndarray, "H W"], only: Sequence[int], background: bool) -> UInt8[np.ndarray, "H W"]:
+def _restrict(labels: UInt8[np.ndarray, "H W"], only: Sequence[int], background: bool) -> UInt8[np.ndarray, "H W"]:
     """Keep some labels; the others become background, or unscored where background is no class.
 
-    >>> restrict(np.array([[0, 1, 2, 255]], dtype=np.uint8), [2], background=True).tolist()
+    >>> _restrict(np.array([[0, 1, 2, 255]], dtype=np.uint8), [2], background=True).tolist()
     [[0, 0, 2, 255]]
     """
     table = np.full(256, 0 if background else IGNORE, dtype=np.uint8)
@@ -138,7 +154,7 @@ def labelled_sample(
         labels: None when ground truth is not to be read.
     """
     if only is not None and labels is not None:
-        labels = restrict(labels, only, background)
+        labels = _restrict(labels, only, background)
     classes = sample.classes
     if classes is None and labels is not None:
         present = np.flatnonzero(np.bincount(labels.ravel(), minlength=256))

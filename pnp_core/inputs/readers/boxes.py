@@ -9,8 +9,8 @@ from typing import Protocol, runtime_checkable
 
 from pnp_core.errors import DatasetError, UsageError
 from pnp_core.inputs.cards import DatasetCard
+from pnp_core.inputs.readers._folder import DataFolder
 from pnp_core.inputs.readers.base import GroundTruthError
-from pnp_core.inputs.readers.folder import DataFolder
 from pnp_core.inputs.readers.instances import coco_id, load_coco
 from pnp_core.inputs.sources.base import NotReadError
 
@@ -70,7 +70,7 @@ class CocoBoxes:
 
     file: str
     file_stamp: str
-    found: dict[str, tuple[int, ...]]
+    labels_of: dict[str, tuple[int, ...]]
 
     @classmethod
     def read(cls, folder: DataFolder, card: DatasetCard, file: str) -> CocoBoxes:
@@ -80,18 +80,18 @@ class CocoBoxes:
             DatasetError: it is missing, or not a COCO annotation file.
         """
         coco = load_coco(folder, file)
-        found = {}
+        labels_of = {}
         for image in coco.dataset["images"]:
             numbers = {a["category_id"] for a in coco.imgToAnns.get(image["id"], [])}
             labels = {card.label_of[n] for n in numbers if n in card.label_of}
-            found[coco_id(image["file_name"])] = tuple(sorted(labels))
-        return cls(file, folder.file(file).stamp(), found)
+            labels_of[coco_id(image["file_name"])] = tuple(sorted(labels))
+        return cls(file, folder.file(file).stamp(), labels_of)
 
     def classes(self, picture_id: str) -> tuple[int, ...]:
         """Labels of the annotated categories, see `Boxes`."""
-        if picture_id not in self.found:
+        if picture_id not in self.labels_of:
             raise GroundTruthError(f"no image-level labels: '{self.file}' has no entry for picture {picture_id}")
-        return self.found[picture_id]
+        return self.labels_of[picture_id]
 
     def stamp(self, picture_id: str) -> str:
         """Of the whole file."""
@@ -117,9 +117,9 @@ def open_boxes(folder: DataFolder, card: DatasetCard, split: str) -> Boxes:
         UsageError: the dataset has none.
         DatasetError: they are not on disk.
     """
-    place = boxes_place(card, split)
+    relative = boxes_place(card, split)
     assert card.boxes is not None
     path = card.boxes.path.replace("{split}", split)
-    if not folder.exists(place):
-        raise DatasetError(f"the boxes of {card.name} are missing: no '{folder.path(place)}'{folder.advice()}")
+    if not folder.exists(relative):
+        raise DatasetError(f"the boxes of {card.name} are missing: no '{folder.path(relative)}'{folder.advice()}")
     return CocoBoxes.read(folder, card, path) if card.boxes.kind == "coco-json" else VocBoxes(folder, card, path)

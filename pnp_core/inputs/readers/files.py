@@ -17,9 +17,10 @@ from pnp_core.data import IGNORE, Sample
 from pnp_core.errors import DatasetError
 from pnp_core.inputs.cards import DatasetCard
 from pnp_core.inputs.ordered import map_ahead
+from pnp_core.inputs.readers._folder import DataFolder
+from pnp_core.inputs.readers._truths import choose_truth
 from pnp_core.inputs.readers.base import GroundTruthError, Truth, labelled_sample
 from pnp_core.inputs.readers.boxes import Boxes
-from pnp_core.inputs.readers.folder import DataFolder
 from pnp_core.inputs.sources import printable, safe_key, shuffle
 from pnp_core.inputs.sources.base import NotReadError
 from pnp_core.storage.first_bytes import FORMATS
@@ -83,7 +84,7 @@ def _look(image: bytes) -> tuple[tuple[int, int] | None, int]:
         return None, 1
 
 
-def check_truth(labels: np.ndarray, image: bytes) -> None:
+def _check_truth(labels: np.ndarray, image: bytes) -> None:
     """Refuse ground truth that does not fit the picture or has nothing to score.
 
     Raises:
@@ -132,6 +133,16 @@ class FileDataset:
         """The pictures with some keys."""
         return replace(self, ids=tuple(i for i in self.ids if safe_key(i) in keys))
 
+    def with_truth(self, ground_truth: str | None = None) -> FileDataset:
+        """The same pictures with their masks, see `Dataset`."""
+        masks = choose_truth(self.folder, self.card, self.card.folder_of(self.split), ground_truth)
+        masks.ids()  # loads what the threads of `samples` share
+        return replace(self, truth=masks)
+
+    def unlisted(self) -> list[str]:
+        """From the names in the folder of pictures."""
+        return sorted(self.images.ids() - {self.images.there(picture_id) for picture_id in self.ids})
+
     def __len__(self) -> int:
         return len(self.ids)
 
@@ -165,7 +176,7 @@ class FileDataset:
         try:
             labels = self.truth.labels(picture_id) if self.truth else None
             if labels is not None:
-                check_truth(labels, image)
+                _check_truth(labels, image)
             classes = self.boxes.classes(picture_id) if self.boxes else None
         except GroundTruthError as error:
             return replace(empty, fault=str(error))

@@ -18,8 +18,8 @@ from pycocotools.coco import COCO
 
 from pnp_core.errors import DatasetError, in_words
 from pnp_core.inputs.cards import InstanceFile
+from pnp_core.inputs.readers._folder import DataFolder
 from pnp_core.inputs.readers.base import GroundTruthError, TruthFiles
-from pnp_core.inputs.readers.folder import DataFolder
 from pnp_core.storage.first_bytes import pointer
 
 

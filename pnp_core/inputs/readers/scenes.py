@@ -55,6 +55,14 @@ class SceneDataset:
         indices = range(self.count) if self.indices is None else self.indices
         return replace(self, indices=tuple(i for i in indices if self._key(i) in keys))
 
+    def with_truth(self, ground_truth: str | None = None) -> SceneDataset:
+        """The same scenes with their masks, which are drawn with them."""
+        return replace(self, truth=True)
+
+    def unlisted(self) -> list[str]:
+        """None: there are no others."""
+        return []
+
     def _key(self, index: int) -> str:
         return f"{self.split}_{index:05d}"
 

@@ -5,23 +5,20 @@ Every input comes out as exactly one sample, with its bytes or with the fault th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from typing import TypeVar
-
-import numpy as np
+from collections.abc import Iterator
 
 from pnp_core.data import Sample
 from pnp_core.errors import SourceError
+from pnp_core.inputs.sources._fetching import FETCH_SECONDS, Fetches
+from pnp_core.inputs.sources._sampling import shuffle
 from pnp_core.inputs.sources.base import MAX_BYTES, FileRef, Source, expand
-from pnp_core.inputs.sources.fetching import FETCH_SECONDS, Fetches
-from pnp_core.inputs.sources.folder import FolderSource, open_folder, open_picture
+from pnp_core.inputs.sources.folder import open_folder, open_picture
 from pnp_core.inputs.sources.keys import printable, safe_key
-from pnp_core.inputs.sources.lists import ListSource, open_list
+from pnp_core.inputs.sources.lists import open_list
 from pnp_core.inputs.sources.tables import open_tables
 from pnp_core.inputs.sources.tars import open_tars
 
-__all__ = ["MAX_BYTES", "Source", "open_source", "printable", "safe_key", "shuffle", "subset_of"]
+__all__ = ["MAX_BYTES", "Source", "open_source", "printable", "safe_key", "shuffle"]
 
 _PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".zip")
 
@@ -77,46 +74,3 @@ def _refuse_patterns(source: str, exclude: tuple[str, ...]) -> None:
         raise SourceError(
             f"--exclude leaves out files of a folder, lines of a list and files of tars; '{source}' has none"
         )
-
-
-def subset_of(source: Source, number: int, seed: int) -> Iterator[Sample]:
-    """So many pictures of a source drawn at random, in their order; all when there are not more.
-
-    Of a folder or list only those are read. Tars and tables are read once from end to end, with no
-    more than `number` pictures in memory.
-    """
-    if isinstance(source, FolderSource):
-        # In the source's order: a picture's key may depend on its neighbours.
-        return replace(source, names=_some(source.names, number, seed)).samples()
-    if isinstance(source, ListSource):
-        return replace(source, lines=_some(source.lines, number, seed)).samples()
-    return _reservoir(source.samples(), number, seed)
-
-
-Item = TypeVar("Item")
-
-
-def shuffle(items: Sequence[Item], seed: int) -> list[Item]:
-    """Items in a random order.
-
-    >>> sorted(shuffle("abc", seed=0))
-    ['a', 'b', 'c']
-    """
-    return [items[i] for i in np.random.default_rng(seed).permutation(len(items))]
-
-
-def _some(items: tuple[Item, ...], number: int, seed: int) -> tuple[Item, ...]:
-    """`number` items drawn at random, in their order."""
-    return tuple(items[i] for i in sorted(shuffle(range(len(items)), seed)[:number]))
-
-
-def _reservoir(samples: Iterator[Sample], number: int, seed: int) -> Iterator[Sample]:
-    """Algorithm R (Vitter 1985)."""
-    random = np.random.default_rng(seed)
-    kept: list[tuple[int, Sample]] = []
-    for position, sample in enumerate(samples):
-        if position < number:
-            kept.append((position, sample))
-        elif (place := int(random.integers(0, position + 1))) < number:
-            kept[place] = (position, sample)
-    yield from (sample for _, sample in sorted(kept, key=lambda pair: pair[0]))

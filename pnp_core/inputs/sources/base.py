@@ -59,6 +59,14 @@ class Source(Protocol):
         """
         ...
 
+    def subset(self, number: int, seed: int) -> Iterator[Sample]:
+        """So many pictures drawn at random, in their order; all when there are not more.
+
+        Only those are read where that is possible; otherwise all are, once from end to end, with no more than
+        `number` in memory.
+        """
+        ...
+
 
 def is_url(text: str) -> bool:
     """Whether a text starts like a URL; everything else is a path.
@@ -356,8 +364,8 @@ def expand(pattern: str) -> list[FileRef]:
         parts = list(braceexpand.braceexpand(pattern))
     except ValueError as error:
         raise SourceError(f"'{pattern}' cannot be understood: {error}") from error
-    found = {(file.path, str(file.fs.protocol)): file for part in parts for file in _matches(part)}
-    files = [found[place] for place in sorted(found)]
+    by_origin = {(file.path, str(file.fs.protocol)): file for part in parts for file in _matches(part)}
+    files = [by_origin[origin] for origin in sorted(by_origin)]
     missing = [printable(file.path) for file in files if file.kind() != "file"]
     if missing:
         raise SourceError(f"'{missing[0]}' does not exist" + (f" (and {len(missing) - 1} more)" if missing[1:] else ""))

@@ -15,12 +15,13 @@ from fsspec.implementations.local import LocalFileSystem
 from pnp_core.data import Sample
 from pnp_core.errors import SourceError, UnreadableImage
 from pnp_core.inputs.images import decode_image
+from pnp_core.inputs.sources._fetching import FETCH_SECONDS
+from pnp_core.inputs.sources._picking import Picker
+from pnp_core.inputs.sources._remote import Listed, RemotePictures
+from pnp_core.inputs.sources._sampling import some_of
 from pnp_core.inputs.sources.base import FileRef, NotReadError, digest_of, file_sample, marks, reason
-from pnp_core.inputs.sources.fetching import FETCH_SECONDS
 from pnp_core.inputs.sources.keys import printable, safe_ending, safe_key, split_ending
 from pnp_core.inputs.sources.links import LINKS, leaves, left_out
-from pnp_core.inputs.sources.picking import Picker
-from pnp_core.inputs.sources.remote import Listed, RemotePictures
 
 HIDDEN = "hidden folder"
 _NO_LIMIT = 178_956_970
@@ -62,8 +63,8 @@ class FolderSource:
         """Where links among the pictures and their folders lead."""
         folders = {name.rpartition("/")[0] for name in self.names} if self.root.local else ()
         for folder in sorted(folders):
-            place = self.file(folder).path.rstrip("/")
-            if (real := os.path.realpath(place)) != place:
+            path = self.file(folder).path.rstrip("/")
+            if (real := os.path.realpath(path)) != path:
                 yield f"{folder}/\0{real}"
         for name in self.names if self.root.local else ():
             path = self.file(name).path
@@ -81,6 +82,11 @@ class FolderSource:
         proof = self._listed(self.names[-1], "")
         listed = (self._listed(name, key) for name, key in self._keys())
         return RemotePictures(self.identity, proof).samples(listed)
+
+    def subset(self, number: int, seed: int) -> Iterator[Sample]:
+        """Some of the pictures, see `Source`; no others are read."""
+        # In the folder's order: a picture's key may depend on its neighbours.
+        return replace(self, names=some_of(self.names, number, seed)).samples()
 
     def _listed(self, name: str, key: str) -> Listed:
         sample = Sample(key, b"", safe_ending(name), printable(name))
@@ -121,16 +127,16 @@ def _local_names(folder: str, leave_out: str | None, picker: Picker, follow_link
         return picker.takes(os.path.relpath(path, folder), FileRef(_LOCAL, path, within)) and stays(path)
 
     seen = set()
-    for place, folders, names in os.walk(folder, followlinks=True, onerror=unreadable):
-        real = os.path.realpath(place)
+    for directory, folders, names in os.walk(folder, followlinks=True, onerror=unreadable):
+        real = os.path.realpath(directory)
         if real in seen or real == leave_out:
             folders.clear()
             continue
         seen.add(real)
         picker.ignored[HIDDEN] += sum(name.startswith(".") for name in folders)
         shown = sorted(name for name in folders if not name.startswith("."))
-        folders[:] = [name for name in shown if enters(os.path.join(place, name))]  # noqa: PTH118 - surrogates
-        paths = (os.path.join(place, name) for name in names)  # noqa: PTH118 - surrogates
+        folders[:] = [name for name in shown if enters(os.path.join(directory, name))]  # noqa: PTH118 - surrogates
+        paths = (os.path.join(directory, name) for name in names)  # noqa: PTH118 - surrogates
         yield from (os.path.relpath(path, folder) for path in paths if takes(path))
     yield from (os.path.relpath(path, folder) for path in locked if takes(path))
 
@@ -337,9 +343,9 @@ def _changed(info: dict[str, Any]) -> float | None:
 def _hint(path: str, ignored: Counter[str]) -> str:
     """What the user may have meant by a folder without pictures."""
     kinds = {".tar": "webdataset tars", ".parquet": "Parquet files"}
-    found = next((ending for ending in kinds if ignored[ending]), None)
-    if found:
-        return f"; for {kinds[found]} give '{printable(path)}/*{found}'"
+    packed = next((ending for ending in kinds if ignored[ending]), None)
+    if packed:
+        return f"; for {kinds[packed]} give '{printable(path)}/*{packed}'"
     if ignored[LINKS]:
         return f", but {ignored[LINKS]} links that leave the folder: --follow-links reads what they lead to"
     if left := left_out(ignored):

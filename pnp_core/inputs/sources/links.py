@@ -39,15 +39,15 @@ def open_below(root: str, path: str) -> int | None:
     if not _below(root, real):
         return None
     *folders, name = os.path.relpath(real, root).split("/")
-    place = os.open(root, _FOLDER)
+    opened = os.open(root, _FOLDER)
     try:
         for folder in folders:
-            deeper = os.open(folder, _FOLDER | os.O_NOFOLLOW, dir_fd=place)
-            os.close(place)
-            place = deeper
-        return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=place)
+            deeper = os.open(folder, _FOLDER | os.O_NOFOLLOW, dir_fd=opened)
+            os.close(opened)
+            opened = deeper
+        return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=opened)
     finally:
-        os.close(place)
+        os.close(opened)
 
 
 # O_PATH, where there is one, needs no permission to list the folders on the way.
@@ -89,8 +89,8 @@ def left_out(ignored: Counter[str]) -> list[str]:
     return warnings + [f"{ignored[EXCLUDED]} files and folders {EXCLUDED}"] * (ignored[EXCLUDED] > 0)
 
 
-def _counts(found: Counter[str]) -> str:
-    return ", ".join(f"{name} x{number}" for name, number in found.most_common(5))
+def _counts(counts: Counter[str]) -> str:
+    return ", ".join(f"{name} x{number}" for name, number in counts.most_common(5))
 
 
 def links_passed_over(number: int) -> list[str]:

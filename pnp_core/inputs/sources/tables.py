@@ -15,12 +15,13 @@ import pyarrow.parquet as pq
 from pnp_core.data import Sample
 from pnp_core.errors import SourceError
 from pnp_core.inputs.images import IMAGE_EXTENSIONS
+from pnp_core.inputs.sources._cells import picture_text, strange_text
+from pnp_core.inputs.sources._columns import image_column, is_list, key_column, picture_type, value_type
+from pnp_core.inputs.sources._fetching import Fetches
+from pnp_core.inputs.sources._pointed import Fetched, Given, Pointed, fetched, stamps
+from pnp_core.inputs.sources._sampling import reservoir
 from pnp_core.inputs.sources.base import FileRef, NotReadError, check_size, common_folder, digest_of, reason
-from pnp_core.inputs.sources.cells import picture_text, strange_text
-from pnp_core.inputs.sources.columns import image_column, is_list, key_column, picture_type, value_type
-from pnp_core.inputs.sources.fetching import Fetches
 from pnp_core.inputs.sources.keys import UniqueNames, printable, safe_ending, safe_key, split_ending
-from pnp_core.inputs.sources.lists import Pointed, fetched, stamps
 from pnp_core.storage.first_bytes import pointer, refusal
 
 BATCH = 16
@@ -136,7 +137,11 @@ class TableSource:
         """The rows in order, those fetched late last; a few in memory at a time."""
         return fetched(self._samples(), self.fetches)
 
-    def _samples(self) -> Iterator[Sample | Pointed]:
+    def subset(self, number: int, seed: int) -> Iterator[Sample]:
+        """Some of the pictures, see `Source`; the files are read from end to end."""
+        return reservoir(self.samples(), number, seed)
+
+    def _samples(self) -> Iterator[Fetched]:
         unique = UniqueNames()
         root = common_folder(list(self.files))
         for file in self.files:
@@ -171,7 +176,7 @@ class TableSource:
             for number in range(done, table.metadata.row_group(group).num_rows):
                 yield before + number, Row(fault=f"row group {group} is damaged: {reason(error)}")
 
-    def _sample(self, row: Row, where: str, file: FileRef, unique: UniqueNames) -> Sample | Pointed:
+    def _sample(self, row: Row, where: str, file: FileRef, unique: UniqueNames) -> Fetched:
         if row.number is not None:
             name, where = f"{row.key or where.replace('!', '_')}/{row.number}", f"{where}/{row.number}"
         else:
@@ -184,7 +189,7 @@ class TableSource:
             fault = fault or f"column '{self.column}' is empty in this row"
         sample = Sample(key, row.data or b"", ending, source, fault=fault, name=printable(name))
         if fault is not None or row.data is not None:
-            return sample
+            return Given(sample)
         line = row.path or ""
         return Pointed(line, file.folder, replace(sample, extension=safe_ending(line)))
 
@@ -229,7 +234,7 @@ def _look(table: pq.ParquetFile, column: str, folder: FileRef) -> str | None:
     return strange_text((text for text in texts if text), folder)
 
 
-def open_tables(pattern: str, files: list[FileRef], wanted: str | None, fetches: Fetches) -> TableSource:
+def open_tables(pattern: str, files: list[FileRef], column: str | None, fetches: Fetches) -> TableSource:
     """Look at the files' columns, and at the first rows of those with text.
 
     Raises:
@@ -243,7 +248,7 @@ def open_tables(pattern: str, files: list[FileRef], wanted: str | None, fetches:
                 table = _open(opened)
                 rows += table.metadata.num_rows
                 look = partial(_look, table, folder=file.folder)
-                columns.add(image_column(table.schema_arrow, wanted, printable(file.path), look))
+                columns.add(image_column(table.schema_arrow, column, printable(file.path), look))
         except SourceError:
             raise
         except Exception as error:  # of Arrow, or of a file system's package

@@ -12,10 +12,11 @@ from typing import Any
 from pnp_core.data import Sample
 from pnp_core.errors import SourceError
 from pnp_core.inputs.images import IMAGE_EXTENSIONS
+from pnp_core.inputs.sources._members import Member, TarWalk, is_header
+from pnp_core.inputs.sources._picking import claims_picture, excludes, server_folder
+from pnp_core.inputs.sources._sampling import reservoir
 from pnp_core.inputs.sources.base import FileRef, NotReadError, common_folder, digest_of, reason
 from pnp_core.inputs.sources.keys import UniqueNames, printable, safe_ending, safe_key, split_ending
-from pnp_core.inputs.sources.members import Member, TarWalk, is_header
-from pnp_core.inputs.sources.picking import claims_picture, excludes, server_folder
 from pnp_core.storage.first_bytes import pointer, refusal
 
 _LABEL_MAP = ".seg.png"
@@ -186,6 +187,10 @@ class TarSource:
                 source = printable(f"{tar}!{found.member}")
                 ending, name = safe_ending(found.member), printable(found.name)
                 yield Sample(key, found.content, ending, source, fault=found.fault, name=name)
+
+    def subset(self, number: int, seed: int) -> Iterator[Sample]:
+        """Some of the pictures, see `Source`; the tars are read from end to end."""
+        return reservoir(self.samples(), number, seed)
 
     def _pictures(self, file: FileRef) -> Iterator[Found]:
         try:

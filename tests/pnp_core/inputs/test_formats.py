@@ -12,7 +12,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from pnp_core.inputs.images import Picture, decode_image
+from pnp_core.inputs.images import DecodedImage, decode_image
 
 PHOTOGRAPH = (
     Image.open(io.BytesIO((files("pnp_core") / "_photographs/cat.jpg").read_bytes())).convert("RGB").resize((96, 64))
@@ -24,7 +24,7 @@ GREY16 = np.asarray(PHOTOGRAPH.convert("L")).astype(np.uint16) * 257
 OPACITY = np.where(np.add.outer(np.arange(64), np.arange(96)) % 7 < 4, 255, 90).astype(np.uint8)
 
 
-def decoded(data: bytes) -> Picture:
+def decoded(data: bytes) -> DecodedImage:
     return decode_image(data, 10**8)
 
 

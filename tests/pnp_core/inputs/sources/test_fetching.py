@@ -16,7 +16,7 @@ from PIL import Image
 
 from pnp_core.errors import SourceError
 from pnp_core.inputs.sources import open_source
-from pnp_core.inputs.sources.fetching import SILENT, Fetches
+from pnp_core.inputs.sources._fetching import SILENT, Fetches
 
 
 def png() -> bytes:

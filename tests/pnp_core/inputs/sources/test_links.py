@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from pnp_core.errors import SourceError
-from pnp_core.inputs.sources import open_source, subset_of
+from pnp_core.inputs.sources import open_source
 from pnp_core.inputs.sources.base import NotReadError
 from pnp_core.inputs.sources.folder import GrowingFolder
 from pnp_core.inputs.sources.links import LINKS, REFUSED, passed_over
@@ -111,7 +111,7 @@ def test_link_put_in_place_after_the_listing_is_refused(folder, tmp_path, swappe
     (tmp_path / "other/b.png").write_bytes(OUTSIDE)
     (folder / swapped).rename(tmp_path / "aside")
     (folder / swapped).symlink_to(tmp_path / ("other/secret.png" if swapped == "a.png" else "other"))
-    for samples in (source.samples(), subset_of(source, 2, 0)):
+    for samples in (source.samples(), source.subset(2, 0)):
         found = {sample.source: sample for sample in samples}
         assert (found[name].image, found[name].fault) == (b"", REFUSED)
     with pytest.raises(NotReadError, match="link that leaves the folder"):

@@ -10,9 +10,9 @@ from PIL import Image
 
 from pnp_core.data import Sample
 from pnp_core.errors import SourceError
-from pnp_core.inputs.sources import open_source, subset_of
+from pnp_core.inputs.sources import open_source
+from pnp_core.inputs.sources._pointed import Pointed
 from pnp_core.inputs.sources.base import FileRef
-from pnp_core.inputs.sources.lists import Pointed
 
 
 def png() -> bytes:
@@ -135,6 +135,6 @@ def test_line_is_told_by_its_number_in_the_file(tmp_path):
     source = open_source(str(tmp_path / "list.txt"), exclude=("left",))
     keys = {"a.png": "a", "line 5": "line__5", "line 7": "line__7"}
     assert {sample.source: sample.key for sample in source.samples()} == keys
-    drawn = {sample.source for seed in range(5) for sample in subset_of(source, 1, seed)}
+    drawn = {sample.source for seed in range(5) for sample in source.subset(1, seed)}
     assert drawn <= set(keys)
     assert len(drawn) > 1

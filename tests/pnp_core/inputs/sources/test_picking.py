@@ -15,9 +15,9 @@ from PIL import Image
 from pnp_core.errors import SourceError
 from pnp_core.inputs.images import decode_image
 from pnp_core.inputs.sources import open_source
+from pnp_core.inputs.sources._picking import _begins_like_a_picture
 from pnp_core.inputs.sources.folder import GrowingFolder
 from pnp_core.inputs.sources.links import passed_over
-from pnp_core.inputs.sources.picking import _begins_like_a_picture
 from pnp_core.storage.first_bytes import only_pictures
 
 FORMATS = {

@@ -14,7 +14,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from PIL import Image
 
 from pnp_core.errors import NoAnswerError, SourceError
-from pnp_core.inputs.sources import open_source, remote
+from pnp_core.inputs.sources import _remote, open_source
 from pnp_core.inputs.sources.base import FileRef, NotReadError, passes
 from pnp_core.inputs.sources.folder import FolderSource
 
@@ -71,7 +71,7 @@ def bucket(monkeypatch):
     fsspec.register_implementation("bucket", Bucket, clobber=True)
     Bucket.asked.clear()
     monkeypatch.setattr(Bucket, "says", staticmethod(lambda name: None))
-    monkeypatch.setattr(remote, "_PAUSE", 0)
+    monkeypatch.setattr(_remote, "_PAUSE", 0)
     return Bucket
 
 
@@ -230,7 +230,7 @@ def test_machine_that_takes_no_further_connection_ends_the_run_in_one_line(line)
 
 
 def test_threads_that_hang_for_ever_are_bounded(line, monkeypatch):
-    monkeypatch.setattr(remote, "_TRIES", 1000)
+    monkeypatch.setattr(_remote, "_TRIES", 1000)
     before = threading.active_count()
     source = opened("line://photos")
     line.hangs.extend(f"/photos/{name}" for name in NAMES * 1000)

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 from PIL import Image
 
-from pnp_core.inputs.sources import open_source, subset_of
+from pnp_core.inputs.sources import open_source
 
 
 def png(value: int) -> bytes:
@@ -33,7 +33,7 @@ def source(request, tmp_path):
 
 
 def test_subset_has_its_number_of_pictures_in_order_and_follows_the_seed(source):
-    first, again, other = ([s.image for s in subset_of(source, 5, seed)] for seed in (0, 0, 1))
+    first, again, other = ([s.image for s in source.subset(5, seed)] for seed in (0, 0, 1))
     everything = [s.image for s in source.samples()]
     assert len(first) == len(set(first)) == 5
     assert first == again != other
@@ -41,10 +41,10 @@ def test_subset_has_its_number_of_pictures_in_order_and_follows_the_seed(source)
 
 
 def test_subset_of_few_pictures_is_all_of_them(source):
-    assert [s.image for s in subset_of(source, 50, 0)] == [s.image for s in source.samples()]
+    assert [s.image for s in source.subset(50, 0)] == [s.image for s in source.samples()]
 
 
 def test_every_picture_is_drawn_about_equally_often(source):
-    drawn = Counter(s.key for seed in range(200) for s in subset_of(source, 5, seed))
+    drawn = Counter(s.key for seed in range(200) for s in source.subset(5, seed))
     assert len(drawn) == 20
     assert max(drawn.values()) < 80, "50 each are expected"

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 from pnp_core.data import Sample
 from pnp_core.errors import NoAnswerError, SourceError
+from pnp_core.inputs.sources._fetching import AT_ONCE, FETCH_SECONDS
 from pnp_core.inputs.sources.base import FileRef, NotReadError
-from pnp_core.inputs.sources.fetching import AT_ONCE, FETCH_SECONDS
 
 _TRIES = 6
 """How often a picture, and one that did come, are asked for in turn before the machine counts as silent."""

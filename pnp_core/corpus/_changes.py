@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
-from pnp_core.corpus.manifest import FAILED, LABELLED, QUARANTINED, WAITING, Manifest, Picture, rows_bytes
+from pnp_core.corpus.manifest import FAILED, LABELLED, QUARANTINED, WAITING, Manifest, ManifestRow, rows_bytes
 from pnp_core.data import Sample
 from pnp_core.inputs.sources.base import NotReadError
 from pnp_core.inputs.sources.folder import FileSeen, GrowingFolder
@@ -23,13 +23,13 @@ class FileChanges:
 
     Attributes:
         known: pictures that are as they were.
-        suspects: files that are new or may have changed, and what was known of them.
+        changed: files that are new or may have changed, and what was known of them.
         waiting: files that may still be written to.
     """
 
-    known: list[Picture] = field(default_factory=list)
-    suspects: list[tuple[FileSeen, Picture | None]] = field(default_factory=list)
-    waiting: list[Picture] = field(default_factory=list)
+    known: list[ManifestRow] = field(default_factory=list)
+    changed: list[tuple[FileSeen, ManifestRow | None]] = field(default_factory=list)
+    waiting: list[ManifestRow] = field(default_factory=list)
 
 
 def classify_files(files: Iterable[FileSeen], before: Manifest, now: float, settle: float, retry: bool) -> FileChanges:
@@ -42,52 +42,52 @@ def classify_files(files: Iterable[FileSeen], before: Manifest, now: float, sett
     """
     known = {picture.source: picture for picture in before.pictures}
     finished = (LABELLED, QUARANTINED) if retry else (LABELLED, QUARANTINED, FAILED)
-    sorting = FileChanges()
+    changes = FileChanges()
     for file in files:
         picture = known.get(printable(file.name))
         if picture and picture.stamp == file.stamp and picture.status in finished:
-            sorting.known.append(picture)
+            changes.known.append(picture)
         elif file.changed is not None and abs(now - file.changed) < settle:
-            sorting.waiting.append(waiting(printable(file.name)))
+            changes.waiting.append(waiting(printable(file.name)))
         else:
-            sorting.suspects.append((file, picture))
-    return sorting
+            changes.changed.append((file, picture))
+    return changes
 
 
-def waiting(name: str) -> Picture:
+def waiting(name: str) -> ManifestRow:
     """The row of a file that is not to be read yet."""
-    return Picture(name, "", "", WAITING, reason="may still be written to")
+    return ManifestRow(name, "", "", WAITING, reason="may still be written to")
 
 
 class ChangeReader:
-    """Reads suspects one by one: what has new content becomes a sample."""
+    """Reads changed files one by one: what has new content becomes a sample."""
 
-    def __init__(self, folder: GrowingFolder, sorting: FileChanges, contents: Iterable[Picture], most: int) -> None:
+    def __init__(self, folder: GrowingFolder, changes: FileChanges, contents: Iterable[ManifestRow], most: int) -> None:
         """Prepare to read.
 
         Args:
             contents: what is known already, whatever its name.
             most: pictures to label in one batch.
         """
-        self._folder, self._sorting, self._most = folder, sorting, most
-        self._rows: list[Picture] = []
+        self._folder, self._changes, self._most = folder, changes, most
+        self._rows: list[ManifestRow] = []
         self._contents = {picture.sha256: picture for picture in contents}
         self.full = False
 
     def samples(self) -> Iterator[Sample]:
         """The pictures to label; at most as many as fit a batch."""
         taken = 0
-        for suspect, known in self._sorting.suspects:
+        for changed, known in self._changes.changed:
             if taken == self._most:
                 self.full = True
                 # It keeps what is known of it until it is its turn.
                 self._rows += [replace(known, stamp="")] if known else []
-            elif sample := self._read(suspect, known):
+            elif sample := self._read(changed, known):
                 taken += 1
                 yield sample
 
-    def _read(self, suspect: FileSeen, known: Picture | None) -> Sample | None:
-        file, name, stamp = self._folder.file(suspect.name), printable(suspect.name), suspect.stamp
+    def _read(self, changed: FileSeen, known: ManifestRow | None) -> Sample | None:
+        file, name, stamp = self._folder.file(changed.name), printable(changed.name), changed.stamp
         try:
             data, fault = file.read(), None
         except NotReadError as error:  # it may be of a moment, so the next run reads it again
@@ -95,19 +95,19 @@ class ChangeReader:
         if fault and known and known.status == LABELLED:
             self._rows.append(replace(known, stamp=""))
             return None
-        if not fault and not self._folder.stable(suspect, len(data)):
+        if not fault and not self._folder.stable(changed, len(data)):
             self._rows.append(waiting(name))
             return None
         content = sha256(f"{name}\0{fault}".encode() if fault else data)
         if same := self._contents.get(content):
             self._rows.append(replace(same, source=name, stamp=stamp))
             return None
-        key = f"{safe_key(split_ending(suspect.name)[0])[:100]}-{content[:16]}"
-        picture = Picture(name, stamp, content, PENDING, key=key)
+        key = f"{safe_key(split_ending(changed.name)[0])[:100]}-{content[:16]}"
+        picture = ManifestRow(name, stamp, content, PENDING, key=key)
         self._contents[content] = picture
         self._rows.append(picture)
-        return Sample(key, data, safe_ending(suspect.name), name, fault=fault)
+        return Sample(key, data, safe_ending(changed.name), name, fault=fault)
 
-    def save(self, place: RunFolder) -> None:
+    def save(self, run: RunFolder) -> None:
         """Write the rows down."""
-        place.write(COLLECTED, rows_bytes([*self._sorting.known, *self._rows, *self._sorting.waiting]))
+        run.write(COLLECTED, rows_bytes([*self._changes.known, *self._rows, *self._changes.waiting]))

@@ -165,8 +165,8 @@ def claims_picture(name: str) -> bool:
     ending = split_ending(name)[1]
     if ending in IMAGE_EXTENSIONS:
         return True
-    found = _WITHIN.search(name.rsplit("/", 1)[-1])
-    return found is not None and _may_be_picture(name)
+    match = _WITHIN.search(name.rsplit("/", 1)[-1])
+    return match is not None and _may_be_picture(name)
 
 
 _WITHIN = re.compile(rf"\.(?:{'|'.join(sorted(IMAGE_EXTENSIONS))})(?![a-z0-9])", re.IGNORECASE)

@@ -79,15 +79,15 @@ class DataFolder:
 
     def matching(self, template: str) -> dict[str, str]:
         """Id -> path of the files that fit a template; an ending `*` stands for any picture's, in order of names."""
-        place, pattern = PurePosixPath(template).parent, PurePosixPath(template).name
+        folder, pattern = PurePosixPath(template).parent, PurePosixPath(template).name
         before, after = pattern.split("{id}")
-        found = {}
-        for name in self.names(str(place)):
+        paths = {}
+        for name in self.names(str(folder)):
             ending = split_ending(name)[1]
             tail = name[-len(ending) - 1 :] if after == ".*" and ending in IMAGE_EXTENSIONS else after
             if name.startswith(before) and name.endswith(tail) and len(name) > len(before) + len(tail):
-                found[name[len(before) : len(name) - len(tail)]] = str(place / name)
-        return found
+                paths[name[len(before) : len(name) - len(tail)]] = str(folder / name)
+        return paths
 
 
 def _why(error: Exception) -> str:

@@ -46,7 +46,7 @@ def _holds_pictures(type_: pa.DataType) -> bool:
     return any(kind(plain) for kind in kinds)
 
 
-def image_column(schema: pa.Schema, wanted: str | None, path: str, look: Callable[[str], str | None]) -> str:
+def image_column(schema: pa.Schema, column: str | None, path: str, look: Callable[[str], str | None]) -> str:
     """The column with the pictures: the one asked for, `image`, or the only one that fits;
     of several the only one of single pictures.
 
@@ -59,10 +59,10 @@ def image_column(schema: pa.Schema, wanted: str | None, path: str, look: Callabl
     # A name that is there twice cannot be asked for.
     fitting = [f.name for f in schema if _holds_pictures(f.type) and schema.get_field_index(f.name) >= 0]
     listed = ", ".join(schema.names)
-    if wanted is not None:
-        if wanted not in fitting:
-            raise SourceError(f"'{path}' has no column '{wanted}' of pictures; columns: {listed}")
-        fitting = [wanted]
+    if column is not None:
+        if column not in fitting:
+            raise SourceError(f"'{path}' has no column '{column}' of pictures; columns: {listed}")
+        fitting = [column]
     # A column of text is only a guess; bytes and structs are not.
     texts = [n for n in fitting if pa.types.is_string(picture_type(schema.field(n).type))]
     strange = {name: what for name in texts if (what := look(name)) is not None}

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from pnp_core.errors import UnreadableImage
-from pnp_core.inputs.tiff import Page
+from pnp_core.inputs._tiff import Page
 
 _SCALED = "brightness scaled to 8 bits"
 
@@ -79,11 +79,11 @@ FULL_RANGE = "sBIT"
 
 def says_its_bits(data: bytes) -> bool:
     """Whether a PNG has the chunk sBIT, which Pillow passes over."""
-    place = len(_PNG)
-    while data.startswith(_PNG) and (kind := data[place + 4 : place + 8]) not in (b"IDAT", b""):
+    position = len(_PNG)
+    while data.startswith(_PNG) and (kind := data[position + 4 : position + 8]) not in (b"IDAT", b""):
         if kind == b"sBIT":
             return True
-        place += 12 + int.from_bytes(data[place : place + 4], "big")
+        position += 12 + int.from_bytes(data[position : position + 4], "big")
     return False
 
 

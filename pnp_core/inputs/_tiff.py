@@ -142,18 +142,18 @@ def _directories(data: bytes) -> list[dict[int, Any]]:
     """The tags of the pages, as far as they can be read."""
     file = io.BytesIO(data)
     header = file.read(16 if data[2:4] in (b"\x2b\x00", b"\x00\x2b") else 8)
-    found: list[dict[int, Any]] = []
+    kept: list[dict[int, Any]] = []
     seen = set()
     try:
         directory = ImageFileDirectory_v2(header)
-        while directory.next and directory.next not in seen and len(found) < _MOST_PAGES:
+        while directory.next and directory.next not in seen and len(kept) < _MOST_PAGES:
             seen.add(directory.next)
             file.seek(directory.next)
             directory.load(file)
-            found.append({tag: directory[tag] for tag in _KEPT if tag in directory})
+            kept.append({tag: directory[tag] for tag in _KEPT if tag in directory})
     except Exception:  # Pillow's parser raises nearly any type on hostile bytes
-        return found
-    return found
+        return kept
+    return kept
 
 
 @dataclass(frozen=True)
@@ -180,38 +180,38 @@ def read_bands(data: bytes, page: Page, max_pixels: int) -> Bands:
         UnreadableImage: more than so many pixels, or a kind that is not read.
     """
     with tifffile.TiffFile(io.BytesIO(data)) as file:
-        found = file.pages[page.index]
-        assert isinstance(found, tifffile.TiffPage)
-        if found.imagewidth * found.imagelength > max_pixels:
-            raise UnreadableImage(f"{found.imagewidth}x{found.imagelength} pixels are over the limit of {max_pixels}")
-        if not _is_readable(found, page):
+        tiff = file.pages[page.index]
+        assert isinstance(tiff, tifffile.TiffPage)
+        if tiff.imagewidth * tiff.imagelength > max_pixels:
+            raise UnreadableImage(f"{tiff.imagewidth}x{tiff.imagelength} pixels are over the limit of {max_pixels}")
+        if not _is_readable(tiff, page):
             raise UnreadableImage(f"{page}: not read; convert it to 8 bits, of 1, 3 or 4 bands")
-        if not len(found.dataoffsets) == len(found.databytecounts) == np.prod(found.chunked):
+        if not len(tiff.dataoffsets) == len(tiff.databytecounts) == np.prod(tiff.chunked):
             raise UnreadableImage(f"{page}: parts of it are missing")
-        _refuse_bomb(found, data)
-        values = found.asarray(maxworkers=1).reshape(_shape(found))
-    return _told_apart(np.moveaxis(values, 0, -1) if found.planarconfig == 2 else values, page)
+        _refuse_bomb(tiff, data)
+        values = tiff.asarray(maxworkers=1).reshape(_shape(tiff))
+    return _told_apart(np.moveaxis(values, 0, -1) if tiff.planarconfig == 2 else values, page)
 
 
-def _shape(found: tifffile.TiffPage) -> tuple[int, int, int]:
-    height, width, samples = found.imagelength, found.imagewidth, found.samplesperpixel
-    return (samples, height, width) if found.planarconfig == 2 else (height, width, samples)
+def _shape(tiff: tifffile.TiffPage) -> tuple[int, int, int]:
+    height, width, samples = tiff.imagelength, tiff.imagewidth, tiff.samplesperpixel
+    return (samples, height, width) if tiff.planarconfig == 2 else (height, width, samples)
 
 
-def _is_readable(found: tifffile.TiffPage, page: Page) -> bool:
-    known = found.dtype is not None and found.dtype.kind in "uif" and found.imagedepth == 1
-    small = found.nbytes <= _MOST_BYTES
-    plain = found.compression == _PLAIN or (found.compression in _DEFLATE and found.predictor in (1, 2))
+def _is_readable(tiff: tifffile.TiffPage, page: Page) -> bool:
+    known = tiff.dtype is not None and tiff.dtype.kind in "uif" and tiff.imagedepth == 1
+    small = tiff.nbytes <= _MOST_BYTES
+    plain = tiff.compression == _PLAIN or (tiff.compression in _DEFLATE and tiff.predictor in (1, 2))
     return known and small and plain and page.colours in _BANDS
 
 
-def _refuse_bomb(found: tifffile.TiffPage, data: bytes) -> None:
+def _refuse_bomb(tiff: tifffile.TiffPage, data: bytes) -> None:
     """Raise UnreadableImage when a part unpacks to more than it should; tifffile would unpack all of it."""
-    if found.compression == _PLAIN or found.dtype is None:
+    if tiff.compression == _PLAIN or tiff.dtype is None:
         return
     # Of parts at the edge some programs store the whole.
-    most = 2 * int(np.prod(found.chunks)) * found.dtype.itemsize + 1024
-    for start, length in zip(found.dataoffsets, found.databytecounts, strict=True):
+    most = 2 * int(np.prod(tiff.chunks)) * tiff.dtype.itemsize + 1024
+    for start, length in zip(tiff.dataoffsets, tiff.databytecounts, strict=True):
         if len(zlib.decompressobj().decompress(data[start : start + length], most + 1)) > most:
             raise UnreadableImage("a part of the TIFF unpacks to more than its size (decompression bomb)")
 

@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from time import time
 
 from pnp_core.config import CorpusConfig
-from pnp_core.corpus.changes import COLLECTED, PENDING, ChangeReader, classify_files
+from pnp_core.corpus._changes import COLLECTED, PENDING, ChangeReader, classify_files
 from pnp_core.corpus.manifest import (
     FAILED,
     LABELLED,
@@ -18,7 +18,7 @@ from pnp_core.corpus.manifest import (
     PROGRESS,
     QUARANTINED,
     Manifest,
-    Picture,
+    ManifestRow,
     read_progress,
     rows_bytes,
 )
@@ -48,7 +48,7 @@ class Corpus:
             OutputError: the folder holds the labels of another corpus.
         """
         self.config, self.out, self._plan = config, RunFolder(config.out), plan
-        self.settings = plan.masks.fingerprint
+        self.masks_fingerprint = plan.masks.fingerprint
         self.folder = GrowingFolder.of(config.source, config.follow_links, config.exclude, config.fetch_seconds)
         self.ignored: Counter[str] = Counter()
         newest = read_progress(self.out)
@@ -56,10 +56,11 @@ class Corpus:
             raise ForeignFilesError(
                 f"'{self.out.url}' holds labels of {newest.corpus}, not of {self.folder.identity}; choose another --out"
             )
-        self.newest = newest or Manifest(0, self.folder.identity, self.settings)
+        self.newest = newest or Manifest(0, self.folder.identity, self.masks_fingerprint)
         # Masks of other settings do not go together: with new settings all is labelled again.
-        same = self.newest.settings == self.settings
-        self.before = self.newest if same else replace(self.newest, settings=self.settings, pictures=(), contents=())
+        same = self.newest.masks_fingerprint == self.masks_fingerprint
+        emptied = replace(self.newest, masks_fingerprint=self.masks_fingerprint, pictures=(), contents=())
+        self.before = self.newest if same else emptied
 
     @property
     def number(self) -> int:
@@ -88,7 +89,7 @@ class Corpus:
         Raises:
             SourceError: nothing is left of a corpus that held pictures.
         """
-        digest = f"{self.settings}/{self.config.images_per_shard}" + "/links" * self.config.follow_links
+        digest = f"{self.masks_fingerprint}/{self.config.images_per_shard}" + "/links" * self.config.follow_links
         digest += "".join(f"/without {pattern}" for pattern in self.config.exclude)
         identity = f"batch {self.number} of {self.folder.identity}"
         batch = self.batch(self.number)
@@ -103,33 +104,31 @@ class Corpus:
                 f"mounted? When they are gone for good: allow_empty: true in --config"
                 + "".join(f"; {warning}" for warning in left_out(self.ignored) + links_passed_over(self.ignored[LINKS]))
             )
-        sorting = classify_files(files, self.before, time(), self.config.settle, retry)
-        reading = ChangeReader(self.folder, sorting, self.before.contents, self.config.images_per_batch)
-        samples = reading.samples()
+        changes = classify_files(files, self.before, time(), self.config.settle, retry)
+        reader = ChangeReader(self.folder, changes, self.before.contents, self.config.images_per_batch)
+        samples = reader.samples()
         first = next(samples, None)
         if first is None:
-            reading.save(self.out)
+            reader.save(self.out)
             return [], False
         claim(batch.url, "run")
         sizes = repeat(self.config.images_per_shard)
         # The rows are saved when the last sample is read, which is before the shards count.
-        return write_shards(
-            batch, _saved(chain([first], samples), reading, batch), sizes, identity, digest
-        ), reading.full
+        return write_shards(batch, _saved(chain([first], samples), reader, batch), sizes, identity, digest), reader.full
 
     def damaged(self) -> dict[int, str]:
         """Batches of the newest manifest some of whose masks are missing or damaged, each with one of those files.
 
         With `check: sizes` other content of the same size is not seen.
         """
-        found: dict[int, str] = {}
+        damaged: dict[int, str] = {}
         for file in sorted({picture.masks for picture in self.before.pictures if picture.masks}):
             number, shard = int(PurePosixPath(file).parts[1]), PurePosixPath(file).stem
-            masks = StageFolder(self.batch(number), MASKS, self.settings)
+            masks = StageFolder(self.batch(number), MASKS, self.masks_fingerprint)
             record = masks.record(shard)
             if record is None or record.damaged(masks.run, content=self.config.check == "digests"):
-                found.setdefault(number, file)
-        return found
+                damaged.setdefault(number, file)
+        return damaged
 
     def publish(self, number: int, shards: list[ShardRef], plan: Plan, more: bool) -> str:
         """Make what became of the collected pictures the newest manifest, and that the latest for readers.
@@ -149,7 +148,7 @@ class Corpus:
         pointer = {
             "run": manifest.number,
             "source": manifest.corpus,
-            "settings": manifest.settings,
+            "settings": manifest.masks_fingerprint,
             "manifest": manifest.file,
             "classes": ["background", *plan.masks.class_names],
             "pictures": len(manifest.pictures),
@@ -160,40 +159,40 @@ class Corpus:
             self.out.write(f"contents/{manifest.number:06d}.parquet", rows_bytes(manifest.contents))
             self.out.write_json(PROGRESS, pointer)
         latest = self.out.read_json(LATEST) or {}
-        if not more or latest.get("settings", self.settings) == self.settings:
+        if not more or latest.get("settings", self.masks_fingerprint) == self.masks_fingerprint:
             self.out.write_json(LATEST, pointer)
         return manifest.file
 
     def _next_manifest(self, number: int, shards: list[ShardRef], plan: Plan) -> Manifest:
         """The newest one, when nothing was labelled and nothing has changed."""
-        results: dict[str, Picture] = {}
+        results: dict[str, ManifestRow] = {}
         for shard in shards:
             results |= self._results(number, shard, plan)
-        place = self.batch(number) if shards else self.out
-        collected = [Picture(**row) for row in place.read_table(COLLECTED).to_pylist()]
+        run = self.batch(number) if shards else self.out
+        collected = [ManifestRow(**row) for row in run.read_table(COLLECTED).to_pylist()]
         pictures = tuple(sorted((_filled(p, results) for p in collected), key=lambda picture: picture.source))
-        same = (self.newest.settings, self.newest.pictures) == (self.settings, pictures)
+        same = (self.newest.masks_fingerprint, self.newest.pictures) == (self.masks_fingerprint, pictures)
         if self.newest.number and same and not shards:
             return self.newest
         contents = {picture.sha256: picture for picture in self.before.contents}
         for picture in pictures:
             if picture.status in (LABELLED, QUARANTINED):
                 contents.setdefault(picture.sha256, replace(picture, source="", stamp=""))
-        return Manifest(number, self.folder.identity, self.settings, pictures, tuple(contents.values()))
+        return Manifest(number, self.folder.identity, self.masks_fingerprint, pictures, tuple(contents.values()))
 
-    def _results(self, number: int, shard: ShardRef, plan: Plan) -> dict[str, Picture]:
+    def _results(self, number: int, shard: ShardRef, plan: Plan) -> dict[str, ManifestRow]:
         """By key: what became of a shard's pictures."""
-        found: dict[str, Picture] = {}
+        results: dict[str, ManifestRow] = {}
         for folder in (plan.salience.folder, plan.masks.folder):
             status = FAILED if folder.find_failed(shard.name) else QUARANTINED
             for picture in folder.quarantined(shard.name):
-                found[picture.key] = Picture("", "", "", status, reason=picture.reason)
+                results[picture.key] = ManifestRow("", "", "", status, reason=picture.reason)
         masks = plan.masks.folder
         file = masks.file(shard.name, "parquet")
         if masks.record(shard.name) and not masks.find_failed(shard.name):
             for key in masks.read_table(shard.name, "parquet", ["key"])["key"].to_pylist():
-                found[key] = Picture("", "", "", LABELLED, f"batches/{number:06d}/{file}")
-        return found
+                results[key] = ManifestRow("", "", "", LABELLED, f"batches/{number:06d}/{file}")
+        return results
 
 
 def check_corpus(config: CorpusConfig) -> list[str]:
@@ -213,7 +212,7 @@ def check_corpus(config: CorpusConfig) -> list[str]:
     return warnings
 
 
-def _filled(picture: Picture, results: dict[str, Picture]) -> Picture:
+def _filled(picture: ManifestRow, results: dict[str, ManifestRow]) -> ManifestRow:
     """A picture with what became of it, where it was in this batch."""
     if picture.status != PENDING:
         return picture
@@ -221,6 +220,6 @@ def _filled(picture: Picture, results: dict[str, Picture]) -> Picture:
     return replace(picture, status=result.status, masks=result.masks, reason=result.reason)
 
 
-def _saved(samples: Iterable[Sample], reading: ChangeReader, place: RunFolder) -> Iterator[Sample]:
+def _saved(samples: Iterable[Sample], reader: ChangeReader, run: RunFolder) -> Iterator[Sample]:
     yield from samples
-    reading.save(place)
+    reader.save(run)

@@ -105,13 +105,13 @@ class Fetches:
         if url is None:
             return asked.item, asked.answer.result()
         try:
-            found = asked.answer.result(max(0.0, asked.deadline - monotonic()))
+            value = asked.answer.result(max(0.0, asked.deadline - monotonic()))
         except TimeoutError:
             if asked.deadline:
                 self.note(url, answered=False)
             return asked.item, None
         self.note(url, answered=True)
-        return asked.item, found
+        return asked.item, value
 
 
 def _host(url: str) -> str:

@@ -90,16 +90,16 @@ class TarWalk:
         at = end = 0
         cut = False
         while (at := self._next_header(at)) is not None:
-            found = self._member(at)
-            if found is None:  # an extension header that leads nowhere
+            member = self._member(at)
+            if member is None:  # an extension header that leads nowhere
                 at += _BLOCK
                 continue
             self._note_gap(end, at)
-            cut = found.available < 0 or found.tar.offset > size + _BLOCK
-            if not found.info.isdir():
-                yield found
+            cut = member.available < 0 or member.tar.offset > size + _BLOCK
+            if not member.info.isdir():
+                yield member
             # A wrong size must not hide what follows: the next header is then searched for in the content.
-            at = found.info.offset_data if cut else max(found.tar.offset, at + _BLOCK)
+            at = member.info.offset_data if cut else max(member.tar.offset, at + _BLOCK)
             end = size if cut else at
         if not self._note_gap(end, size) and not cut and size - _BLOCK < end:
             self.damage.append((min(end, size), f"the tar may be cut short at byte {size}: it has no end mark"))
