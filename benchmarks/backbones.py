@@ -65,11 +65,11 @@ def measure(case: str, device: str, dtype: str) -> dict[str, float]:
     expected = expect(card, config.sides, matrix_rate(place))
     backbone = (large_bridgetower if name == "bridgetower" else large_blip)(config, place)
     prompts = stack_prompts([build_prompts(NAMES, CaptionConfig(), backbone)]).to(place)
-    picture = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0)).to(place)
+    image = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0)).to(place)
     seconds = []
     for _ in range(2):
         start = perf_counter()
-        found = salience(backbone, backbone.encode_image(picture), prompts, card.layer, card.head)
+        found = salience(backbone, backbone.encode_image(image), prompts, card.layer, card.head)
         assert bool(torch.isfinite(found.maps).all()), "salience must be finite"
         seconds.append(perf_counter() - start)
     return {

@@ -46,7 +46,7 @@ def main() -> None:
     print("mode        seconds  over inline  per shard  masks")
     with tempfile.TemporaryDirectory() as folder:
         for name, dispatch in MODES.items():
-            values = {"out": f"{folder}/{name}", "limit": arguments.pictures, "shards": arguments.shards}
+            values = {"out": f"{folder}/{name}", "limit": arguments.images, "shards": arguments.shards}
             config = EvalConfig.model_validate({**values, "dispatch": dispatch, "runtime": {"threads": 1}})
             plan_eval(config).salience.load()  # this process has it loaded, as workers have theirs from shard 2 on
             start = monotonic()

@@ -40,9 +40,9 @@ def photographs(number: int, height: int, width: int) -> list[np.ndarray]:
     found = []
     for n in range(number):
         with Image.open(files[n % len(files)]) as image:
-            picture = np.array(image.convert("RGB").resize((width, height)))
+            image = np.array(image.convert("RGB").resize((width, height)))
         turn = n // len(files)
-        found.append(np.ascontiguousarray(picture[:: -1 if turn & 2 else 1, :: -1 if turn & 1 else 1]))
+        found.append(np.ascontiguousarray(image[:: -1 if turn & 2 else 1, :: -1 if turn & 1 else 1]))
     return found
 
 
@@ -61,29 +61,29 @@ def drawn_scores(labels: int, height: int, width: int, seed: int) -> np.ndarray:
 def measure_crf(report: Report, small: bool) -> None:
     """Pictures per second from scores on the device to probabilities there."""
     height, width = size_of(small)
-    pictures = photographs(max(batches_of(small)), height, width)
+    images = photographs(max(batches_of(small)), height, width)
     for labels in LABELS:
         scores = [torch.from_numpy(drawn_scores(labels, height, width, n)).to(report.device) for n in range(6)]
         for number in batches_of(small):
             chosen = [scores[n % len(scores)] for n in range(number)]
-            took, peak = report.measure(lambda s=chosen, n=number: refine(s, pictures[:n], report.device), 0.5, 5)
+            took, peak = report.measure(lambda s=chosen, n=number: refine(s, images[:n], report.device), 0.5, 5)
             report.add("crf", labels=labels, batch=number, per_second=number / took, peak_gb=peak)
 
 
-def refine(scores: list[torch.Tensor], pictures: list[np.ndarray], device: torch.device) -> list[torch.Tensor]:
+def refine(scores: list[torch.Tensor], images: list[np.ndarray], device: torch.device) -> list[torch.Tensor]:
     """All of them at once."""
-    return tensors.refine_batch(scores, pictures, CrfConfig(), device, chunk=2**36)
+    return tensors.refine_batch(scores, images, CrfConfig(), device, chunk=2**36)
 
 
 def measure_agreement(report: Report, small: bool) -> None:
     """The device against the CPU; two runs of it; a batch against each picture alone."""
     height, width = size_of(small)
-    pictures = photographs(6, height, width)
+    images = photographs(6, height, width)
     for labels in LABELS:
         scores = [torch.from_numpy(drawn_scores(labels, height, width, n)) for n in range(6)]
-        found, again = (refine(scores, pictures, report.device) for _ in range(2))
-        alone = [refine([s], [p], report.device)[0] for s, p in zip(scores, pictures, strict=True)]
-        expected = [refine([s], [p], torch.device("cpu"))[0] for s, p in zip(scores[:3], pictures, strict=False)]
+        found, again = (refine(scores, images, report.device) for _ in range(2))
+        alone = [refine([s], [p], report.device)[0] for s, p in zip(scores, images, strict=True)]
+        expected = [refine([s], [p], torch.device("cpu"))[0] for s, p in zip(scores[:3], images, strict=False)]
         pairs = [(a.cpu(), b) for a, b in zip(found, expected, strict=False)]
         report.add(
             "crf agreement",
@@ -101,14 +101,14 @@ def measure_crf_parts(report: Report, small: bool) -> None:
     height, width = size_of(small)
     number, config = batches_of(small)[-1], CrfConfig()
     sizes = ((height, width),) * number
-    for kind, pictures in (
+    for kind, images in (
         ("photographs", photographs(number, height, width)),
         ("constant", [np.full((height, width, 3), 128, np.uint8)] * number),
     ):
-        alike = tensors._appearance(sizes, pictures, config, report.device)
+        alike = tensors._appearance(sizes, images, config, report.device)
         near = tensors._smoothness(sizes, config.gaussian_sxy, config.gaussian_compat, report.device)
         report.add("crf parts", kind=kind, vertices=len(alike.starts) - 1, near_vertices=len(near.starts) - 1)
-        making = report.measure(lambda p=pictures: tensors._appearance(sizes, p, config, report.device), 0.3, 3)[0]
+        making = report.measure(lambda p=images: tensors._appearance(sizes, p, config, report.device), 0.3, 3)[0]
         report.add("crf parts", kind=kind, batch=number, step="appearance lattice", ms=1000 * making)
         for labels in (2, 5, 21):
             values = torch.rand(number * height * width, labels, device=report.device)

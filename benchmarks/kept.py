@@ -33,21 +33,21 @@ class Stored:
     """When, nanoseconds."""
 
 
-def commands(folder: Path, pictures: Path) -> dict[str, list[str]]:
+def commands(folder: Path, images: Path) -> dict[str, list[str]]:
     """What is run, by the name of its output."""
     classes = "cat,person,rocket,cup"
     return {
         "demo": ["demo"],
-        "label": ["label", str(pictures), "--classes", classes, "--png", "--confidence"],
+        "label": ["label", str(images), "--classes", classes, "--png", "--confidence"],
         "corpus": ["label-corpus", str(folder / "growing"), "--classes", classes, "--settle", "0"],
         "tune": ["tune", "scenes", "--images", "16", "--trials", "24", "--reward", "contrast"],
         "tables": ["tables", str(folder / "demo")],
     }
 
 
-def run_all(folder: Path, pictures: Path) -> None:
+def run_all(folder: Path, images: Path) -> None:
     """Run every command, or run it again."""
-    for name, command in commands(folder, pictures).items():
+    for name, command in commands(folder, images).items():
         print(f"{name} ...", flush=True)
         pnp_ovss = [sys.executable, "-m", "flows.cli", *command, "--out", str(folder / name)]
         subprocess.run(  # noqa: S603
@@ -66,21 +66,21 @@ def stored(folder: Path) -> dict[str, Stored]:
     return found
 
 
-def make(folder: Path, pictures: Path) -> None:
+def make(folder: Path, images: Path) -> None:
     """Run the commands in a new folder and keep what their files are."""
     (folder / "growing").mkdir(parents=True)
-    for file in sorted(pictures.glob("*.jpg"))[:40]:
+    for file in sorted(images.glob("*.jpg"))[:40]:
         shutil.copy(file, folder / "growing")
-    run_all(folder, pictures)
+    run_all(folder, images)
     kept = {name: [file.digest, file.written] for name, file in stored(folder).items()}
     (folder / KEPT).write_text(json.dumps(kept))
     print(f"{len(kept)} files of results")
 
 
-def resume(folder: Path, pictures: Path) -> bool:
+def resume(folder: Path, images: Path) -> bool:
     """Run them again; whether every file of results is as it was, and none was written again but tables."""
     before = {name: Stored(*kept) for name, kept in json.loads((folder / KEPT).read_text()).items()}
-    run_all(folder, pictures)
+    run_all(folder, images)
     after = stored(folder)
     added, gone = sorted(after.keys() - before.keys()), sorted(before.keys() - after.keys())
     both = sorted(before.keys() & after.keys())
@@ -100,9 +100,9 @@ def main() -> int:
     parser.add_argument("--pictures", type=lambda text: Path(text).resolve(), default=PHOTOGRAPHS)
     options = parser.parse_args()
     if options.what == "make":
-        make(options.folder, options.pictures)
+        make(options.folder, options.images)
         return 0
-    return 0 if resume(options.folder, options.pictures) else 1
+    return 0 if resume(options.folder, options.images) else 1
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from time import perf_counter
 from pnp_core.config import EvalConfig
 from pnp_core.data import RunSummary
 from pnp_core.report.gallery import survey
-from pnp_core.report.page import PICTURES, report_page
+from pnp_core.report.page import IMAGES, report_page
 from pnp_core.report.rows import rows_of_shard
 from pnp_core.runs.plan import plan_eval
 from pnp_core.storage.run_folder import RunFolder
@@ -64,17 +64,17 @@ def main() -> None:
         config = EvalConfig.model_validate(record["config"])
         plan = plan_eval(config)
         shards = read_refs(RunFolder(str(run)))
-        found = survey(plan, shards, PICTURES)
+        found = survey(plan, shards, IMAGES)
         start = perf_counter()
         shown = sum(1 for shard in shards for _ in rows_of_shard(plan, shard, found.shown.get(shard.name, {}), 128))
         floor = perf_counter() - start
         start = perf_counter()
-        page = report_page(config, plan, shards, RunSummary(str(run), images=found.pictures, labelled=found.pictures))
+        page = report_page(config, plan, shards, RunSummary(str(run), images=found.images, labelled=found.images))
         made = perf_counter() - start
         place = Path(folder) / "index.html"
         place.write_bytes(page)
         loads = sorted(opened(place))
-    print(f"{found.pictures} pictures, {shown} shown, page of {len(page) / 1e6:.1f} MB")
+    print(f"{found.images} pictures, {shown} shown, page of {len(page) / 1e6:.1f} MB")
     print(f"made in {made:.1f} s, {made / floor:.1f} times reading and decoding what it shows ({floor:.1f} s)")
     print(f"opens in {loads[len(loads) // 2]:.2f} s (median of {len(loads)}; {loads[0]:.2f} to {loads[-1]:.2f})")
 

@@ -20,7 +20,7 @@ import pandas as pd
 
 from pnp_core.storage.run_folder import RunFolder
 from pnp_core.storage.shards import read_index
-from pnp_core.tuning.cache import read_pictures, read_pixels
+from pnp_core.tuning.cache import read_images, read_pixels
 from pnp_core.tuning.config import TuneConfig
 from pnp_core.tuning.objective import Objective, setting_maps
 from pnp_core.tuning.plan import plan_tune
@@ -39,21 +39,21 @@ class Seen:
 
     def _of_shard(self, objective: Objective, setting: Setting, shard: Any) -> tuple[np.ndarray, ...]:
         plan, judge = objective.plan, objective.judge
-        pictures = read_pictures(plan.maps, shard.name)
-        pixels = read_pixels(plan.pictures, shard.name)
-        maps = setting_maps(plan, setting, shard, pictures, objective.runtime)
+        images = read_images(plan.maps, shard.name)
+        pixels = read_pixels(plan.images, shard.name)
+        maps = setting_maps(plan, setting, shard, images, objective.runtime)
         found = regions(maps, setting.threshold, setting.blur, judge.onlooker.size)
         column = {label: i for i, label in enumerate(plan.vocabulary)}
-        own = [tuple(column[label] for label in picture.classes) for picture in pictures]
-        picture_of = np.repeat(np.arange(len(own)), [len(labels) for labels in own])
+        own = [tuple(column[label] for label in image.classes) for image in images]
+        image_of = np.repeat(np.arange(len(own)), [len(labels) for labels in own])
         label = np.array([label for labels in own for label in labels])
-        names, rows = [picture.key for picture in pictures], np.arange(len(label))
+        names, rows = [image.key for image in images], np.arange(len(label))
 
         def similarity(changed: np.ndarray) -> np.ndarray:
-            return judge.similarity(pixels, names, picture_of, changed)
+            return judge.similarity(pixels, names, image_of, changed)
 
         area = found.mean(axis=(1, 2))
-        sight = RegionSimilarity(similarity(found), judge.blank(), label, tuple(own[p] for p in picture_of), area)
+        sight = RegionSimilarity(similarity(found), judge.blank(), label, tuple(own[p] for p in image_of), area)
         here, rest, over, aside = (
             softmax(similarity(changed))[rows, label]
             for changed in (found, ~found, rotate_180(found), roll_half(found))

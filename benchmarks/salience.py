@@ -49,15 +49,15 @@ def main() -> None:
         pruned = load_backbone(exact, locate_checkpoint(exact), "cpu")
         pruned_half = load_backbone(half, locate_checkpoint(half), "cpu")
         plain = FullBackward(BlipForImageTextRetrieval.from_pretrained(folder).eval())
-    picture = torch.randn(3, 336, 336, generator=torch.Generator().manual_seed(0))
+    image = torch.randn(3, 336, 336, generator=torch.Generator().manual_seed(0))
     prompts = build_prompts(NAMES, CaptionConfig(), pruned)
     config = DropoutConfig(iterations=arguments.passes, amount=10)
 
     def run_plain():
-        plain.dropout(picture, prompts, 7, 9, iterations=arguments.passes, count=10, patch=16)
+        plain.dropout(image, prompts, 7, 9, iterations=arguments.passes, count=10, patch=16)
 
     def run_pruned(backbone):
-        salience_dropout(backbone, picture[None], stack_prompts([prompts]), config, 7, 9)
+        salience_dropout(backbone, image[None], stack_prompts([prompts]), config, 7, 9)
 
     run_pruned(pruned)
     run_pruned(pruned_half)

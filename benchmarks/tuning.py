@@ -30,7 +30,7 @@ from pnp_core.methods.pnp.method import model_pixels
 from pnp_core.methods.pnp.prompts import build_prompts
 from pnp_core.stages.maps import extract_maps
 from pnp_core.storage.shards import read_shard
-from pnp_core.tuning.cache import cache_maps, cache_pictures
+from pnp_core.tuning.cache import cache_images, cache_maps
 from pnp_core.tuning.config import TuneConfig
 from pnp_core.tuning.objective import Objective, job_of
 from pnp_core.tuning.plan import TunePlan, plan_tune, shard_tuning
@@ -117,7 +117,7 @@ def main() -> None:
         own(settings[0])  # loads the model
         plain_time = TRIALS * float(np.mean([seconds(lambda s=s: plain(s)) for s in settings]))
         own_time = TRIALS * float(np.mean([seconds(lambda s=s: own(s)) for s in settings]))
-        cache_time = seconds(lambda: [cache_pictures(plan.pictures, s, cache_maps(plan.maps, s)) for s in shards])
+        cache_time = seconds(lambda: [cache_images(plan.images, s, cache_maps(plan.maps, s)) for s in shards])
         trials, objective = searched(plan, shards)
         held = sum(plan.run.size(plan.maps.folder.file(s.name, "safetensors")) or 0 for s in shards)
     spent = objective.seconds

@@ -18,15 +18,15 @@ from pnp_core.runs.reasons import quarantine_reasons
 from pnp_core.storage.ownership import writing
 from pnp_core.tuning.compare import Comparison
 from pnp_core.tuning.config import TuneConfig
-from pnp_core.tuning.objective import require_pictures
+from pnp_core.tuning.objective import require_images
 from pnp_core.tuning.plan import Group, TunePlan, parallel_groups, plan_tune
 from pnp_core.tuning.result import TuneSummary, discard_other_results, finish_tuning, write_best
 from pnp_core.tuning.search import Trial
 from tasks.runtime import observer
 from tasks.tuning import (
     Searched,
+    task_cache_images,
     task_cache_maps,
-    task_cache_pictures,
     task_compare,
     task_report_tuning,
     task_search_group,
@@ -52,12 +52,12 @@ def _tune(config: TuneConfig) -> TuneSummary:
         maps = Stage("maps", task_cache_maps, plan, plan.maps.folder)
         here = Inline(config.dispatch)
         work = run_stage(maps, [(shard, None) for shard in shards], summary, here)
-        run_stage(Stage("pictures", task_cache_pictures, plan), work, summary, here)
+        run_stage(Stage("pictures", task_cache_images, plan), work, summary, here)
     summary.quarantined = summary.stages["maps"].quarantined
     if summary.quarantined:
         summary.reasons = quarantine_reasons([plan.maps.folder], shards)
     shards = [shard for shard, _ in work]
-    require_pictures(plan, shards, summary)
+    require_images(plan, shards, summary)
     discard_other_results(plan, shards)
     trials = _search(plan, shards, summary)
     write_best(plan, shards, trials, summary)

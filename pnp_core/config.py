@@ -252,7 +252,7 @@ class TablesConfig(Config):
         return visible(self.out)
 
 
-class OwnPicturesConfig(LabellingConfig):
+class OwnImagesConfig(LabellingConfig):
     """What the flows share that label a user's own pictures."""
 
     source: str
@@ -287,14 +287,14 @@ class OwnPicturesConfig(LabellingConfig):
         return {"salience": {"candidates": {"source": source, "fallback": "background"}}}
 
 
-class LabelConfig(OwnPicturesConfig):
+class LabelConfig(OwnImagesConfig):
     """The `label` flow: masks for a user's own pictures."""
 
     image_column: str | None = None
     """Column of a Parquet source that holds the pictures; found by itself when only one fits."""
 
 
-class CorpusConfig(OwnPicturesConfig):
+class CorpusConfig(OwnImagesConfig):
     """The `corpus` flow: masks for what is new or changed in a folder that grows; `source` is one, or a bucket."""
 
     source: str

@@ -32,13 +32,13 @@ def check_weights(model: torch.nn.Module, place: str) -> None:
                 )
 
 
-def require_finite(values: np.ndarray, what: str, picture: str, classes: Sequence[str], where: str) -> None:
+def require_finite(values: np.ndarray, what: str, image: str, classes: Sequence[str], where: str) -> None:
     """Refuse numbers of a picture that are none.
 
     Args:
         values: (C, ...), a part for each class.
         what: they are, for people.
-        picture: its key.
+        image: its key.
         classes: names of the C classes.
         where: they were computed, for people.
 
@@ -48,4 +48,4 @@ def require_finite(values: np.ndarray, what: str, picture: str, classes: Sequenc
     sound = np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
     if not sound.all():
         first = classes[int(sound.argmin())]
-        raise ShardError(f"{what} of picture '{picture}' for class '{first}' is not finite (NaN or infinity): {where}")
+        raise ShardError(f"{what} of picture '{image}' for class '{first}' is not finite (NaN or infinity): {where}")

@@ -50,12 +50,12 @@ class ProgressArtifacts:
             assert isinstance(made, UUID)
             self._artifacts[stage] = made
 
-    def advance(self, stage: str, pictures: int) -> None:
+    def advance(self, stage: str, images: int) -> None:
         """So many more pictures are done."""
-        self._next.advance(stage, pictures)
+        self._next.advance(stage, images)
         if stage not in self._artifacts:
             return
-        self._done[stage] += pictures
+        self._done[stage] += images
         if monotonic() - self._shown[stage] > EVERY:
             self._show(stage, self._done[stage] / self._total[stage])
 

@@ -9,7 +9,7 @@ from prefect.artifacts import create_markdown_artifact
 from pnp_core.config import CorpusConfig
 from pnp_core.corpus import Corpus
 from pnp_core.data import ShardRef
-from pnp_core.inputs.sources.links import LINKS, left_out, no_pictures
+from pnp_core.inputs.sources.links import LINKS, left_out, no_images
 from pnp_core.runs.plan import Plan
 from pnp_core.storage.ownership import claim
 from pnp_core.storage.shards import read_refs
@@ -37,7 +37,7 @@ def task_collect(config: CorpusConfig, plan: Plan, retry: bool) -> Collected:
     corpus = Corpus(config, plan)
     shards, more = corpus.collect(retry)
     ignored = corpus.ignored
-    others = no_pictures(ignored).total()
+    others = no_images(ignored).total()
     return Collected(corpus.number, corpus.plan(), shards, more, others, ignored[LINKS], tuple(left_out(ignored)))
 
 

@@ -25,7 +25,7 @@ class Observer(Protocol):
         """A stage starts; `total` pictures, when known."""
         ...
 
-    def advance(self, stage: str, pictures: int) -> None:
+    def advance(self, stage: str, images: int) -> None:
         """So many more pictures of a stage are done."""
         ...
 
@@ -40,7 +40,7 @@ class SilentObserver:
     def begin(self, stage: str, total: int | None) -> None:
         """Ignore."""
 
-    def advance(self, stage: str, pictures: int) -> None:
+    def advance(self, stage: str, images: int) -> None:
         """Ignore."""
 
     def end(self, stage: str) -> None:
@@ -99,7 +99,7 @@ def attempts(dispatch: DispatchConfig) -> dict[str, Any]:
 def run_on_shard(stage: str, shard: ShardRef, work: Callable[[Callable[[int], None]], StageResult]) -> StageResult:
     """Run a stage function on a shard and pass its progress on; a resumed shard counts at once."""
     watch = _observer
-    result = work(lambda pictures: watch.advance(stage, pictures))
+    result = work(lambda images: watch.advance(stage, images))
     if result.resumed:
         watch.advance(stage, shard.samples)
     return result

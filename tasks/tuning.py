@@ -8,7 +8,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from pnp_core.data import ShardRef, StageResult
 from pnp_core.report.tuning_plots import tuning_figure
-from pnp_core.tuning.cache import cache_maps, cache_pictures
+from pnp_core.tuning.cache import cache_images, cache_maps
 from pnp_core.tuning.compare import Comparison, compare
 from pnp_core.tuning.config import TuneConfig
 from pnp_core.tuning.objective import Objective
@@ -31,9 +31,9 @@ def task_cache_maps(job: TunePlan, shard: ShardRef, given: StageResult | None = 
 
 
 @stage_task("pictures", task_run_name="pictures-{shard.name}")
-def task_cache_pictures(job: TunePlan, shard: ShardRef, given: StageResult) -> StageResult:
+def task_cache_images(job: TunePlan, shard: ShardRef, given: StageResult) -> StageResult:
     """Keep one shard's pictures as the judge sees them."""
-    return cache_pictures(job.pictures, shard, given)
+    return cache_images(job.images, shard, given)
 
 
 @dataclass(frozen=True)

@@ -22,17 +22,17 @@ WINDOW_SEED = 11
 
 
 @dataclass(frozen=True)
-class PictureBank:
+class ImageBank:
     """Pictures (n, 3, size, size) uint8 and the classes each shows (n, classes) bool."""
 
-    pictures: torch.Tensor
+    images: torch.Tensor
     labels: torch.Tensor
 
     def batch(self, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.pictures[indices], self.labels[indices]
+        return self.images[indices], self.labels[indices]
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.images)
 
 
 def _one_hot(class_ids: tuple[int, ...]) -> np.ndarray:
@@ -41,8 +41,8 @@ def _one_hot(class_ids: tuple[int, ...]) -> np.ndarray:
     return labels
 
 
-def _shrink(picture: np.ndarray, size: int) -> np.ndarray:
-    small = Image.fromarray(picture).resize((size, size), Resampling.BICUBIC)
+def _shrink(image: np.ndarray, size: int) -> np.ndarray:
+    small = Image.fromarray(image).resize((size, size), Resampling.BICUBIC)
     return np.asarray(small).transpose(2, 0, 1)
 
 
@@ -61,26 +61,26 @@ def _window(index: int) -> tuple[np.ndarray, np.ndarray]:
     return _shrink(render(scene)[0], WINDOW_SIZE), _one_hot((class_id,))
 
 
-def _render_bank(make, count: int, workers: int) -> PictureBank:
+def _render_bank(make, count: int, workers: int) -> ImageBank:
     with ProcessPoolExecutor(workers) as pool:
         pairs = list(pool.map(make, range(count), chunksize=256))
-    pictures, labels = (np.stack(column) for column in zip(*pairs, strict=True))
-    return PictureBank(torch.from_numpy(pictures), torch.from_numpy(labels))
+    images, labels = (np.stack(column) for column in zip(*pairs, strict=True))
+    return ImageBank(torch.from_numpy(images), torch.from_numpy(labels))
 
 
-def scene_bank(count: int, workers: int = 2) -> PictureBank:
+def scene_bank(count: int, workers: int = 2) -> ImageBank:
     """The first `count` scenes of the train split at the model's size."""
     return _render_bank(_scene, count, workers)
 
 
-def window_bank(count: int, workers: int = 2) -> PictureBank:
+def window_bank(count: int, workers: int = 2) -> ImageBank:
     """`count` single-object windows, hues arbitrary half of the time."""
     return _render_bank(_window, count, workers)
 
 
-def augment(pictures: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def augment(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Flip, permute colour channels and change the contrast at random; uint8 in, float [0, 1] out."""
-    x = pictures.float() / 255
+    x = images.float() / 255
     n = len(x)
     flip = torch.rand(n, generator=generator) < 0.5
     x[flip] = x[flip].flip(-1)

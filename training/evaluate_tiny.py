@@ -39,7 +39,7 @@ CRF_THRESHOLDS = (0.06, 0.1, 0.2, 0.3, 0.4)
 BLURS = (0.02, 0.03, 0.05)
 STEPS = (1, 2, 3, 4, 6)
 COLOUR_WIDTHS = (5.0, 13.0, 20.0)
-CRF_PICTURES = 60
+CRF_IMAGES = 60
 """Settings that go through the CRF are compared on so many pictures."""
 BATCH = 32
 PLAIN = MaskConfig(background="always", crf=CrfConfig(name="off"), blur=0.0)
@@ -47,7 +47,7 @@ PLAIN = MaskConfig(background="always", crf=CrfConfig(name="off"), blur=0.0)
 
 
 @dataclass(frozen=True)
-class Pictures:
+class Images:
     """Rendered scenes with ground truth."""
 
     scenes: list[drawing.Scene]
@@ -55,7 +55,7 @@ class Pictures:
     truth: list[np.ndarray]
 
     @classmethod
-    def of(cls, drawn: Iterable[drawing.Scene]) -> Pictures:
+    def of(cls, drawn: Iterable[drawing.Scene]) -> Images:
         """Render scenes."""
         kept = list(drawn)
         pairs = [drawing.render(scene) for scene in kept]
@@ -86,13 +86,13 @@ class Model:
         """Captions of some classes."""
         return build_prompts([CLASS_NAMES[c - 1] for c in class_ids], CAPTIONS, self.backbone)
 
-    def maps(self, pictures: Pictures, setting: Setting) -> list[ClassMaps]:
+    def maps(self, images: Images, setting: Setting) -> list[ClassMaps]:
         """Salience of every picture for the classes in it."""
         config = DropoutConfig(iterations=setting.iterations, amount=setting.step)
         found: list[ClassMaps] = []
-        for start in range(0, len(pictures.pixels), BATCH):
-            group = pictures.scenes[start : start + BATCH]
-            pixels = torch.stack([model_pixels(p, (96, 96)) for p in pictures.pixels[start : start + BATCH]])
+        for start in range(0, len(images.pixels), BATCH):
+            group = images.scenes[start : start + BATCH]
+            pixels = torch.stack([model_pixels(p, (96, 96)) for p in images.pixels[start : start + BATCH]])
             prompts = stack_prompts([self.prompts(scene.class_ids) for scene in group])
             result = salience_dropout(self.backbone, pixels, prompts, config, setting.layer, setting.head, setting.kind)
             for i, scene in enumerate(group):
@@ -102,15 +102,15 @@ class Model:
         return found
 
     @torch.no_grad()
-    def itm_accuracy(self, pictures: Pictures) -> float:
+    def itm_accuracy(self, images: Images) -> float:
         """Share of right match decisions, as many absent as present classes, absent ones at random."""
         rng = np.random.default_rng(0)
         right = total = 0
-        for picture, scene in zip(pictures.pixels, pictures.scenes, strict=True):
+        for image, scene in zip(images.pixels, images.scenes, strict=True):
             absent = [c for c in range(1, len(CLASSES) + 1) if c not in scene.class_ids]
             asked = (*scene.class_ids, *(int(c) for c in rng.choice(absent, len(scene.class_ids), replace=False)))
             prompts = stack_prompts([self.prompts(asked)])
-            tokens = self.backbone.encode_image(model_pixels(picture, (96, 96))[None])
+            tokens = self.backbone.encode_image(model_pixels(image, (96, 96))[None])
             itm = self.backbone.match(tokens, prompts.ids, prompts.mask, [0]).itm[0]
             present = torch.tensor([c in scene.class_ids for c in asked])
             right += int(((itm > 0.5) == present).sum())
@@ -118,24 +118,24 @@ class Model:
         return right / total
 
 
-def miou(pictures: Pictures, maps: Sequence[ClassMaps], config: MaskConfig) -> float:
+def miou(images: Images, maps: Sequence[ClassMaps], config: MaskConfig) -> float:
     """Dataset mIoU over background and the classes present."""
     total = ConfusionMatrix.zeros(len(CLASSES) + 1)
-    for pixels, truth, salience in zip(pictures.pixels, pictures.truth, maps, strict=True):
+    for pixels, truth, salience in zip(images.pixels, images.truth, maps, strict=True):
         total += ConfusionMatrix.of(truth, make_label_map(salience, pixels, config, PnpConfig()).labels, 21)
     return total.mean_iou()
 
 
 def best_masks(
-    pictures: Pictures, maps: Sequence[ClassMaps], base: MaskConfig, **grid: Sequence[Any]
+    images: Images, maps: Sequence[ClassMaps], base: MaskConfig, **grid: Sequence[Any]
 ) -> tuple[float, MaskConfig]:
     """The best value of each combination of a grid over mask settings."""
     options = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
     configs = [base.model_copy(update=option) for option in options]
-    return max(((miou(pictures, maps, c), c) for c in configs), key=lambda pair: pair[0])
+    return max(((miou(images, maps, c), c) for c in configs), key=lambda pair: pair[0])
 
 
-def choose(model: Model, pictures: Pictures) -> tuple[Setting, dict[str, float]]:
+def choose(model: Model, images: Images) -> tuple[Setting, dict[str, float]]:
     """Layer and head without CRF; then DropOut step and threshold, then blur and colour width, with it.
 
     Returns:
@@ -144,11 +144,11 @@ def choose(model: Model, pictures: Pictures) -> tuple[Setting, dict[str, float]]
     per_head: dict[str, tuple[float, Setting]] = {}
     for layer, head in product(range(model.backbone.layers), range(model.backbone.heads)):
         setting = Setting(layer, head)
-        value, masks = best_masks(pictures, model.maps(pictures, setting), setting.masks, threshold=THRESHOLDS)
+        value, masks = best_masks(images, model.maps(images, setting), setting.masks, threshold=THRESHOLDS)
         per_head[f"{layer}.{head}"] = (value, setting)
     _, best = max(per_head.values(), key=lambda pair: pair[0])
 
-    some = Pictures(*(part[:CRF_PICTURES] for part in (pictures.scenes, pictures.pixels, pictures.truth)))
+    some = Images(*(part[:CRF_IMAGES] for part in (images.scenes, images.pixels, images.truth)))
     refined = PLAIN.model_copy(update={"blur": BLURS[1], "crf": CrfConfig(bilateral_srgb=COLOUR_WIDTHS[1])})
     tried = []
     for step in STEPS:
@@ -163,7 +163,7 @@ def choose(model: Model, pictures: Pictures) -> tuple[Setting, dict[str, float]]
     return replace(best, masks=masks), {name: value for name, (value, _) in per_head.items()}
 
 
-def ablation(model: Model, validation: Pictures, test: Pictures, chosen: Setting) -> dict[str, float]:
+def ablation(model: Model, validation: Images, test: Images, chosen: Setting) -> dict[str, float]:
     """Test mIoU as the parts are added; each rung has its own threshold, chosen on validation."""
     rungs = {
         "attention": replace(chosen, kind="attention", iterations=1, masks=PLAIN),
@@ -191,10 +191,10 @@ def _two_groups(rng: np.random.Generator, lean: float) -> drawing.Scene:
                 return scene
 
 
-def peaks(model: Model, pictures: Pictures, setting: Setting) -> dict[str, float]:
+def peaks(model: Model, images: Images, setting: Setting) -> dict[str, float]:
     """Where the summed salience of a class peaks: on its object, on the other one, on the ground."""
     counts = {"own object": 0, "other object": 0, "background": 0}
-    for maps, truth in zip(model.maps(pictures, setting), pictures.truth, strict=True):
+    for maps, truth in zip(model.maps(images, setting), images.truth, strict=True):
         summed = maps.maps.sum(axis=0)
         cell = truth.shape[0] // summed.shape[1]
         for c, class_id in enumerate(maps.classes):
@@ -214,11 +214,11 @@ def colour_control(model: Model, setting: Setting, number: int) -> dict[str, dic
     natural = [_two_groups(rng, lean=1.0) for _ in range(number)]
     results = {}
     for name, drawn in (("natural hues", natural), ("swapped hues", [drawing.swap_hues(s) for s in natural])):
-        pictures = Pictures.of(drawn)
+        images = Images.of(drawn)
         results[name] = {
-            **peaks(model, pictures, setting),
-            "itm": model.itm_accuracy(pictures),
-            "miou": miou(pictures, model.maps(pictures, setting), setting.masks),
+            **peaks(model, images, setting),
+            "itm": model.itm_accuracy(images),
+            "miou": miou(images, model.maps(images, setting), setting.masks),
         }
     return results
 
@@ -231,8 +231,8 @@ def main() -> None:
     parser.add_argument("--test", type=int, default=200)
     arguments = parser.parse_args()
     model = Model(arguments.checkpoint)
-    validation = Pictures.of(drawing.make_scene("validation", i) for i in range(arguments.validation))
-    test = Pictures.of(drawing.make_scene("test", i) for i in range(arguments.test))
+    validation = Images.of(drawing.make_scene("validation", i) for i in range(arguments.validation))
+    test = Images.of(drawing.make_scene("test", i) for i in range(arguments.test))
     setting, per_head_validation = choose(model, validation)
     per_head = {}
     for layer, head in product(range(model.backbone.layers), range(model.backbone.heads)):

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from pnp_core.inputs.scenes.shapes import CLASS_NAMES
 from training.common import parser, read_arguments, set_rate
-from training.data import PictureBank, augment, scene_bank, window_bank
+from training.data import ImageBank, augment, scene_bank, window_bank
 from training.tiny_blip import build_tokenizer
 from training.tiny_clip import CONTEXT, IMAGE_SIZE, MEAN, STD, build_clip, save_clip
 
@@ -38,25 +38,25 @@ def blobs(number: int, generator: torch.Generator) -> torch.Tensor:
     return smooth > cut[:, :, None, None]
 
 
-def scene_pixels(pictures: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def scene_pixels(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Normalised scenes, half of them seen through a random region; zero elsewhere."""
-    pixels = _normalised(augment(pictures, generator))
+    pixels = _normalised(augment(images, generator))
     whole = torch.rand(len(pixels), 1, 1, 1, generator=generator) < 0.5
     return pixels * (whole | blobs(len(pixels), generator))
 
 
-def window_pixels(pictures: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def window_pixels(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Normalised single-object windows of a random size somewhere on an empty picture."""
     side = int(torch.randint(40, IMAGE_SIZE + 1, (1,), generator=generator))
     top, left = (int(torch.randint(0, IMAGE_SIZE - side + 1, (1,), generator=generator)) for _ in "yx")
-    small = F.interpolate(augment(pictures, generator), size=(side, side), mode="bilinear", antialias=True)
-    pixels = torch.zeros(len(pictures), 3, IMAGE_SIZE, IMAGE_SIZE)
+    small = F.interpolate(augment(images, generator), size=(side, side), mode="bilinear", antialias=True)
+    pixels = torch.zeros(len(images), 3, IMAGE_SIZE, IMAGE_SIZE)
     pixels[:, :, top : top + side, left : left + side] = _normalised(small)
     return pixels
 
 
-def _normalised(pictures: torch.Tensor) -> torch.Tensor:
-    return (pictures - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+def _normalised(images: torch.Tensor) -> torch.Tensor:
+    return (images - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
 
 
 def contrastive_loss(images: torch.Tensor, texts: torch.Tensor, labels: torch.Tensor, scale: torch.Tensor):
@@ -90,13 +90,13 @@ class Texts:
         )  # fmt: skip
 
 
-def _batch(banks: dict[str, PictureBank], size: int, generator: torch.Generator):
+def _batch(banks: dict[str, ImageBank], size: int, generator: torch.Generator):
     """`size` scenes and half as many windows: pixels and labels."""
     pixels, labels = [], []
     for kind, number, prepare in (("scenes", size, scene_pixels), ("windows", size // 2, window_pixels)):
         chosen = torch.randint(0, len(banks[kind]), (number,), generator=generator)
-        pictures, truth = banks[kind].batch(chosen)
-        pixels.append(prepare(pictures, generator))
+        images, truth = banks[kind].batch(chosen)
+        pixels.append(prepare(images, generator))
         labels.append(truth)
     return torch.cat(pixels), torch.cat(labels)
 

@@ -19,7 +19,7 @@ from transformers import BlipForImageTextRetrieval
 
 from pnp_core.inputs.scenes.shapes import CLASS_NAMES, CLASSES
 from training.common import parser, read_arguments, set_rate
-from training.data import MODEL_SIZE, PictureBank, augment, scene_bank, window_bank
+from training.data import MODEL_SIZE, ImageBank, augment, scene_bank, window_bank
 from training.tiny_blip import build_model, build_tokenizer, regauge
 
 MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073]).view(3, 1, 1)
@@ -178,15 +178,15 @@ class Learner:
     captions: Captions
     generator: torch.Generator
 
-    def losses(self, keep: float, pictures: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, float]:
+    def losses(self, keep: float, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, float]:
         """Match loss plus multiple-instance loss of a batch, and the match accuracy.
 
         Args:
             keep: share of the patches that are seen.
-            pictures: uint8 (n, 3, size, size).
+            images: uint8 (n, 3, size, size).
             labels: classes in each picture (n, classes) bool.
         """
-        pixels = (augment(pictures, self.generator) - MEAN) / STD
+        pixels = (augment(images, self.generator) - MEAN) / STD
         classes, present = choose_captions(labels, self.generator)
         amplitude, target = sample_amplitude(self.captions.class_tokens[classes], present, self.generator)
         ids, mask = self.captions.ids[classes], self.captions.mask[classes]
@@ -200,7 +200,7 @@ class Learner:
         return itm_loss + 2 * instance_loss, right[target == present].float().mean().item()
 
 
-def run_phase(learner: Learner, phase: Phase, banks: dict[str, PictureBank], batch: int) -> None:
+def run_phase(learner: Learner, phase: Phase, banks: dict[str, ImageBank], batch: int) -> None:
     """Take all steps of a phase."""
     generator = learner.generator
     parameters = [*learner.model.parameters(), *learner.instance_head.parameters()]
@@ -247,7 +247,7 @@ def train(seed: int, out: Path, scenes: int, windows: int, batch: int, stretch: 
         run_phase(learner, replace(phase, steps=max(1, round(phase.steps * stretch))), banks, batch)
     model.eval()
     with torch.no_grad():
-        pixels = (banks["scenes"].pictures[:256].float() / 255 - MEAN) / STD
+        pixels = (banks["scenes"].images[:256].float() / 255 - MEAN) / STD
         regauge(model, model.vision_model(pixel_values=pixels).last_hidden_state)
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)

@@ -89,17 +89,17 @@ class ProgressBars:
             STAGE_NAMES.get(stage, stage), total=total, unit=UNITS.get(stage, "pictures")
         )
 
-    def advance(self, stage: str, pictures: int) -> None:
+    def advance(self, stage: str, images: int) -> None:
         """Move a bar."""
-        self._bars.advance(self._tasks[stage], pictures)
+        self._bars.advance(self._tasks[stage], images)
 
     def counter(self, stage: str) -> Callable[[int], None]:
         """Moves a bar of unknown length, which is added with the first step."""
 
-        def count(pictures: int) -> None:
+        def count(images: int) -> None:
             if stage not in self._tasks:
                 self.begin(stage, None)
-            self.advance(stage, pictures)
+            self.advance(stage, images)
 
         return count
 
@@ -182,7 +182,7 @@ def show_corpus(summary: CorpusSummary, console: Console) -> None:
     console.print(
         f"{summary.images} new or changed pictures: {summary.labelled} labelled, {summary.quarantined} quarantined "
         f"({summary.failed} of them to be tried again); {summary.waiting} may still be written to and wait, "
-        f"{summary.deleted} are gone; {summary.pictures} in all; {summary.ignored} files passed over, no pictures"
+        f"{summary.deleted} are gone; {summary.in_corpus} in all; {summary.ignored} files passed over, no pictures"
     )
     _show_mended(summary, console)
     for what in summary.damaged:
@@ -320,7 +320,7 @@ def show_conversion(done: Conversion, console: Console) -> None:
 
 def show_check(report: CheckReport, console: Console) -> None:
     """Print what a check of a dataset found."""
-    console.print(f"{shown(report.identity)}: {report.pictures} pictures, {report.usable} usable", soft_wrap=True)
+    console.print(f"{shown(report.identity)}: {report.images} pictures, {report.usable} usable", soft_wrap=True)
     for problem in report.problems[:SHOWN]:
         console.print(f"[red]problem[/]: {shown(problem)}", soft_wrap=True)
     if len(report.problems) > SHOWN:

@@ -10,7 +10,7 @@ import typer
 from flows.cli.fields import argument, option
 from flows.cli.options import (
     MASKS,
-    OWN_PICTURES,
+    OWN_IMAGES,
     PIPELINE,
     DebugOption,
     Given,
@@ -40,7 +40,7 @@ def _prepare(config: CorpusConfig) -> tuple[Callable[[Any], Any], PipelineConfig
     option("out"),
     option("settle"),
     option("salience.max_pixels"),
-    *OWN_PICTURES,
+    *OWN_IMAGES,
     *MASKS,
     *PIPELINE,
 )

@@ -12,7 +12,7 @@ import typer
 from flows.cli.fields import argument, option
 from flows.cli.options import (
     MASKS,
-    OWN_PICTURES,
+    OWN_IMAGES,
     PIPELINE,
     DebugOption,
     Given,
@@ -151,7 +151,7 @@ def evaluate(
     option("out"),
     option("image_column"),
     option("salience.max_pixels"),
-    *OWN_PICTURES,
+    *OWN_IMAGES,
     *MASKS,
     *PIPELINE,
 )

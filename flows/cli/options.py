@@ -57,7 +57,7 @@ PIPELINE = (
     _shared("runtime.batch_size"),
 )
 """What every command takes that runs the model."""
-OWN_PICTURES = (
+OWN_IMAGES = (
     option("follow_links"),
     option("exclude", repeated=True, metavar="PATTERN"),
     option("fetch_seconds"),

@@ -49,7 +49,7 @@ def export(
             help="Pixels less confident than this become 255 (void). Needs a run with --confidence.", min=0, max=1
         ),
     ] = None,
-    pictures: Annotated[
+    images: Annotated[
         bool | None,
         typer.Option("--pictures/--no-pictures", help="Also write the pictures; by default for all but png."),
     ] = None,
@@ -67,13 +67,13 @@ def export(
 
     with one_line_errors(debug, kept="the export is not whole, the same command makes it anew"):
         place = out or f"{run.rstrip('/')}/export/{to}"
-        wanted = to != "png" if pictures is None else pictures
+        wanted = to != "png" if images is None else images
         with ProgressBars() as bars, Interruptible(bars):
             done = export_run(run, to, place, confidence, wanted, skip_empty, bars.counter("export"))
             bars.end("export")
     console = errors if as_json else Console()
     console.print(
-        f"{done.pictures} pictures with masks in {visible(place)}", soft_wrap=True, markup=False, highlight=False
+        f"{done.images} pictures with masks in {visible(place)}", soft_wrap=True, markup=False, highlight=False
     )
     if done.missing:
         console.print(f"{done.missing} pictures of the run have no mask: quarantined, or their shard failed")

@@ -101,10 +101,10 @@ class Interruptible:
         self._check()
         self._next.begin(stage, total)
 
-    def advance(self, stage: str, pictures: int) -> None:
+    def advance(self, stage: str, images: int) -> None:
         """So many more pictures are done."""
         self._check()
-        self._next.advance(stage, pictures)
+        self._next.advance(stage, images)
 
     def end(self, stage: str) -> None:
         """A stage is over."""

@@ -7,7 +7,7 @@ from pathlib import PurePath
 from typing import Any
 
 from flows.cli.fields import argument, option
-from flows.cli.options import OWN_PICTURES, PIPELINE, DebugOption, Given, JsonOption, ParamOption, options_of
+from flows.cli.options import OWN_IMAGES, PIPELINE, DebugOption, Given, JsonOption, ParamOption, options_of
 from flows.cli.running import execute, warn
 from pnp_core.config import PipelineConfig
 from pnp_core.tuning.config import TuneConfig
@@ -31,7 +31,7 @@ def _prepare_tune(config: TuneConfig) -> tuple[Callable[[Any], Any], PipelineCon
     option("images"),
     option("classes"),
     option("image_column"),
-    *OWN_PICTURES,
+    *OWN_IMAGES,
     option("only_classes"),
     option("image_labels"),
     option("reward.kind", "--reward"),

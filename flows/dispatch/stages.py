@@ -35,12 +35,12 @@ class _StageProgress:
 
     def __init__(self, stage: Stage, work: list[Work], summary: Summary, extent: Extent) -> None:
         self.counts = summary.stages.setdefault(stage.name, StageSummary())
-        self._stage, self._total, self._pictures = stage.name, len(work), sum(shard.samples for shard, _ in work)
+        self._stage, self._total, self._images = stage.name, len(work), sum(shard.samples for shard, _ in work)
         self._enough = {"run": min(MAX_LEADING_FAILURES, len(work)), "batch": MAX_LEADING_FAILURES, "part": inf}[extent]
         self._start, self._computed, self._seen = monotonic(), 0, 0
         self._summary = summary
         self._log = get_run_logger()
-        observer().begin(stage.name, self._pictures)
+        observer().begin(stage.name, self._images)
 
     def add(self, shard: ShardRef, result: StageResult) -> None:
         """Count a shard in, and say how long the rest will take."""
@@ -51,12 +51,12 @@ class _StageProgress:
             self._log.warning("'%s' was damaged: shard %s of %s is made again", result.mended, shard.name, result.stage)
             self._summary.mended.append(result.mended)
         what = "failed" if result.failed else "done in an earlier run" if result.resumed else f"{result.seconds:.1f} s"
-        pictures = f"{result.done} done, {result.quarantined} quarantined, {what}"
+        images = f"{result.done} done, {result.quarantined} quarantined, {what}"
         shards = f"{self.counts.shards} of {self._total} shards{self._left()}"
-        self._log.info("%s %s: %s; %s", self._stage, shard.name, pictures, shards)
+        self._log.info("%s %s: %s; %s", self._stage, shard.name, images, shards)
 
     def _left(self) -> str:
-        left = self._pictures - self._seen
+        left = self._images - self._seen
         if not left or not self._computed:
             return ""
         seconds = (monotonic() - self._start) / self._computed * left

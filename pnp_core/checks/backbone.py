@@ -100,11 +100,11 @@ def _measure(config: BackboneConfig, checkpoint: Any, device: str, place: torch.
     frozen: Any = config  # hashable, which type checkers do not see
     backbone = load_backbone(frozen, checkpoint, device)
     prompts = stack_prompts([build_prompts(["car"], CaptionConfig(), backbone)]).to(place)
-    picture = torch.zeros(1, 3, *config.sides, device=place)
+    image = torch.zeros(1, 3, *config.sides, device=place)
     seconds = []
     for _ in range(2):  # the first one warms up
         start = perf_counter()
-        maps = salience(backbone, backbone.encode_image(picture), prompts, 0, 0).maps
+        maps = salience(backbone, backbone.encode_image(image), prompts, 0, 0).maps
         maps.sum().item()  # waits for the device
         seconds.append(perf_counter() - start)
     return Cost(min(seconds), peak_memory(place))

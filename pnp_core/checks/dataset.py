@@ -24,14 +24,14 @@ class CheckReport:
 
     Attributes:
         identity: what was checked.
-        pictures: listed in the split.
+        images: listed in the split.
         usable: of them, with readable picture and ground truth that fits.
         problems: one line each, in plain words.
         remarks: what is no fault by itself and may be meant otherwise, or was left out and costs no picture.
     """
 
     identity: str
-    pictures: int
+    images: int
     usable: int
     problems: tuple[str, ...]
     remarks: tuple[str, ...] = ()
@@ -43,7 +43,8 @@ class CheckReport:
 
     def as_json(self) -> dict[str, Any]:
         """The object that `--json` prints."""
-        return {**asdict(self), "ok": self.ok}
+        values = asdict(self)
+        return {"pictures": values.pop("images"), **values, "ok": self.ok}
 
 
 @dataclass(frozen=True)

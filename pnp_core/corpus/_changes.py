@@ -40,17 +40,17 @@ def classify_files(files: Iterable[FileSeen], before: Manifest, now: float, sett
         settle: seconds a file must have been left alone; one from the future must be as far off.
         retry: try pictures again whose shard failed.
     """
-    known = {picture.source: picture for picture in before.pictures}
+    known = {image.source: image for image in before.images}
     finished = (LABELLED, QUARANTINED) if retry else (LABELLED, QUARANTINED, FAILED)
     changes = FileChanges()
     for file in files:
-        picture = known.get(printable(file.name))
-        if picture and picture.stamp == file.stamp and picture.status in finished:
-            changes.known.append(picture)
+        image = known.get(printable(file.name))
+        if image and image.stamp == file.stamp and image.status in finished:
+            changes.known.append(image)
         elif file.changed is not None and abs(now - file.changed) < settle:
             changes.waiting.append(waiting(printable(file.name)))
         else:
-            changes.changed.append((file, picture))
+            changes.changed.append((file, image))
     return changes
 
 
@@ -71,7 +71,7 @@ class ChangeReader:
         """
         self._folder, self._changes, self._most = folder, changes, most
         self._rows: list[ManifestRow] = []
-        self._contents = {picture.sha256: picture for picture in contents}
+        self._contents = {image.sha256: image for image in contents}
         self.full = False
 
     def samples(self) -> Iterator[Sample]:
@@ -103,9 +103,9 @@ class ChangeReader:
             self._rows.append(replace(same, source=name, stamp=stamp))
             return None
         key = f"{safe_key(split_ending(changed.name)[0])[:100]}-{content[:16]}"
-        picture = ManifestRow(name, stamp, content, PENDING, key=key)
-        self._contents[content] = picture
-        self._rows.append(picture)
+        image = ManifestRow(name, stamp, content, PENDING, key=key)
+        self._contents[content] = image
+        self._rows.append(image)
         return Sample(key, data, safe_ending(changed.name), name, fault=fault)
 
     def save(self, run: RunFolder) -> None:

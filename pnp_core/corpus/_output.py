@@ -27,7 +27,7 @@ from pnp_core.errors import ForeignFilesError, SourceError
 from pnp_core.inputs.sources.folder import GrowingFolder
 from pnp_core.inputs.sources.links import LINKS, left_out, links_passed_over
 from pnp_core.runs.plan import Plan, plan_label
-from pnp_core.runs.preflight import check_own_pictures
+from pnp_core.runs.preflight import check_own_images
 from pnp_core.stages.masks import STAGE as MASKS
 from pnp_core.storage.completion import StageFolder
 from pnp_core.storage.ownership import check_ours, check_writable, claim
@@ -59,7 +59,7 @@ class Corpus:
         self.newest = newest or Manifest(0, self.folder.identity, self.masks_fingerprint)
         # Masks of other settings do not go together: with new settings all is labelled again.
         same = self.newest.masks_fingerprint == self.masks_fingerprint
-        emptied = replace(self.newest, masks_fingerprint=self.masks_fingerprint, pictures=(), contents=())
+        emptied = replace(self.newest, masks_fingerprint=self.masks_fingerprint, images=(), contents=())
         self.before = self.newest if same else emptied
 
     @property
@@ -96,11 +96,11 @@ class Corpus:
         if (shards := read_index(batch, identity, digest)) is not None:
             claim(batch.url, "run")
             return shards, True
-        known = {picture.source: picture.stamp for picture in self.newest.pictures}
+        known = {image.source: image.stamp for image in self.newest.images}
         files = self.folder.files(self.config.out, self.ignored, known)
-        if not files and self.newest.pictures and not self.config.allow_empty:
+        if not files and self.newest.images and not self.config.allow_empty:
             raise SourceError(
-                f"no pictures in '{self.folder.identity}', where there were {len(self.newest.pictures)}: is it "
+                f"no pictures in '{self.folder.identity}', where there were {len(self.newest.images)}: is it "
                 f"mounted? When they are gone for good: allow_empty: true in --config"
                 + "".join(f"; {warning}" for warning in left_out(self.ignored) + links_passed_over(self.ignored[LINKS]))
             )
@@ -122,7 +122,7 @@ class Corpus:
         With `check: sizes` other content of the same size is not seen.
         """
         damaged: dict[int, str] = {}
-        for file in sorted({picture.masks for picture in self.before.pictures if picture.masks}):
+        for file in sorted({image.masks for image in self.before.images if image.masks}):
             number, shard = int(PurePosixPath(file).parts[1]), PurePosixPath(file).stem
             masks = StageFolder(self.batch(number), MASKS, self.masks_fingerprint)
             record = masks.record(shard)
@@ -151,11 +151,11 @@ class Corpus:
             "settings": manifest.masks_fingerprint,
             "manifest": manifest.file,
             "classes": ["background", *plan.masks.class_names],
-            "pictures": len(manifest.pictures),
+            "pictures": len(manifest.images),
             **manifest.counts(),
         }
         if manifest is not self.newest:
-            self.out.write(manifest.file, rows_bytes(manifest.pictures))
+            self.out.write(manifest.file, rows_bytes(manifest.images))
             self.out.write(f"contents/{manifest.number:06d}.parquet", rows_bytes(manifest.contents))
             self.out.write_json(PROGRESS, pointer)
         latest = self.out.read_json(LATEST) or {}
@@ -170,23 +170,23 @@ class Corpus:
             results |= self._results(number, shard, plan)
         run = self.batch(number) if shards else self.out
         collected = [ManifestRow(**row) for row in run.read_table(COLLECTED).to_pylist()]
-        pictures = tuple(sorted((_filled(p, results) for p in collected), key=lambda picture: picture.source))
-        same = (self.newest.masks_fingerprint, self.newest.pictures) == (self.masks_fingerprint, pictures)
+        images = tuple(sorted((_filled(p, results) for p in collected), key=lambda image: image.source))
+        same = (self.newest.masks_fingerprint, self.newest.images) == (self.masks_fingerprint, images)
         if self.newest.number and same and not shards:
             return self.newest
-        contents = {picture.sha256: picture for picture in self.before.contents}
-        for picture in pictures:
-            if picture.status in (LABELLED, QUARANTINED):
-                contents.setdefault(picture.sha256, replace(picture, source="", stamp=""))
-        return Manifest(number, self.folder.identity, self.masks_fingerprint, pictures, tuple(contents.values()))
+        contents = {image.sha256: image for image in self.before.contents}
+        for image in images:
+            if image.status in (LABELLED, QUARANTINED):
+                contents.setdefault(image.sha256, replace(image, source="", stamp=""))
+        return Manifest(number, self.folder.identity, self.masks_fingerprint, images, tuple(contents.values()))
 
     def _results(self, number: int, shard: ShardRef, plan: Plan) -> dict[str, ManifestRow]:
         """By key: what became of a shard's pictures."""
         results: dict[str, ManifestRow] = {}
         for folder in (plan.salience.folder, plan.masks.folder):
             status = FAILED if folder.find_failed(shard.name) else QUARANTINED
-            for picture in folder.quarantined(shard.name):
-                results[picture.key] = ManifestRow("", "", "", status, reason=picture.reason)
+            for image in folder.quarantined(shard.name):
+                results[image.key] = ManifestRow("", "", "", status, reason=image.reason)
         masks = plan.masks.folder
         file = masks.file(shard.name, "parquet")
         if masks.record(shard.name) and not masks.find_failed(shard.name):
@@ -207,17 +207,17 @@ def check_corpus(config: CorpusConfig) -> list[str]:
     plan = plan_label(config)
     check_ours(RunFolder(config.out), "corpus")
     Corpus(config, plan)
-    warnings = check_own_pictures(plan)
+    warnings = check_own_images(plan)
     check_writable(config.out, "corpus")
     return warnings
 
 
-def _filled(picture: ManifestRow, results: dict[str, ManifestRow]) -> ManifestRow:
+def _filled(image: ManifestRow, results: dict[str, ManifestRow]) -> ManifestRow:
     """A picture with what became of it, where it was in this batch."""
-    if picture.status != PENDING:
-        return picture
-    result = results[picture.key or ""]
-    return replace(picture, status=result.status, masks=result.masks, reason=result.reason)
+    if image.status != PENDING:
+        return image
+    result = results[image.key or ""]
+    return replace(image, status=result.status, masks=result.masks, reason=result.reason)
 
 
 def _saved(samples: Iterable[Sample], reader: ChangeReader, run: RunFolder) -> Iterator[Sample]:

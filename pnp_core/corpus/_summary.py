@@ -26,8 +26,8 @@ class CorpusSummary(Summary):
     """Links that leave the folder, passed over."""
     left_out: tuple[str, ...] = ()
     """What else was left out: by a pattern, or in folders that file servers make."""
-    pictures: int = 0
-    """In the corpus now."""
+    in_corpus: int = 0
+    """Images in the corpus now."""
     manifest: str = ""
     damaged: list[str] = field(default_factory=list)
     """Of what was published before: what is damaged and cannot be made again."""
@@ -49,18 +49,18 @@ class CorpusSummary(Summary):
 
     def compare(self, before: Manifest, now: Manifest) -> None:
         """Count what changed between the manifest the run found and the one it leaves."""
-        gone = {picture.source for picture in before.pictures} - {picture.source for picture in now.pictures}
-        self.deleted, self.pictures, self.manifest = len(gone), len(now.pictures), now.file if now.number else ""
+        gone = {image.source for image in before.images} - {image.source for image in now.images}
+        self.deleted, self.in_corpus, self.manifest = len(gone), len(now.images), now.file if now.number else ""
         self.waiting = now.counts()[WAITING]
 
     def as_json(self) -> dict[str, Any]:
         """The object that `--json` prints."""
-        counts = ("images", "labelled", "quarantined", "failed", "waiting", "deleted", "ignored", "links", "pictures")
+        counts = ("images", "labelled", "quarantined", "failed", "waiting", "deleted", "ignored", "links")
         own = {
             name: getattr(self, name)
             for name in (*counts, "out", "manifest", "left_out", "reasons", "mended", "damaged")
         }
-        return {**own, **self.stages_json()}
+        return {**own, "pictures": self.in_corpus, **self.stages_json()}
 
     def markdown(self) -> str:
         """The counts as a table."""
@@ -70,7 +70,7 @@ class CorpusSummary(Summary):
             "failed, to be tried again": self.failed,
             "still being written, waiting": self.waiting,
             "deleted since the last run": self.deleted,
-            "in the corpus": self.pictures,
+            "in the corpus": self.in_corpus,
             "files passed over, no pictures": self.ignored,
             "links that leave the folder, passed over": self.links,
         }

@@ -58,7 +58,7 @@ class Manifest:
     number: int
     corpus: str
     masks_fingerprint: str
-    pictures: tuple[ManifestRow, ...] = ()
+    images: tuple[ManifestRow, ...] = ()
     contents: tuple[ManifestRow, ...] = ()
 
     @property
@@ -68,7 +68,7 @@ class Manifest:
 
     def counts(self) -> dict[str, int]:
         """Pictures by status."""
-        counts = Counter(picture.status for picture in self.pictures)
+        counts = Counter(image.status for image in self.images)
         return {status: counts[status] for status in (LABELLED, QUARANTINED, FAILED, WAITING)}
 
 
@@ -108,15 +108,15 @@ def read_progress(out: RunFolder) -> Manifest | None:
         files = [f"{folder}/{number:06d}.parquet" for folder in ("manifests", "contents")]
         tables = [table for table in map(out.find_table, files) if table is not None]
         if len(tables) == len(files):
-            pictures, contents = (tuple(ManifestRow(**row) for row in table.to_pylist()) for table in tables)
-            masks_fingerprint = _masks_fingerprint_of(pictures, pointer["settings"])
-            return Manifest(number, pointer["source"], masks_fingerprint, pictures, contents)
+            images, contents = (tuple(ManifestRow(**row) for row in table.to_pylist()) for table in tables)
+            masks_fingerprint = _masks_fingerprint_of(images, pointer["settings"])
+            return Manifest(number, pointer["source"], masks_fingerprint, images, contents)
     return Manifest(0, pointer["source"], pointer["settings"])
 
 
-def _masks_fingerprint_of(pictures: Iterable[ManifestRow], otherwise: str) -> str:
+def _masks_fingerprint_of(images: Iterable[ManifestRow], otherwise: str) -> str:
     """Fingerprint of the masks, which their folder is named by: a manifest before may be of other settings."""
-    return next((picture.masks.split("/")[3] for picture in pictures if picture.masks), otherwise)
+    return next((image.masks.split("/")[3] for image in images if image.masks), otherwise)
 
 
 def _whole_pointer(out: RunFolder) -> dict[str, Any] | None:
@@ -128,6 +128,6 @@ def _whole_pointer(out: RunFolder) -> dict[str, Any] | None:
     return None
 
 
-def rows_bytes(pictures: Iterable[ManifestRow]) -> bytes:
+def rows_bytes(images: Iterable[ManifestRow]) -> bytes:
     """Rows as Parquet."""
-    return table_bytes(pa.Table.from_pylist([asdict(picture) for picture in pictures], schema=SCHEMA))
+    return table_bytes(pa.Table.from_pylist([asdict(image) for image in images], schema=SCHEMA))

@@ -8,7 +8,7 @@ from typing import Any
 
 from pnp_core.data import Progress, silent
 from pnp_core.errors import ForeignFilesError, UsageError
-from pnp_core.export._pictures import Finished, labelled_pictures, open_finished
+from pnp_core.export._images import Finished, labelled_images, open_finished
 from pnp_core.export.base import Writer
 from pnp_core.export.folder import ExportFolder
 from pnp_core.registry import Registry
@@ -35,7 +35,7 @@ class ExportSummary:
     """What an export wrote.
 
     Attributes:
-        pictures: with their masks.
+        images: with their masks.
         skipped: masks of background (and void) alone, left out because that was asked for.
         void: share of all pixels that are void because their confidence is below the floor.
         missing: pictures without a mask: quarantined, or of shards that failed.
@@ -43,7 +43,7 @@ class ExportSummary:
 
     out: str
     to: str
-    pictures: int
+    images: int
     skipped: int
     void: float
     missing: int
@@ -51,7 +51,8 @@ class ExportSummary:
 
     def as_json(self) -> dict[str, Any]:
         """For `--json`."""
-        return asdict(self)
+        values = asdict(self)
+        return {"pictures": values.pop("images"), **values}
 
 
 def export_run(
@@ -59,7 +60,7 @@ def export_run(
     to: str,
     out: str,
     floor: float | None = None,
-    pictures: bool = True,
+    images: bool = True,
     skip_empty: bool = False,
     progress: Progress = silent,
 ) -> ExportSummary:
@@ -71,7 +72,7 @@ def export_run(
         url: run folder, or output folder of a corpus: a path or any fsspec URL.
         to: a key of `FORMATS`.
         floor: pixels whose confidence in [0, 1] is below it become 255 (void).
-        pictures: also write the pictures, where the format has a place for them.
+        images: also write the pictures, where the format has a place for them.
         skip_empty: leave out masks without any class.
 
     Raises:
@@ -88,7 +89,7 @@ def export_run(
             f"masks are made again)"
         )
     with writing(out, "export"):
-        summary, target = _write(finished, to, out, floor, pictures, skip_empty, progress)
+        summary, target = _write(finished, to, out, floor, images, skip_empty, progress)
         record = {"made_by": _MADE_BY, "run": url, "floor": floor, "model": finished.model}
         target.write_json(RECORD, {**summary.as_json(), **record})
         target.remove(_BEGUN)
@@ -96,19 +97,19 @@ def export_run(
 
 
 def _write(
-    finished: Finished, to: str, out: str, floor: float | None, pictures: bool, skip_empty: bool, progress: Progress
+    finished: Finished, to: str, out: str, floor: float | None, images: bool, skip_empty: bool, progress: Progress
 ) -> tuple[ExportSummary, ExportFolder]:
     """All pictures, but not yet the record."""
     target = _target(out, to)
     number = skipped = void = pixels = 0
-    with FORMATS.get(to)(target, finished, pictures) as writer:
-        for picture in labelled_pictures(finished, floor):
+    with FORMATS.get(to)(target, finished, images) as writer:
+        for image in labelled_images(finished, floor):
             progress(1)
-            void, pixels = void + picture.below_floor, pixels + picture.labels.size
-            if skip_empty and not picture.classes:
+            void, pixels = void + image.below_floor, pixels + image.labels.size
+            if skip_empty and not image.classes:
                 skipped += 1
                 continue
-            writer.add(picture)
+            writer.add(image)
             number += 1
     target.flush()
     share = void / pixels if pixels else 0.0

@@ -11,7 +11,7 @@ import numpy as np
 from pycocotools import mask as rle
 
 from pnp_core.data import IGNORE
-from pnp_core.export._pictures import Finished, Labelled
+from pnp_core.export._images import Finished, Labelled
 from pnp_core.export.base import upright_jpeg
 from pnp_core.storage.run_folder import RunFolder
 
@@ -25,8 +25,8 @@ class CocoRle:
     field `void` holds them.
     """
 
-    def __init__(self, out: RunFolder, finished: Finished, pictures: bool) -> None:
-        self._out, self._classes, self._pictures = out, finished.classes, pictures
+    def __init__(self, out: RunFolder, finished: Finished, images: bool) -> None:
+        self._out, self._classes, self._with_images = out, finished.classes, images
         self._images = self._annotations = 0
 
     def __enter__(self) -> CocoRle:
@@ -42,20 +42,20 @@ class CocoRle:
     def _say(self, text: str) -> None:
         self._file.write(text.encode())
 
-    def add(self, picture: Labelled) -> None:
+    def add(self, image: Labelled) -> None:
         """Write one."""
         self._images += 1
-        height, width = picture.labels.shape
-        file = f"images/{picture.name}.jpg" if self._pictures else picture.source
-        image = {"id": self._images, "file_name": file, "height": height, "width": width}
-        image["source"] = picture.source
-        if (picture.labels == IGNORE).any():
-            image["void"] = _encode(picture.labels == IGNORE)
-        self._say(f"{',' if self._images > 1 else ''}\n{json.dumps(image, ensure_ascii=False)}")
-        for label in picture.classes:
-            self._annotate(label, picture.labels == label)
-        if self._pictures:
-            self._out.write(file, upright_jpeg(picture.name, picture.sample.image))
+        height, width = image.labels.shape
+        file = f"images/{image.name}.jpg" if self._with_images else image.source
+        entry = {"id": self._images, "file_name": file, "height": height, "width": width}
+        entry["source"] = image.source
+        if (image.labels == IGNORE).any():
+            entry["void"] = _encode(image.labels == IGNORE)
+        self._say(f"{',' if self._images > 1 else ''}\n{json.dumps(entry, ensure_ascii=False)}")
+        for label in image.classes:
+            self._annotate(label, image.labels == label)
+        if self._with_images:
+            self._out.write(file, upright_jpeg(image.name, image.sample.image))
 
     def _annotate(self, label: int, where: np.ndarray) -> None:
         self._annotations += 1

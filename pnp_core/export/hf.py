@@ -9,10 +9,10 @@ from typing import Any
 import pyarrow as pa
 import yaml
 
-from pnp_core.export._pictures import Finished, Labelled
+from pnp_core.export._images import Finished, Labelled
 from pnp_core.storage.run_folder import RunFolder, table_bytes
 
-PICTURES_PER_FILE = 256
+IMAGES_PER_FILE = 256
 BYTES_PER_FILE = 256 * 2**20
 _IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 _STRING, _INT = {"dtype": "string", "_type": "Value"}, {"dtype": "int32", "_type": "Value"}
@@ -24,32 +24,32 @@ class HuggingFace:
     Pictures are as they came: the library turns those whose EXIF says so, and the masks are upright.
     """
 
-    def __init__(self, out: RunFolder, finished: Finished, pictures: bool) -> None:
-        self._out, self._classes, self._pictures = out, finished.classes, pictures
+    def __init__(self, out: RunFolder, finished: Finished, images: bool) -> None:
+        self._out, self._classes, self._images = out, finished.classes, images
         self._rows: list[dict[str, Any]] = []
         self._bytes = self._files = 0
-        columns = [("image", _IMAGE)] if pictures else []
+        columns = [("image", _IMAGE)] if images else []
         columns += [("mask", _IMAGE), ("name", pa.string()), ("source", pa.string()), ("labels", pa.list_(pa.int32()))]
-        images = {"_type": "Image"}
-        features: dict[str, Any] = {"image": images} if pictures else {}
-        features |= {"mask": images, "name": _STRING, "source": _STRING, "labels": {"_type": "List", "feature": _INT}}
+        shown = {"_type": "Image"}
+        features: dict[str, Any] = {"image": shown} if images else {}
+        features |= {"mask": shown, "name": _STRING, "source": _STRING, "labels": {"_type": "List", "feature": _INT}}
         metadata = {"huggingface": json.dumps({"info": {"features": features}})}
         self._schema = pa.schema(columns, metadata=metadata)
 
     def __enter__(self) -> HuggingFace:
         return self
 
-    def add(self, picture: Labelled) -> None:
+    def add(self, image: Labelled) -> None:
         """Take one; a file is written when it is full."""
-        sample = picture.sample
-        mask = picture.mask_png
-        row: dict[str, Any] = {"mask": {"bytes": mask, "path": f"{picture.name}.png"}, "name": picture.name}
-        row |= {"source": picture.source, "labels": list(picture.classes)}
-        if self._pictures:
-            row["image"] = {"bytes": sample.image, "path": f"{picture.name}.{sample.extension}"}
+        sample = image.sample
+        mask = image.mask_png
+        row: dict[str, Any] = {"mask": {"bytes": mask, "path": f"{image.name}.png"}, "name": image.name}
+        row |= {"source": image.source, "labels": list(image.classes)}
+        if self._images:
+            row["image"] = {"bytes": sample.image, "path": f"{image.name}.{sample.extension}"}
         self._rows.append(row)
         self._bytes += len(mask) + len(sample.image)
-        if len(self._rows) == PICTURES_PER_FILE or self._bytes >= BYTES_PER_FILE:
+        if len(self._rows) == IMAGES_PER_FILE or self._bytes >= BYTES_PER_FILE:
             self._write()
 
     def _write(self) -> None:

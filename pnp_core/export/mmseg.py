@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import TracebackType
 
-from pnp_core.export._pictures import Finished, Labelled
+from pnp_core.export._images import Finished, Labelled
 from pnp_core.export.base import upright_jpeg
 from pnp_core.storage.run_folder import RunFolder
 
@@ -17,17 +17,17 @@ class MmSegmentation:
     Pictures are all JPEG, because a dataset there has one file ending; see `upright_jpeg`.
     """
 
-    def __init__(self, out: RunFolder, finished: Finished, pictures: bool) -> None:
-        self._out, self._colours, self._pictures = out, finished.named_colours, pictures
+    def __init__(self, out: RunFolder, finished: Finished, images: bool) -> None:
+        self._out, self._colours, self._images = out, finished.named_colours, images
 
     def __enter__(self) -> MmSegmentation:
         return self
 
-    def add(self, picture: Labelled) -> None:
+    def add(self, image: Labelled) -> None:
         """Write one."""
-        self._out.write(f"ann_dir/train/{picture.name}.png", picture.mask_png)
-        if self._pictures:
-            self._out.write(f"img_dir/train/{picture.name}.jpg", upright_jpeg(picture.name, picture.sample.image))
+        self._out.write(f"ann_dir/train/{image.name}.png", image.mask_png)
+        if self._images:
+            self._out.write(f"img_dir/train/{image.name}.jpg", upright_jpeg(image.name, image.sample.image))
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None

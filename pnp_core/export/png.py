@@ -7,7 +7,7 @@ import io
 from types import TracebackType
 
 from pnp_core.data import IGNORE
-from pnp_core.export._pictures import Finished, Labelled
+from pnp_core.export._images import Finished, Labelled
 from pnp_core.export.base import upright_jpeg
 from pnp_core.inputs.images import VOC_PALETTE
 from pnp_core.storage.run_folder import RunFolder
@@ -16,8 +16,8 @@ from pnp_core.storage.run_folder import RunFolder
 class Png:
     """`masks/NAME.png`, `index.csv` (name, source, labels in it), `classes.csv`, and `pictures/NAME.jpg` if wanted."""
 
-    def __init__(self, out: RunFolder, finished: Finished, pictures: bool) -> None:
-        self._out, self._colours, self._pictures = out, finished.named_colours, pictures
+    def __init__(self, out: RunFolder, finished: Finished, images: bool) -> None:
+        self._out, self._colours, self._images = out, finished.named_colours, images
 
     def __enter__(self) -> Png:
         self._stream = self._out.stream("index.csv")
@@ -26,13 +26,13 @@ class Png:
         self._rows.writerow(["name", "source", "height", "width", "labels"])
         return self
 
-    def add(self, picture: Labelled) -> None:
+    def add(self, image: Labelled) -> None:
         """Write one."""
-        self._out.write(f"masks/{picture.name}.png", picture.mask_png)
-        if self._pictures:
-            self._out.write(f"pictures/{picture.name}.jpg", upright_jpeg(picture.name, picture.sample.image))
-        labels = " ".join(map(str, picture.classes))
-        self._rows.writerow([picture.name, picture.source, *picture.labels.shape, labels])
+        self._out.write(f"masks/{image.name}.png", image.mask_png)
+        if self._images:
+            self._out.write(f"pictures/{image.name}.jpg", upright_jpeg(image.name, image.sample.image))
+        labels = " ".join(map(str, image.classes))
+        self._rows.writerow([image.name, image.source, *image.labels.shape, labels])
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None

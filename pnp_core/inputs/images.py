@@ -333,7 +333,7 @@ COMMENT = 200
 _DESCRIPTION, _EXIF, _USER_COMMENT = 0x010E, 0x8769, 0x9286
 
 
-def picture_comment(data: bytes) -> str:
+def image_comment(data: bytes) -> str:
     """What the picture's own file says of it: EXIF description or comment, JPEG or PNG comment; empty when nothing.
 
     It is whatever somebody wrote there: to be shown as text and nothing else.

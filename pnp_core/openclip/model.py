@@ -114,13 +114,13 @@ class ClipModel:
             )
         )
 
-    def pixels(self, picture: np.ndarray) -> Float[torch.Tensor, "3 h w"]:
+    def pixels(self, image: np.ndarray) -> Float[torch.Tensor, "3 h w"]:
         """A picture (H, W, 3) uint8 as the model wants it: its centre, where it is no square."""
-        height, width = picture.shape[:2]
+        height, width = image.shape[:2]
         side = min(height, width)
         # open_clip enlarges first and crops afterwards, which takes gigabytes for very thin pictures.
         top, left = (height - side) // 2, (width - side) // 2
-        return self._preprocess(Image.fromarray(picture[top : top + side, left : left + side]))
+        return self._preprocess(Image.fromarray(image[top : top + side, left : left + side]))
 
     @torch.no_grad()
     def encode_pixels(self, pixels: Float[torch.Tensor, "B 3 h w"]) -> Float[torch.Tensor, "B D"]:
@@ -129,11 +129,11 @@ class ClipModel:
 
     @torch.no_grad()
     def encode_regions(
-        self, pictures: UInt8[torch.Tensor, "B s s 3"], regions: Bool[torch.Tensor, "B s s"]
+        self, images: UInt8[torch.Tensor, "B s s 3"], regions: Bool[torch.Tensor, "B s s"]
     ) -> Float[torch.Tensor, "B D"]:
         """Features of pictures (RGB, 0..255, side `size`) cut to a region; zero in normalised space elsewhere."""
-        pictures, regions = pictures.to(self.device), regions.to(self.device)
-        pixels = (pictures.permute(0, 3, 1, 2).float() / 255 - self._mean) / self._std
+        images, regions = images.to(self.device), regions.to(self.device)
+        pixels = (images.permute(0, 3, 1, 2).float() / 255 - self._mean) / self._std
         return self._model.encode_image(pixels * regions[:, None], normalize=True)
 
     @torch.no_grad()

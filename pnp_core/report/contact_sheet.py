@@ -33,9 +33,9 @@ def tile(pixels: np.ndarray) -> Image.Image:
     return tile
 
 
-def overlay(picture: np.ndarray, labels: np.ndarray, palette: np.ndarray) -> np.ndarray:
+def overlay(image: np.ndarray, labels: np.ndarray, palette: np.ndarray) -> np.ndarray:
     """Class colours over a pale grey picture; void pixels white."""
-    grey = picture.mean(axis=2, keepdims=True) * 0.35 + 140
+    grey = image.mean(axis=2, keepdims=True) * 0.35 + 140
     colours = palette[labels].astype(np.float32)
     shown = np.where((labels > 0)[..., None], 0.75 * colours + 0.25 * grey, grey)
     shown[labels == IGNORE] = 255
@@ -46,8 +46,8 @@ def _heat(row: Row, iteration: int, palette: np.ndarray) -> np.ndarray:
     """Salience over a dark picture: each pixel in the colour of its strongest class, each class scaled by its
     peak over all iterations.
     """
-    height, width = row.picture.shape[:2]
-    dark = row.picture.mean(axis=2, keepdims=True) * 0.3 * np.ones(3)
+    height, width = row.image.shape[:2]
+    dark = row.image.mean(axis=2, keepdims=True) * 0.3 * np.ones(3)
     strongest, light = np.zeros((height, width, 1)), np.zeros((height, width, 3))
     peaks = np.maximum(row.salience.maps.max(axis=(0, 2, 3)), 1e-12)
     for c, class_id in enumerate(row.salience.classes):
@@ -78,14 +78,14 @@ def _draw_legend(
         x += 14 + draw.textlength(name, font=font) + 14
 
 
-def contact_sheet(plan: Plan, shards: Sequence[ShardRef], pictures: int = 10) -> bytes:
+def contact_sheet(plan: Plan, shards: Sequence[ShardRef], images: int = 10) -> bytes:
     """PNG bytes: one line per picture with picture, ground truth (if any), prediction, and the
     salience of every pass in the classes' colours.
 
     Args:
-        pictures: how many, spread over the shards.
+        images: how many, spread over the shards.
     """
-    rows = list(first_rows(plan, shards, pictures))
+    rows = list(first_rows(plan, shards, images))
     palette = vivid(plan.masks.colours)
     truths = any(row.truth is not None for row in rows)
     iterations = max((len(row.salience.maps) for row in rows), default=0)
@@ -98,10 +98,10 @@ def contact_sheet(plan: Plan, shards: Sequence[ShardRef], pictures: int = 10) ->
         draw.text((GAP + column * (TILE + GAP), 8), title, fill=_INK, font=ImageFont.load_default(13))
     for number, row in enumerate(rows):
         y = HEADER + number * (TILE + LEGEND)
-        tiles = [row.picture]
+        tiles = [row.image]
         if truths:
-            tiles.append(overlay(row.picture, row.truth, palette) if row.truth is not None else row.picture)
-        tiles.append(overlay(row.picture, row.labels, palette))
+            tiles.append(overlay(row.image, row.truth, palette) if row.truth is not None else row.image)
+        tiles.append(overlay(row.image, row.labels, palette))
         tiles += [_heat(row, k, palette) for k in range(iterations)]
         for column, pixels in enumerate(tiles):
             sheet.paste(tile(pixels), (GAP + column * (TILE + GAP), y))

@@ -16,10 +16,10 @@ from PIL import Image
 from PIL.Image import Resampling
 
 from pnp_core.data import IGNORE, ClassMaps, ShardRef
-from pnp_core.inputs.images import picture_comment, vivid
+from pnp_core.inputs.images import image_comment, vivid
 from pnp_core.report.rows import Row, rows_of_shard
 from pnp_core.runs.plan import Plan
-from pnp_core.stages.scores import read_picture_scores
+from pnp_core.stages.scores import read_image_scores
 from pnp_core.text.visible import visible
 
 SIDES = (96, 320)
@@ -51,15 +51,15 @@ class Survey:
     """What all pictures of a run say together, and which of them are shown.
 
     Attributes:
-        pictures: how many have a mask.
+        images: how many have a mask.
         asked: how many had candidate classes; the mask of the others is background without a choice.
         confidence: mean over the pictures that were asked about of the mean probability of the winning label.
         classes: counts by label.
         nothing: pictures whose mask is background alone.
-        shown: of each shard the keys that are shown, with their scores (see `read_picture_scores`) or None.
+        shown: of each shard the keys that are shown, with their scores (see `read_image_scores`) or None.
     """
 
-    pictures: int = 0
+    images: int = 0
     asked: int = 0
     confidence: float = 0.0
     nothing: int = 0
@@ -85,12 +85,12 @@ def survey(plan: Plan, shards: Sequence[ShardRef], most: int) -> Survey:
     step = max(1, -(-sum(shard.samples for shard in shards) // max(1, most - most // 2)))
     few = sum(shard.samples for shard in shards) <= most
     for shard in shards:
-        scores = {row["key"]: row for row in read_picture_scores(plan.score, shard.name)} if plan.score else {}
+        scores = {row["key"]: row for row in read_image_scores(plan.score, shard.name)} if plan.score else {}
         columns = ["key", "classes", "mean_confidence"]
         table = plan.masks.folder.read_table(shard.name, "parquet", columns)
         for row in table.to_pylist():
             score = scores.get(row["key"])
-            if few or totals.pictures % step == 0:
+            if few or totals.images % step == 0:
                 totals.shown.setdefault(shard.name, {})[row["key"]] = score
             else:
                 rank = row["mean_confidence"] if plan.score is None else score["miou"] if score else None
@@ -120,7 +120,7 @@ class _Worst:
 
 
 def _count(survey: Survey, row: dict[str, Any]) -> None:
-    survey.pictures += 1
+    survey.images += 1
     if row["classes"]:
         survey.asked += 1
         survey.confidence += row["mean_confidence"]
@@ -132,14 +132,14 @@ def _count(survey: Survey, row: dict[str, Any]) -> None:
         count.pixels += entry["pixels"]
 
 
-def _thumbnail_side(pictures: int, budget: int) -> int:
+def _thumbnail_side(images: int, budget: int) -> int:
     """Longer side of a thumbnail, in pixels, so that so many fit into so many bytes.
 
     >>> _thumbnail_side(10, 20_000_000), _thumbnail_side(2000, 20_000_000), _thumbnail_side(100_000, 20_000_000)
     (320, 122, 96)
     """
     # Three quarters, for base64 takes a third more; square pictures are the largest.
-    fits = int((0.75 * budget / max(1, pictures) / BYTES_PER_PIXEL) ** 0.5)
+    fits = int((0.75 * budget / max(1, images) / BYTES_PER_PIXEL) ** 0.5)
     return min(max(fits, SIDES[0]), SIDES[1])
 
 
@@ -153,7 +153,7 @@ def gallery(plan: Plan, shards: Sequence[ShardRef], survey: Survey, budget: int)
     for shard in shards:
         shown = survey.shown.get(shard.name, {})
         for row, confidence in _rows(plan, shard, shown, side) if shown else ():
-            record = _picture_record(plan, row, side, shown[row.sample.key], confidence)
+            record = _image_record(plan, row, side, shown[row.sample.key], confidence)
             size = len(htmlsafe_json_dumps(record).encode())
             if size > left:
                 without += 1
@@ -171,14 +171,14 @@ def _rows(plan: Plan, shard: ShardRef, shown: dict[str, Any], side: int) -> Iter
         yield row, confidence[row.sample.key]
 
 
-def _picture_record(plan: Plan, row: Row, side: int, score: dict[str, Any] | None, confidence: float) -> dict[str, Any]:
+def _image_record(plan: Plan, row: Row, side: int, score: dict[str, Any] | None, confidence: float) -> dict[str, Any]:
     """A picture as the page's script takes it."""
     salience = row.salience
     size = _fitted(salience.width, salience.height, side)
     return {
         "key": visible(row.sample.key),
         "source": visible(row.sample.source[:300]),
-        "comment": visible(picture_comment(row.sample.image)),
+        "comment": visible(image_comment(row.sample.image)),
         "size": [salience.width, salience.height],
         "thumbnail": list(size),
         "miou": None if score is None else score["miou"],
@@ -187,7 +187,7 @@ def _picture_record(plan: Plan, row: Row, side: int, score: dict[str, Any] | Non
         "truth_labels": [] if row.truth is None else [int(i) for i in np.unique(row.truth) if 0 < i < IGNORE],
         "chosen": visible(salience.chosen),
         "notes": [visible(note) for note in salience.notes],
-        "photo": _photo(row.picture, size),
+        "photo": _photo(row.image, size),
         **_layers(plan, row, size),
         **_classes(row),
     }
@@ -241,8 +241,8 @@ def _uri(image: Image.Image, **how: Any) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def _photo(picture: np.ndarray, size: tuple[int, int]) -> str:
-    small = Image.fromarray(picture).resize(size, Resampling.BOX, reducing_gap=2)
+def _photo(image: np.ndarray, size: tuple[int, int]) -> str:
+    small = Image.fromarray(image).resize(size, Resampling.BOX, reducing_gap=2)
     return _uri(small, format="WEBP", quality=QUALITY, method=2)
 
 

@@ -34,7 +34,7 @@ from pnp_core.text.visible import visible
 PAGE = "report/index.html"
 PAGE_BYTES = 24_000_000
 """The page is never larger."""
-PICTURES = 2000
+IMAGES = 2000
 """Pictures in the gallery at most."""
 QUARANTINED = 1000
 """Quarantined pictures in the page at most; their tables have all."""
@@ -54,12 +54,12 @@ def report_page(
         budget: bytes it may have; the more pictures, the smaller they are shown, and what does not fit is left out
             and counted.
     """
-    found = survey(plan, shards, PICTURES)
-    pictures, no_room = gallery(plan, shards, found, budget - _RESERVE)
+    found = survey(plan, shards, IMAGES)
+    images, no_room = gallery(plan, shards, found, budget - _RESERVE)
     matrix = _matrix(plan, shards)
     data = {
         "labels": _labels(plan),
-        "pictures": pictures,
+        "pictures": images,
         "matrix": _entries(matrix),
         "totals": [] if matrix is None else matrix.sum(axis=1).tolist(),
         "errors": ERRORS,
@@ -75,8 +75,8 @@ def report_page(
         summary=summary,
         plan=plan,
         found=found,
-        shown=len(pictures),
-        left_out=found.pictures - len(pictures),
+        shown=len(images),
+        left_out=found.images - len(images),
         no_room=no_room,
         classes=_class_rows(plan, found, matrix),
         quarantined=rows,
@@ -178,7 +178,7 @@ def _quarantined(plan: Plan) -> tuple[list[dict[str, str]], Counter[str]]:
     rows, reasons = [], Counter[str]()
     for folder in (plan.salience.folder, plan.masks.folder):
         for file in folder.run.glob(folder.quarantine_file("*")):
-            pictures = folder.quarantined(PurePosixPath(file).stem)
-            reasons.update(picture.reason for picture in pictures)
-            rows += [vars(picture) for picture in pictures[: QUARANTINED - len(rows)]]
+            images = folder.quarantined(PurePosixPath(file).stem)
+            reasons.update(image.reason for image in images)
+            rows += [vars(image) for image in images[: QUARANTINED - len(rows)]]
     return rows, reasons

@@ -22,7 +22,7 @@ class Row:
     """A picture, its salience, its mask, and ground truth where there is some."""
 
     sample: Sample
-    picture: np.ndarray
+    image: np.ndarray
     salience: ClassMaps
     labels: np.ndarray
     truth: np.ndarray | None
@@ -40,8 +40,8 @@ def rows_of_shard(plan: Plan, shard: ShardRef, keys: Container[str], side: int |
     for sample in read_shard(RunFolder(plan.masks.out), shard) if masks else ():
         if sample.key in masks:
             truth = decode_label_map(sample.label_map) if sample.label_map else None
-            picture = decode_image(sample.image, plan.masks.max_pixels, side).pixels
-            yield Row(sample, picture, stored[sample.key], decode_label_map(masks[sample.key]), truth)
+            image = decode_image(sample.image, plan.masks.max_pixels, side).pixels
+            yield Row(sample, image, stored[sample.key], decode_label_map(masks[sample.key]), truth)
 
 
 def first_rows(plan: Plan, shards: Sequence[ShardRef], number: int) -> Iterator[Row]:

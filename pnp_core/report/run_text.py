@@ -15,7 +15,7 @@ from pnp_core.report.rows import Row, first_rows
 from pnp_core.runs.plan import Plan
 from pnp_core.text.markdown import markdown_code, markdown_text
 
-PICTURES = 4
+IMAGES = 4
 QUALITY = 70
 """Of the JPEG files: about 10 kB each, since they travel in the page."""
 
@@ -43,14 +43,14 @@ def run_markdown(plan: Plan, shards: Sequence[ShardRef], summary: RunSummary) ->
         lines += ["### Quarantined, by reason", ""]
         lines += [f"- {number} x {markdown_text(reason)}" for reason, number in summary.reasons.items()]
         lines += [""]
-    for row in first_rows(plan, shards, PICTURES) if shards else ():
+    for row in first_rows(plan, shards, IMAGES) if shards else ():
         lines += [_figure(row, plan), ""]
     return "\n".join(lines)
 
 
 def _figure(row: Row, plan: Plan) -> str:
     """A picture beside its mask, with the classes found."""
-    pixels = [row.picture, overlay(row.picture, row.labels, vivid(plan.masks.colours))]
+    pixels = [row.image, overlay(row.image, row.labels, vivid(plan.masks.colours))]
     tiles = [tile(p) for p in pixels]
     pair = Image.new("RGB", (2 * tiles[0].width + GAP, tiles[0].height), (255, 255, 255))
     for number, part in enumerate(tiles):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from pnp_core.config import DatasetConfig, EvalConfig, LabelConfig, LabellingConfig, OwnPicturesConfig, PipelineConfig
+from pnp_core.config import DatasetConfig, EvalConfig, LabelConfig, LabellingConfig, OwnImagesConfig, PipelineConfig
 from pnp_core.errors import UsageError
 from pnp_core.inputs.cards import DatasetCard, load_card
 from pnp_core.inputs.class_names import clean_class_names
@@ -92,7 +92,7 @@ def plan_eval(config: EvalConfig) -> Plan:
     return replace(plan, score=score)
 
 
-def plan_label(config: OwnPicturesConfig) -> Plan:
+def plan_label(config: OwnImagesConfig) -> Plan:
     """The jobs of a run over a user's own pictures.
 
     Raises:
@@ -116,7 +116,7 @@ def open_split(config: EvalConfig) -> Dataset:
     )
 
 
-def pictures_there(config: EvalConfig) -> int:
+def images_there(config: EvalConfig) -> int:
     """Pictures that are listed in the split, of whatever classes.
 
     Raises:
@@ -139,7 +139,7 @@ def askable_labels(config: PipelineConfig, card: DatasetCard, only: tuple[int, .
     return method_of(config.method).askable(config.method, captions)
 
 
-def open_pictures(config: LabelConfig) -> Source:
+def open_images(config: LabelConfig) -> Source:
     """A user's own pictures.
 
     Raises:

@@ -6,7 +6,7 @@ from pnp_core.config import EvalConfig, LabelConfig
 from pnp_core.inputs.sources import Source
 from pnp_core.inputs.sources.links import passed_over
 from pnp_core.methods import method_of
-from pnp_core.runs.plan import Plan, open_pictures, open_split, plan_eval, plan_label
+from pnp_core.runs.plan import Plan, open_images, open_split, plan_eval, plan_label
 from pnp_core.stages.maps import SalienceJob
 from pnp_core.storage.files import Files
 from pnp_core.storage.ownership import check_ours, check_writable
@@ -50,13 +50,13 @@ def check_label(config: LabelConfig) -> list[str]:
     """
     plan = plan_label(config)
     check_ours(Files(config.out), "run")
-    source = open_pictures(config)
-    warnings = check_own_pictures(plan) + ignored_files(source)
+    source = open_images(config)
+    warnings = check_own_images(plan) + ignored_files(source)
     check_writable(config.out, "run")
     return warnings
 
 
-def check_own_pictures(plan: Plan) -> list[str]:
+def check_own_images(plan: Plan) -> list[str]:
     """Try the captions.
 
     Returns:

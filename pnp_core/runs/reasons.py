@@ -41,5 +41,5 @@ def quarantine_reasons(folders: Iterable[StageFolder], shards: list[ShardRef]) -
     """The most frequent reasons of some stages' shards, see `grouped`."""
     reasons: Counter[str] = Counter()
     for folder, shard in product(folders, shards):
-        reasons.update(picture.reason for picture in folder.quarantined(shard.name))
+        reasons.update(image.reason for image in folder.quarantined(shard.name))
     return dict(islice(grouped(reasons).items(), REASONS))

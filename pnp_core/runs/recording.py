@@ -8,7 +8,7 @@ from pnp_core.config import EvalConfig, LabellingConfig
 from pnp_core.data import RunSummary
 from pnp_core.errors import CorruptRunError
 from pnp_core.inputs.cards import load_card
-from pnp_core.runs.plan import Plan, pictures_there
+from pnp_core.runs.plan import Plan, images_there
 from pnp_core.runs.record import EVALUATIONS, RUN, SCORES, CardFacts, RunRecord, SettingFacts, read_record
 from pnp_core.stages.maps import VERSION as SALIENCE
 from pnp_core.stages.masks import VERSION as MASKS
@@ -96,7 +96,7 @@ def _card_facts(config: EvalConfig) -> CardFacts:
         version=card.version,
         split=config.split or card.default_split,
         images=card.images_of(config.split),
-        listed=pictures_there(config) if config.only_classes else None,
+        listed=images_there(config) if config.only_classes else None,
         renamed=card.renamed,
         default_split=card.default_split,
         subsets=card.subsets,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pnp_core.config import EvalConfig, LabelConfig
 from pnp_core.data import ShardRef
-from pnp_core.runs.plan import open_pictures, open_split
+from pnp_core.runs.plan import open_images, open_split
 from pnp_core.storage.run_folder import RunFolder, fingerprint
 from pnp_core.storage.shards import even_sizes, read_index, write_shards
 
@@ -22,11 +22,11 @@ def shard_dataset(config: EvalConfig) -> list[ShardRef]:
     dataset = open_split(config)
     run = RunFolder(config.out)
     # A drawn dataset has no end: a limit may go beyond what is usual.
-    pictures = min(config.limit or len(dataset), len(dataset)) if config.data else config.limit or len(dataset)
-    shards = config.shards or max(FEWEST_SHARDS, -(-pictures // PER_SHARD))
+    images = min(config.limit or len(dataset), len(dataset)) if config.data else config.limit or len(dataset)
+    shards = config.shards or max(FEWEST_SHARDS, -(-images // PER_SHARD))
     digest = fingerprint(dataset.digest(config.limit), config.image_labels or "masks", shards)
     known = read_index(run, dataset.identity, digest)
-    sizes = even_sizes(pictures, shards)
+    sizes = even_sizes(images, shards)
     return known or write_shards(run, dataset.samples(), sizes, dataset.identity, digest)
 
 
@@ -37,7 +37,7 @@ def shard_source(config: LabelConfig) -> list[ShardRef]:
         SourceError: no pictures there.
         OutputError: the run folder belongs to another source or cannot be written.
     """
-    source = open_pictures(config)
+    source = open_images(config)
     run = RunFolder(config.out)
     digest = fingerprint(source.digest(), config.images_per_shard)
 

@@ -52,28 +52,28 @@ def score_shard(job: ScoreJob, shard: ShardRef, masks: StageResult, progress: Pr
 
     def work() -> StageOutput:
         predictions = read_masks(StageFolder(run, MASKS, job.masks_fingerprint), shard.name)
-        total, ignored, pictures = ConfusionMatrix.zeros(names), 0, []
+        total, ignored, images = ConfusionMatrix.zeros(names), 0, []
         for sample in read_shard(run, shard):
             if sample.label_map is not None and sample.key in predictions:
                 truth, prediction = decode_label_map(sample.label_map), decode_label_map(predictions[sample.key])
                 matrix = ConfusionMatrix.of(truth, prediction, names, job.config.void_as_background)
                 total += matrix
-                pictures.append(_picture_row(sample.key, matrix, job))
+                images.append(_image_row(sample.key, matrix, job))
                 ignored += 0 if job.config.void_as_background else int((truth == IGNORE).sum())
             progress(1)
         rows, columns = np.nonzero(total.counts)
         counts = {"truth": rows, "prediction": columns, "pixels": total.counts[rows, columns]}
-        table = pa.table(counts).replace_schema_metadata({"images": str(len(pictures)), "ignored": str(ignored)})
+        table = pa.table(counts).replace_schema_metadata({"images": str(len(images)), "ignored": str(ignored)})
         files = {
             "parquet": table_bytes(table),
-            "pictures.parquet": table_bytes(pa.Table.from_pylist(pictures, schema=_PICTURES)),
+            "pictures.parquet": table_bytes(pa.Table.from_pylist(images, schema=_IMAGES)),
         }
-        return StageOutput(files, len(pictures))
+        return StageOutput(files, len(images))
 
     return job.folder.complete(shard.name, masks.record_sha256, work)
 
 
-_PICTURES = pa.schema(
+_IMAGES = pa.schema(
     [
         ("key", pa.string()),
         ("miou", pa.float64()),
@@ -85,14 +85,14 @@ _PICTURES = pa.schema(
 truth (null when it has none)."""
 
 
-def _picture_row(key: str, matrix: ConfusionMatrix, job: ScoreJob) -> dict[str, Any]:
+def _image_row(key: str, matrix: ConfusionMatrix, job: ScoreJob) -> dict[str, Any]:
     labels = np.flatnonzero(matrix.averaged("union", job.scored))
     mean = _number(matrix.mean_iou("present", job.scored))
     return {"key": key, "miou": mean, "labels": labels.tolist(), "iou": matrix.iou()[labels].tolist()}
 
 
-def read_picture_scores(job: ScoreJob, shard: str) -> list[dict[str, Any]]:
-    """What was counted of every picture of a shard, see `_PICTURES`, in the shard's order."""
+def read_image_scores(job: ScoreJob, shard: str) -> list[dict[str, Any]]:
+    """What was counted of every picture of a shard, see `_IMAGES`, in the shard's order."""
     return job.folder.read_table(shard, "pictures.parquet").to_pylist()
 
 

@@ -197,7 +197,7 @@ class StageFolder:
             present = self.run.find(path)
             if present in (None, data) or sha256(present) == digests.get(path):
                 continue
-            if path not in digests or _is_whole_picture(present):
+            if path not in digests or _is_whole_image(present):
                 raise ForeignFilesError.at(self.run.path(path))
 
     def _remove_other_outputs(self, shard: str, files: Any) -> None:
@@ -317,13 +317,13 @@ class StageFolder:
             raise DamagedError.at(self.run.path(self.quarantine_file(shard)))
         return data
 
-    def mark_failed(self, shard: str, pictures: list[Quarantined]) -> StageResult:
+    def mark_failed(self, shard: str, images: list[Quarantined]) -> StageResult:
         """Set all pictures of a shard aside. There is no completion record: the next run tries it again."""
         self.claim()
-        data = _quarantine_bytes(pictures)
+        data = _quarantine_bytes(images)
         self.run.put(self.quarantine_file(shard), data)
-        self.run.put(self.file(shard, FAILED), sealed({"quarantined": len(pictures), "sha256": sha256(data)}))
-        return self._failed(shard, len(pictures))
+        self.run.put(self.file(shard, FAILED), sealed({"quarantined": len(images), "sha256": sha256(data)}))
+        return self._failed(shard, len(images))
 
     def find_failed(self, shard: str) -> StageResult | None:
         """What is known of a shard that was given up; None when it was not."""
@@ -339,8 +339,8 @@ class StageFolder:
             self.run.delete(self.quarantine_file(shard))
             self.run.delete(self.file(shard, FAILED))
 
-    def _failed(self, shard: str, pictures: int) -> StageResult:
-        return StageResult(self.stage, shard, 0, pictures, "", resumed=False, failed=True)
+    def _failed(self, shard: str, images: int) -> StageResult:
+        return StageResult(self.stage, shard, 0, images, "", resumed=False, failed=True)
 
     def _result(
         self, shard: str, record: CompletionRecord, data: bytes, start: float, resumed: bool = False, mended: str = ""
@@ -370,11 +370,11 @@ def tensor_of(run: Files, path: str, name: str) -> np.ndarray:
     return np.frombuffer(part, _TENSOR_TYPES[header[name]["dtype"]]).reshape(header[name]["shape"])
 
 
-def _quarantine_bytes(pictures: list[Quarantined]) -> bytes:
-    return table_bytes(pa.Table.from_pylist([vars(picture) for picture in pictures], schema=QUARANTINE_SCHEMA))
+def _quarantine_bytes(images: list[Quarantined]) -> bytes:
+    return table_bytes(pa.Table.from_pylist([vars(image) for image in images], schema=QUARANTINE_SCHEMA))
 
 
-def _is_whole_picture(data: bytes) -> bool:
+def _is_whole_image(data: bytes) -> bool:
     """Whether bytes are a picture none of whose parts is damaged, as far as its format tells (PNG does)."""
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:

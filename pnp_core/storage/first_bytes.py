@@ -22,7 +22,7 @@ _LOOKED_AT = 1024
 _LONGEST_HEADER = 1 << 16
 """Bytes in which a portable pixmap must have its size, comments included."""
 
-_PICTURES = (
+_IMAGES = (
     b"\xff\xd8\xff",  # JPEG
     b"\x89PNG\r\n\x1a\n",
     b"GIF87a",
@@ -92,7 +92,7 @@ def refusal(data: bytes) -> str | None:
     """
     if not data:
         return "empty file (0 bytes)"
-    if _begins_like_a_picture(data):
+    if _begins_like_a_image(data):
         return None
     for start, reason in _REFUSED:
         if data.startswith(start):
@@ -113,15 +113,15 @@ def pointer(data: bytes) -> str | None:
     return reason and reason.replace("the picture itself", "the file itself")
 
 
-def only_pictures(samples: Iterable[Sample]) -> Iterator[Sample]:
+def only_images(samples: Iterable[Sample]) -> Iterator[Sample]:
     """Samples as they are; of those that are no picture the bytes are put away and the reason is kept."""
     for sample in samples:
         reason = refusal(sample.image) if sample.image else None  # an empty one has its fault, or the decoder says so
         yield sample if reason is None else replace(sample, image=b"", fault=reason)
 
 
-def _begins_like_a_picture(data: bytes) -> bool:
-    if data.startswith(_PICTURES):
+def _begins_like_a_image(data: bytes) -> bool:
+    if data.startswith(_IMAGES):
         return True
     if data[:4] == b"RIFF":
         return data[8:12] == b"WEBP"

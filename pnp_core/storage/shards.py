@@ -17,7 +17,7 @@ from pnp_core.data import Quarantined, Sample, ShardRef, StageResult
 from pnp_core.errors import CorruptRunError, DamagedError, ForeignFilesError, OutputError, SourceError
 from pnp_core.storage.completion import StageFolder
 from pnp_core.storage.files import MARK, Files
-from pnp_core.storage.first_bytes import only_pictures
+from pnp_core.storage.first_bytes import only_images
 from pnp_core.storage.ledger import LEDGER, Ledger, claim_folders, forget_files
 from pnp_core.storage.run_folder import NO_TABLE, RunFolder, table_bytes, table_of
 from pnp_core.storage.seals import sealed, sha256, unsealed
@@ -118,13 +118,13 @@ def set_shard_aside(
     Args:
         before: folder of the stage before, whose quarantine counts already.
     """
-    gone = {picture.key for picture in before.quarantined(shard.name)} if before else set()
-    pictures = [
+    gone = {image.key for image in before.quarantined(shard.name)} if before else set()
+    images = [
         Quarantined(sample.key, sample.source, folder.stage, reason)
         for sample in read_shard(folder.run, shard)
         if sample.key not in gone
     ]
-    return folder.mark_failed(shard.name, pictures)
+    return folder.mark_failed(shard.name, images)
 
 
 def even_sizes(samples: int, shards: int) -> list[int]:
@@ -313,7 +313,7 @@ def write_shards(
     before = _previous(run)
     known = {shard_file(shard.name) for shard in before.shards} if before else set()
     shards: list[ShardRef] = []
-    for batch in _batches(only_pictures(samples), sizes):
+    for batch in _batches(only_images(samples), sizes):
         data = pack(batch)
         name = f"{len(shards):06d}"
         if shard_file(name) not in known and run.exists(shard_file(name)) and not _is_ours(run, shard_file(name)):

@@ -21,7 +21,7 @@ def missing_settings(config: AblateConfig) -> list[tuple[str, EvalConfig]]:
     Raises:
         PnpError: as `plan_eval`; or the folder holds a run of other pictures.
     """
-    _check_same_pictures(config)
+    _check_same_images(config)
     facts = Facts.of(setting_facts(config.base, plan_eval(config.base)))
     found = [e for e in whole_evaluations(config.out) if _whole(e)]
     there = {e.key for e in found}
@@ -42,7 +42,7 @@ def missing_settings(config: AblateConfig) -> list[tuple[str, EvalConfig]]:
     return list(missing.values())
 
 
-def _check_same_pictures(config: AblateConfig) -> None:
+def _check_same_images(config: AblateConfig) -> None:
     """Another number of pictures would cost what the folder holds: that must be asked for with `eval`."""
     try:
         record = read_record(RunFolder(config.out))

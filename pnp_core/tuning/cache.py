@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import torch
 
 MAPS = "tuning-maps"
-PICTURES = "tuning-pictures"
+IMAGES = "tuning-pictures"
 VERSION = 1
 
 
@@ -146,23 +146,23 @@ def cache_maps(job: MapsJob, shard: ShardRef, progress: Progress = silent) -> St
     return job.folder.complete(shard.name, shard.sha256, work)
 
 
-def read_pictures(job: MapsJob, shard: str) -> list[CachedMaps]:
+def read_images(job: MapsJob, shard: str) -> list[CachedMaps]:
     """The pictures of a shard that have maps, in the order of the maps."""
-    pictures, start = [], 0
+    images, start = [], 0
     for row in job.folder.read_table(shard, "parquet").to_pylist():
         end = start + len(row["classes"])
         classes = tuple(row["classes"])
-        pictures.append(CachedMaps(row["key"], row["source"], row["height"], row["width"], classes, slice(start, end)))
+        images.append(CachedMaps(row["key"], row["source"], row["height"], row["width"], classes, slice(start, end)))
         start = end
-    return pictures
+    return images
 
 
 def read_maps(job: MapsJob, shard: str, layer: int, head: int) -> np.ndarray:
-    """One pair's maps of a shard, (R, gh, gw) half precision with maximum 1; rows as in `read_pictures`."""
+    """One pair's maps of a shard, (R, gh, gw) half precision with maximum 1; rows as in `read_images`."""
     return job.folder.read_tensor(shard, pair_name(layer, head))
 
 
-class PicturesJob(Config):
+class ImagesJob(Config):
     """The pictures of the maps cache, squashed to CLIP's input."""
 
     maps: MapsJob
@@ -172,16 +172,16 @@ class PicturesJob(Config):
     @property
     def folder(self) -> StageFolder:
         """Where they lie."""
-        name = fingerprint(PICTURES, VERSION, self.maps.fingerprint, self.size)
-        return StageFolder(RunFolder(self.maps.salience.out), PICTURES, name)
+        name = fingerprint(IMAGES, VERSION, self.maps.fingerprint, self.size)
+        return StageFolder(RunFolder(self.maps.salience.out), IMAGES, name)
 
 
-def _squashed(sample: Sample, job: PicturesJob) -> np.ndarray:
-    picture = decode_image(sample.image, job.maps.salience.config.max_pixels).pixels
-    return np.asarray(Image.fromarray(picture).resize((job.size, job.size), Resampling.BICUBIC))
+def _squashed(sample: Sample, job: ImagesJob) -> np.ndarray:
+    image = decode_image(sample.image, job.maps.salience.config.max_pixels).pixels
+    return np.asarray(Image.fromarray(image).resize((job.size, job.size), Resampling.BICUBIC))
 
 
-def cache_pictures(job: PicturesJob, shard: ShardRef, maps: StageResult) -> StageResult:
+def cache_images(job: ImagesJob, shard: ShardRef, maps: StageResult) -> StageResult:
     """Keep the pixels of one shard's pictures that have maps, unless that is complete.
 
     Args:
@@ -190,7 +190,7 @@ def cache_pictures(job: PicturesJob, shard: ShardRef, maps: StageResult) -> Stag
     run = RunFolder(job.maps.salience.out)
 
     def work() -> StageOutput:
-        wanted = {picture.key for picture in read_pictures(job.maps, shard.name)}
+        wanted = {image.key for image in read_images(job.maps, shard.name)}
         pixels = [_squashed(sample, job) for sample in read_shard(run, shard) if sample.key in wanted]
         stacked = np.stack(pixels) if pixels else np.zeros((0, job.size, job.size, 3), np.uint8)
         return StageOutput({"safetensors": save_tensors({"pixels": stacked})}, len(pixels))
@@ -198,6 +198,6 @@ def cache_pictures(job: PicturesJob, shard: ShardRef, maps: StageResult) -> Stag
     return job.folder.complete(shard.name, maps.record_sha256, work)
 
 
-def read_pixels(job: PicturesJob, shard: str) -> np.ndarray:
-    """The pictures of a shard, (n, size, size, 3) uint8, in the order of `read_pictures`."""
+def read_pixels(job: ImagesJob, shard: str) -> np.ndarray:
+    """The pictures of a shard, (n, size, size, 3) uint8, in the order of `read_images`."""
     return job.folder.read_tensor(shard, "pixels")

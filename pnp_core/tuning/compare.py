@@ -23,7 +23,7 @@ from pnp_core.methods.pnp.channels import make_label_map
 from pnp_core.metrics import ConfusionMatrix
 from pnp_core.runs.plan import class_subset, scored_labels
 from pnp_core.storage.run_folder import fingerprint, table_bytes
-from pnp_core.tuning.cache import CachedMaps, read_pictures
+from pnp_core.tuning.cache import CachedMaps, read_images
 from pnp_core.tuning.config import TuneConfig
 from pnp_core.tuning.objective import setting_maps
 from pnp_core.tuning.plan import TunePlan, tuning_dataset
@@ -112,11 +112,11 @@ class _Scorer:
 
     def maps_of(self, shard: ShardRef) -> dict[tuple[int, int, int], np.ndarray]:
         """Summed maps of all pictures of a shard, by layer, head and iterations."""
-        runtime, pictures = self.plan.config.runtime, read_pictures(self.plan.maps, shard.name)
+        runtime, images = self.plan.config.runtime, read_images(self.plan.maps, shard.name)
         wanted = {(s.layer, s.head, s.iterations): s for s in self.settings}
-        return {pair: setting_maps(self.plan, s, shard, pictures, runtime) for pair, s in wanted.items()}
+        return {pair: setting_maps(self.plan, s, shard, images, runtime) for pair, s in wanted.items()}
 
-    def add(self, sample: Sample, picture: CachedMaps, maps: dict[tuple[int, int, int], np.ndarray]) -> None:
+    def add(self, sample: Sample, image: CachedMaps, maps: dict[tuple[int, int, int], np.ndarray]) -> None:
         """Count one picture under every setting."""
         base, classes = _mask_config(self.plan), len(self.plan.card.classes) + 1
         # The iterations are summed already.
@@ -124,8 +124,8 @@ class _Scorer:
         pixels = decode_image(sample.image, self.plan.config.salience.max_pixels).pixels
         truth = decode_label_map(sample.label_map or b"")
         for i, setting in enumerate(self.settings):
-            own = maps[setting.layer, setting.head, setting.iterations][picture.rows]
-            salience = ClassMaps(own[None], picture.classes, None, picture.height, picture.width)
+            own = maps[setting.layer, setting.head, setting.iterations][image.rows]
+            salience = ClassMaps(own[None], image.classes, None, image.height, image.width)
             masks = base.model_copy(update={"threshold": setting.threshold, "blur": setting.blur})
             labels = make_label_map(salience, pixels, masks, summed, self.plan.config.runtime.device).labels
             self.counts[i] += ConfusionMatrix.of(truth, labels, classes)
@@ -142,8 +142,8 @@ def compare(
     config = plan.config
     if config.compare.masks == "off":
         return None
-    wanted = _first_pictures(plan, shards)
-    dataset = _with_masks(plan, {picture.key for pictures in wanted.values() for picture in pictures})
+    wanted = _first_images(plan, shards)
+    dataset = _with_masks(plan, {image.key for images in wanted.values() for image in images})
     if dataset is None:
         return None
     rewards = {trial.setting: trial.reward for trial in trials}
@@ -163,14 +163,14 @@ def compare(
     return Comparison(config.compare.masks, images, found, rewards, found[best_trial(trials).setting])
 
 
-def _first_pictures(plan: TunePlan, shards: list[ShardRef]) -> dict[ShardRef, list[CachedMaps]]:
+def _first_images(plan: TunePlan, shards: list[ShardRef]) -> dict[ShardRef, list[CachedMaps]]:
     """The first pictures that have maps, as many as are to be compared, by shard."""
     left, found = plan.config.compare.images, {}
     for shard in shards:
-        pictures = read_pictures(plan.maps, shard.name)[:left]
-        left -= len(pictures)
-        if pictures:
-            found[shard] = pictures
+        images = read_images(plan.maps, shard.name)[:left]
+        left -= len(images)
+        if images:
+            found[shard] = images
     return found
 
 
@@ -182,15 +182,15 @@ def _score(
     progress: Progress,
 ) -> tuple[list[float], int]:
     """MIoU of each setting over the wanted pictures that have masks, and how many those are."""
-    full, images = plan.config.compare.masks == "full", 0
+    full, scored_images = plan.config.compare.masks == "full", 0
     scorer = _Scorer.create(plan, [method_setting(plan.config, s) if full else s for s in settings])
-    for shard, pictures in wanted.items():
-        by_key = {picture.key: picture for picture in pictures}
+    for shard, images in wanted.items():
+        by_key = {image.key: image for image in images}
         maps = scorer.maps_of(shard)
         for sample in islice(dataset.restricted(by_key).samples(), len(by_key)):
             if sample.label_map is not None:
                 scorer.add(sample, by_key[sample.key], maps)
-                images += 1
+                scored_images += 1
             progress(1)
     scored = scored_labels(plan.card, class_subset(plan.config, plan.card))
-    return [matrix.mean_iou("present", scored) for matrix in scorer.counts], images
+    return [matrix.mean_iou("present", scored) for matrix in scorer.counts], scored_images

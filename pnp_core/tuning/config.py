@@ -145,7 +145,7 @@ class TuneConfig(DatasetConfig, PipelineConfig):
         return defaults
 
     @model_validator(mode="after")
-    def _own_pictures_or_a_dataset(self) -> TuneConfig:
+    def _own_images_or_a_dataset(self) -> TuneConfig:
         if self.classes and self.dataset != "folder":
             raise ValueError(f"classes are for pictures of your own (dataset folder); {self.dataset} has its own")
         return self

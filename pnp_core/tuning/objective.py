@@ -16,7 +16,7 @@ from pnp_core.finite import require_finite
 from pnp_core.methods.pnp.channels import sum_iterations
 from pnp_core.stages.config import RuntimeConfig
 from pnp_core.stages.maps import SalienceJob, extract_shard, read_class_maps
-from pnp_core.tuning.cache import CachedMaps, read_maps, read_pictures, read_pixels
+from pnp_core.tuning.cache import CachedMaps, read_images, read_maps, read_pixels
 from pnp_core.tuning.judge import load_onlooker
 from pnp_core.tuning.plan import TunePlan
 from pnp_core.tuning.reward import REWARDS, Judge, RegionSimilarity, regions
@@ -30,7 +30,7 @@ class NothingToTuneError(PnpError):
     """No picture has a class."""
 
 
-def require_pictures(plan: TunePlan, shards: list[ShardRef], summary: Summary) -> None:
+def require_images(plan: TunePlan, shards: list[ShardRef], summary: Summary) -> None:
     """Make sure that there is something to reward.
 
     Args:
@@ -40,7 +40,7 @@ def require_pictures(plan: TunePlan, shards: list[ShardRef], summary: Summary) -
     Raises:
         NothingToTuneError: no picture of the maps cache has a class; with the most frequent reasons.
     """
-    if any(read_pictures(plan.maps, shard.name) for shard in shards):
+    if any(read_images(plan.maps, shard.name) for shard in shards):
         return
     frequent = list(summary.reasons.items())[:3]
     told = "; ".join(f"{number} x {reason}" for reason, number in frequent) or "see --candidates"
@@ -62,7 +62,7 @@ def job_of(plan: TunePlan, setting: Setting, runtime: RuntimeConfig | None = Non
 
 
 def setting_maps(
-    plan: TunePlan, setting: Setting, shard: ShardRef, pictures: list[CachedMaps], runtime: RuntimeConfig
+    plan: TunePlan, setting: Setting, shard: ShardRef, images: list[CachedMaps], runtime: RuntimeConfig
 ) -> np.ndarray:
     """Summed class maps (R, gh, gw) of a shard for a setting's layer, head and drop iterations.
 
@@ -78,19 +78,19 @@ def setting_maps(
     extract_shard(job, shard)
     stored = read_class_maps(job.folder, shard.name)
     rule = plan.config.method.sum
-    summed = [sum_iterations(stored[picture.key].maps, rule) for picture in pictures]
-    for picture, maps in zip(pictures, summed, strict=True):  # the sum may overflow
-        names = [plan.card.names[label - 1] for label in picture.classes]
-        require_finite(maps, "the salience summed over drop iterations", picture.key, names, "it overflows")
+    summed = [sum_iterations(stored[image.key].maps, rule) for image in images]
+    for image, maps in zip(images, summed, strict=True):  # the sum may overflow
+        names = [plan.card.names[label - 1] for label in image.classes]
+        require_finite(maps, "the salience summed over drop iterations", image.key, names, "it overflows")
     return np.concatenate(summed) if summed else np.zeros((0, 1, 1), np.float32)
 
 
-def _parts(pictures: list[CachedMaps]) -> Iterator[slice]:
+def _parts(images: list[CachedMaps]) -> Iterator[slice]:
     """Neighbouring pictures with so many regions that those fit in memory."""
     start = 0
-    for end in range(1, len(pictures) + 1):
-        following = pictures[end].rows.stop if end < len(pictures) else math.inf
-        if following - pictures[start].rows.start > REGIONS_AT_ONCE:
+    for end in range(1, len(images) + 1):
+        following = images[end].rows.stop if end < len(images) else math.inf
+        if following - images[start].rows.start > REGIONS_AT_ONCE:
             yield slice(start, end)
             start = end
 
@@ -133,31 +133,31 @@ class Objective:
         return reward
 
     def _shard_scores(self, setting: Setting, shard: ShardRef) -> np.ndarray:
-        pictures = read_pictures(self.plan.maps, shard.name)
-        if not pictures:
+        images = read_images(self.plan.maps, shard.name)
+        if not images:
             return np.zeros(0)
         with self._timed("maps"):
-            maps = setting_maps(self.plan, setting, shard, pictures, self.runtime)
-            pixels = read_pixels(self.plan.pictures, shard.name)
+            maps = setting_maps(self.plan, setting, shard, images, self.runtime)
+            pixels = read_pixels(self.plan.images, shard.name)
         score = REWARDS.get(self.plan.config.reward.kind).score
-        sights = (self._sight(setting, pictures[at], maps, pixels[at]) for at in _parts(pictures))
+        sights = (self._sight(setting, images[at], maps, pixels[at]) for at in _parts(images))
         return np.concatenate([score(sight) for sight in sights])
 
     def _sight(
-        self, setting: Setting, pictures: list[CachedMaps], maps: np.ndarray, pixels: np.ndarray
+        self, setting: Setting, images: list[CachedMaps], maps: np.ndarray, pixels: np.ndarray
     ) -> RegionSimilarity:
         """What the judge sees in the regions of some neighbouring pictures of a shard."""
         column = {label: i for i, label in enumerate(self.plan.vocabulary)}
-        own = [tuple(column[label] for label in picture.classes) for picture in pictures]
+        own = [tuple(column[label] for label in image.classes) for image in images]
         with self._timed("regions"):
-            rows = slice(pictures[0].rows.start, pictures[-1].rows.stop)
+            rows = slice(images[0].rows.start, images[-1].rows.stop)
             found = regions(maps[rows], setting.threshold, setting.blur, self.judge.onlooker.size)
-        picture_of = np.repeat(np.arange(len(own)), [len(labels) for labels in own])
+        image_of = np.repeat(np.arange(len(own)), [len(labels) for labels in own])
         with self._timed("judge"):
-            names = [picture.key for picture in pictures]
+            names = [image.key for image in images]
             moves = REWARDS.get(self.plan.config.reward.kind).elsewhere
             here, *elsewhere = (
-                self.judge.similarity(pixels, names, picture_of, seen)
+                self.judge.similarity(pixels, names, image_of, seen)
                 for seen in (found, *(move(found) for move in moves))
             )
             blank = self.judge.blank()

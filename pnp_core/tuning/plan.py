@@ -26,7 +26,7 @@ from pnp_core.stages.maps import SalienceJob
 from pnp_core.storage.ownership import check_ours, check_writable
 from pnp_core.storage.run_folder import RunFolder, fingerprint
 from pnp_core.storage.shards import read_index, write_shards
-from pnp_core.tuning.cache import MapsJob, PicturesJob
+from pnp_core.tuning.cache import ImagesJob, MapsJob
 from pnp_core.tuning.config import TuneConfig
 from pnp_core.tuning.judge import judge_revision, judge_side, load_onlooker
 from pnp_core.tuning.optimizer import GRID, optimizer_name
@@ -58,7 +58,7 @@ class TunePlan:
     config: TuneConfig
     card: DatasetCard
     maps: MapsJob
-    pictures: PicturesJob
+    images: ImagesJob
     groups: tuple[Group, ...]
     optimizer: str
     vocabulary: tuple[int, ...]
@@ -72,7 +72,7 @@ class TunePlan:
     def reward_folder(self, shards: list[ShardRef]) -> str:
         """Where trials lie whose rewards can be told apart by their settings alone: named by all that enters them."""
         config, reward = self.config, self.config.reward
-        parts: list[Any] = [REWARD_VERSION, self.pictures.folder.fingerprint, [shard.sha256 for shard in shards]]
+        parts: list[Any] = [REWARD_VERSION, self.images.folder.fingerprint, [shard.sha256 for shard in shards]]
         parts += [reward.kind, reward.clip.template, reward.batch_size, self.judge_revision]
         # Of maps of several passes; those of one do not depend on it.
         parts += [config.method.sum, config.method.dropout.model_dump(exclude={"iterations"})]
@@ -90,13 +90,13 @@ class TunePlan:
         return f"{self.search_folder(shards)}/group-{group.number}.parquet"
 
 
-def _own_pictures(config: TuneConfig) -> bool:
+def _own_images(config: TuneConfig) -> bool:
     return bool(config.classes)
 
 
 def _resolved_card(config: TuneConfig) -> DatasetCard:
     card = load_card(config.dataset)
-    if not _own_pictures(config):
+    if not _own_images(config):
         return resolve_card(card, config.data)
     if config.data is None:
         raise UsageError("say where your pictures are with --data: anything that `label` takes")
@@ -136,7 +136,7 @@ def plan_tune(config: TuneConfig) -> TunePlan:
     forms = [form.name for form in card.ground_truth]
     if config.ground_truth not in (None, *forms):
         raise UnknownNameError(f"ground truth of dataset {card.name}", str(config.ground_truth), forms)
-    if _own_pictures(config) and config.salience.candidates.source == "labels":
+    if _own_images(config) and config.salience.candidates.source == "labels":
         raise UsageError("pictures of your own have no image-level labels; use --candidates itm, clip or file")
     everything = tuple(range(1, len(card.classes) + 1))
     vocabulary = askable_labels(config, card, class_subset(config, card))
@@ -150,8 +150,8 @@ def plan_tune(config: TuneConfig) -> TunePlan:
     if len(judged) < 2:
         raise UsageError("tuning needs two class names or more, for a judge to tell apart; add what else may be there")
     revision = judge_revision(config, checkpoint)  # first: it says what is wrong with a judge
-    pictures = PicturesJob(maps=maps, size=judge_side(config))
-    return TunePlan(config, card, maps, pictures, groups, optimizer, judged, revision)
+    images = ImagesJob(maps=maps, size=judge_side(config))
+    return TunePlan(config, card, maps, images, groups, optimizer, judged, revision)
 
 
 def _label_source(config: TuneConfig, card: DatasetCard) -> Literal["masks", "boxes", "none"]:
@@ -212,7 +212,7 @@ def check_tune(config: TuneConfig) -> list[str]:
     plan = plan_tune(config)
     check_ours(plan.run, "run")
     warnings = []
-    if _own_pictures(config):
+    if _own_images(config):
         warnings += ignored_files(_open_source(config))
     else:
         tuning_dataset(config)
@@ -245,7 +245,7 @@ def shard_tuning(config: TuneConfig) -> list[ShardRef]:
     """
     run, number, seed = RunFolder(config.out), config.images, config.search.seed
     sizes = repeat(config.images_per_shard)
-    if _own_pictures(config):
+    if _own_images(config):
         source = _open_source(config)
         identity, digest = f"tuning on {source.identity}", fingerprint(source.digest(), number, seed)
         samples = source.subset(number, seed)

@@ -32,7 +32,7 @@ class RegionScorer(Protocol):
         ...
 
     def look(
-        self, pictures: UInt8[torch.Tensor, "B s s 3"], regions: Bool[torch.Tensor, "B s s"]
+        self, images: UInt8[torch.Tensor, "B s s 3"], regions: Bool[torch.Tensor, "B s s"]
     ) -> Float[torch.Tensor, "B V"]:
         """Scores that a softmax over the vocabulary takes."""
         ...
@@ -67,10 +67,10 @@ class ClipOnlooker:
         return len(self.texts)
 
     def look(
-        self, pictures: UInt8[torch.Tensor, "B s s 3"], regions: Bool[torch.Tensor, "B s s"]
+        self, images: UInt8[torch.Tensor, "B s s 3"], regions: Bool[torch.Tensor, "B s s"]
     ) -> Float[torch.Tensor, "B V"]:
         """See `RegionScorer`."""
-        return self.clip.scale * self.clip.encode_regions(pictures, regions) @ self.texts.T
+        return self.clip.scale * self.clip.encode_regions(images, regions) @ self.texts.T
 
 
 class MatchOnlooker:
@@ -84,9 +84,9 @@ class MatchOnlooker:
 
     @torch.no_grad()
     def look(
-        self, pictures: UInt8[torch.Tensor, "B s s 3"], regions: Bool[torch.Tensor, "B s s"]
+        self, images: UInt8[torch.Tensor, "B s s 3"], regions: Bool[torch.Tensor, "B s s"]
     ) -> Float[torch.Tensor, "B V"]:
         """See `RegionScorer`; zero in normalised space beyond the region."""
-        pixels = (pictures.permute(0, 3, 1, 2).float() / 255 - self._mean) / self._std * regions[:, None]
+        pixels = (images.permute(0, 3, 1, 2).float() / 255 - self._mean) / self._std * regions[:, None]
         tokens = self._backbone.encode_image(pixels)
         return torch.logit(match_probabilities(self._backbone, tokens, self._prompts), eps=1e-6)

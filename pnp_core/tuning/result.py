@@ -10,7 +10,7 @@ import yaml
 from pnp_core.data import ShardRef, Summary
 from pnp_core.storage.provenance import versions
 from pnp_core.storage.run_folder import table_bytes
-from pnp_core.tuning.cache import read_pictures
+from pnp_core.tuning.cache import read_images
 from pnp_core.tuning.compare import Comparison
 from pnp_core.tuning.plan import TunePlan
 from pnp_core.tuning.search import Trial, best_trial, trials_table
@@ -80,13 +80,13 @@ def best_settings(plan: TunePlan, best: Trial) -> dict[str, Any]:
     }
 
 
-def _best_yaml(plan: TunePlan, shards: list[ShardRef], best: Trial, trials: int, pictures: int) -> str:
+def _best_yaml(plan: TunePlan, shards: list[ShardRef], best: Trial, trials: int, images: int) -> str:
     config = plan.config
     what = " ".join(f"{config.dataset} {config.split or plan.card.tuning_split or ''}".split())
     judge = f"CLIP {config.reward.clip.model}" if config.reward.judge == "clip" else "the model's own match score"
     reward = " ".join(f"{config.reward.kind}, {judge}".split())
     return (
-        f"# Chosen by `pnp-ovss tune` on {pictures} pictures of {what}, without masks.\n"
+        f"# Chosen by `pnp-ovss tune` on {images} pictures of {what}, without masks.\n"
         f"# Reward {best.reward:.4f} ({reward}), best of {trials} trials in\n"
         f"# {plan.search_folder(shards)}\n"
         f"# Use it with: pnp-ovss eval|label ... --config best.yaml\n"
@@ -104,16 +104,16 @@ def discard_other_results(plan: TunePlan, shards: list[ShardRef]) -> None:
 def write_best(plan: TunePlan, shards: list[ShardRef], trials: list[Trial], summary: TuneSummary) -> None:
     """Write the trials of all groups and best.yaml, and sum up the search."""
     best = best_trial(trials)
-    pictures = [picture for shard in shards for picture in read_pictures(plan.maps, shard.name)]
+    images = [image for shard in shards for image in read_images(plan.maps, shard.name)]
     held = [plan.run.size(plan.maps.folder.file(shard.name, "safetensors")) or 0 for shard in shards]
     summary.best = {**asdict(best.setting), "reward": best.reward}
     summary.trials, summary.settings = len(trials), len({trial.setting for trial in trials})
     summary.equal_rewards = len({trial.reward for trial in trials}) == 1 and summary.settings > 1
-    summary.pairs = sum(len(picture.classes) for picture in pictures)
-    summary.without_classes = summary.images - summary.quarantined - len(pictures)
-    summary.cache_bytes_per_image = sum(held) / max(1, len(pictures))
+    summary.pairs = sum(len(image.classes) for image in images)
+    summary.without_classes = summary.images - summary.quarantined - len(images)
+    summary.cache_bytes_per_image = sum(held) / max(1, len(images))
     plan.run.write(f"{plan.search_folder(shards)}/{TRIALS}", table_bytes(trials_table(trials)))
-    plan.run.write(BEST, _best_yaml(plan, shards, best, len(trials), len(pictures)).encode())
+    plan.run.write(BEST, _best_yaml(plan, shards, best, len(trials), len(images)).encode())
 
 
 def finish_tuning(plan: TunePlan, shards: list[ShardRef], comparison: Comparison | None, summary: TuneSummary) -> None:

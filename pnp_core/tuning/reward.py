@@ -159,21 +159,21 @@ class Judge:
 
     def similarity(
         self,
-        pictures: UInt8[np.ndarray, "N s s 3"],
+        images: UInt8[np.ndarray, "N s s 3"],
         names: Sequence[str],
-        picture_of: Int[np.ndarray, " R"],
+        image_of: Int[np.ndarray, " R"],
         found: Bool[np.ndarray, "R s s"],
     ) -> Float[np.ndarray, "R V"]:
         """Scaled similarity of each region to each class; equal regions of a picture are looked at once.
 
         Args:
             names: of the pictures, unique in this judge's lifetime.
-            picture_of: picture of each region.
+            image_of: picture of each region.
         """
-        keys = [_region_key(names[int(p)], region) for p, region in zip(picture_of, found, strict=True)]
+        keys = [_region_key(names[int(p)], region) for p, region in zip(image_of, found, strict=True)]
         unknown = {key: i for i, key in enumerate(keys) if key not in self._memo}
         order = list(unknown.values())
-        rows = self._look(pictures, picture_of[order], found[order])
+        rows = self._look(images, image_of[order], found[order])
         fresh = {key: row.copy() for key, row in zip(unknown, rows, strict=True)}
         result = np.stack([fresh[key] if key in fresh else self._memo[key] for key in keys])
         self._remember(keys, fresh)
@@ -189,7 +189,7 @@ class Judge:
         self._blank = blank
         return blank
 
-    def _look(self, pictures: np.ndarray, picture_of: np.ndarray, found: np.ndarray) -> np.ndarray:
+    def _look(self, images: np.ndarray, image_of: np.ndarray, found: np.ndarray) -> np.ndarray:
         """Scaled similarities of regions, in batches filled up to one size.
 
         In batches of another size CLIP rounds otherwise, and which regions are new depends on what was
@@ -200,7 +200,7 @@ class Judge:
         for start in range(0, len(found), size):
             part = slice(start, start + size)
             empty = [(0, size - len(found[part]))] + [(0, 0)] * 2
-            filled = np.pad(pictures[picture_of[part]], [*empty, (0, 0)]), np.pad(found[part], empty)
+            filled = np.pad(images[image_of[part]], [*empty, (0, 0)]), np.pad(found[part], empty)
             similarity = self.onlooker.look(*map(torch.from_numpy, filled)).float().cpu().numpy()
             rows.append(similarity[: len(found[part])])
         return np.concatenate(rows)

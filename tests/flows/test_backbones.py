@@ -38,7 +38,7 @@ def checkpoint(request, tmp_path_factory) -> tuple[str, str]:
 
 
 @pytest.fixture
-def pictures(tmp_path):
+def images(tmp_path):
     folder = tmp_path / "pictures"
     folder.mkdir()
     noise = np.random.default_rng(0)
@@ -47,14 +47,14 @@ def pictures(tmp_path):
     return folder
 
 
-def test_label_runs_with_every_backbone(checkpoint, pictures, tmp_path, prefect_server):
+def test_label_runs_with_every_backbone(checkpoint, images, tmp_path, prefect_server):
     name, folder = checkpoint
     out = tmp_path / "out"
     options = ["--backbone", name, "--checkpoint", folder, "--image-size", "48", "--layer", "0", "--head", "1"]
     settings = tmp_path / "rest.yaml"
     settings.write_text(yaml.safe_dump({"salience": {"backbone": {"heads": None}, "dropout": {"amount": 2}}}))
     done = call(
-        "label", str(pictures), "--classes", "car,ice cream", "--out", str(out), "--config", str(settings), *options,
+        "label", str(images), "--classes", "car,ice cream", "--out", str(out), "--config", str(settings), *options,
         "--json",
     )  # fmt: skip
     found = json.loads(done.stdout.splitlines()[-1])
@@ -82,12 +82,12 @@ def test_defaults_of_a_backbone_are_its_cards(checkpoint, tmp_path):
     assert LabelConfig.model_validate({**values, "salience": own}).method.layer == 1
 
 
-def test_layer_that_is_a_guess_is_said_to_be_one(tmp_path, pictures, prefect_server):
+def test_layer_that_is_a_guess_is_said_to_be_one(tmp_path, images, prefect_server):
     config = bridgetower_config(num_hidden_layers=5)
     config.text_config.num_hidden_layers = config.vision_config.num_hidden_layers = 5
     folder, _ = save_bridgetower(tmp_path / "model", config)
     options = ["--backbone", "bridgetower", "--checkpoint", str(folder), "--image-size", "48"]
-    command = ["label", str(pictures), "--classes", "car", "--out", str(tmp_path / "out"), *options]
+    command = ["label", str(images), "--classes", "car", "--out", str(tmp_path / "out"), *options]
     settings = tmp_path / "rest.yaml"
     settings.write_text(yaml.safe_dump({"salience": {"dropout": {"amount": 2}}}))
     said = " ".join(call(*command, "--config", str(settings)).stderr.split())
@@ -95,12 +95,12 @@ def test_layer_that_is_a_guess_is_said_to_be_one(tmp_path, pictures, prefect_ser
     assert "a guess" not in call(*command, "--config", str(settings), "--head", "1").stderr
 
 
-def test_layer_the_model_does_not_have_is_one_line(checkpoint, pictures, tmp_path):
+def test_layer_the_model_does_not_have_is_one_line(checkpoint, images, tmp_path):
     name, folder = checkpoint
     options = ["--backbone", name, "--checkpoint", folder, "--image-size", "48", "--layer", "5"]
     settings = tmp_path / "rest.yaml"
     settings.write_text(yaml.safe_dump({"salience": {"backbone": {"heads": None}}}))
-    arguments = [str(pictures), "--classes", "car", "--out", str(tmp_path / "out"), "--config", str(settings)]
+    arguments = [str(images), "--classes", "car", "--out", str(tmp_path / "out"), "--config", str(settings)]
     done = call("label", *arguments, *options, code=2)
     last = 2 if name == "blip" else 1
     assert f"layer 5 is out of range: the model has layers 0 to {last}" in done.stderr
@@ -109,26 +109,26 @@ def test_layer_the_model_does_not_have_is_one_line(checkpoint, pictures, tmp_pat
 
 
 @pytest.mark.ops
-def test_tune_finds_layers_that_are_there(checkpoint, pictures, tmp_path, prefect_server):
+def test_tune_finds_layers_that_are_there(checkpoint, images, tmp_path, prefect_server):
     name, folder = checkpoint
     out, settings = tmp_path / "out", tmp_path / "rest.yaml"
     rest = {"salience": {"backbone": {"heads": None}}, "reward": {"clip": {"model": "tiny"}}}
     settings.write_text(yaml.safe_dump(rest))
     options = ["--backbone", name, "--checkpoint", folder, "--image-size", "48", "--config", str(settings)]
-    own = ["--data", str(pictures), "--classes", "car,ice cream", "--candidates", "vocabulary"]
+    own = ["--data", str(images), "--classes", "car,ice cream", "--candidates", "vocabulary"]
     quick = ["--optimizer", "random", "--trials", "3", "--images", "2", "--compare", "off"]
     call("tune", "folder", *own, *options, *quick, "--out", str(out))
     best = yaml.safe_load((out / "best.yaml").read_text())["salience"]
     assert best["layer"] < (2 if name == "blip" else 1)
 
 
-def test_picture_may_be_squashed_to_a_rectangle(checkpoint, pictures, tmp_path, prefect_server):
+def test_picture_may_be_squashed_to_a_rectangle(checkpoint, images, tmp_path, prefect_server):
     name, folder = checkpoint
     out, settings = tmp_path / "out", tmp_path / "rest.yaml"
     backbone = {"name": name, "checkpoint": folder, "image_size": [48, 96], "heads": None}
     salience = {"backbone": backbone, "dropout": {"amount": 2}, "layer": 0, "head": 0}
     settings.write_text(yaml.safe_dump({"salience": {**salience, "candidates": {"source": "vocabulary"}}}))
-    call("label", str(pictures), "--classes", "car,ice cream", "--out", str(out), "--config", str(settings))
+    call("label", str(images), "--classes", "car,ice cream", "--out", str(out), "--config", str(settings))
     (maps,) = (out / "salience").glob("*/*.safetensors")
     shapes = {tensor.shape for tensor in load_file(maps).values()}
     patch = 16 if name == "photo" else 8

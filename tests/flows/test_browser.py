@@ -64,12 +64,12 @@ def test_headline_numbers_are_the_runs(report, evaluated):
 
 def test_gallery_begins_with_the_worst_and_sorts_otherwise(report):
     page = report.page
-    pictures = data_of(page)["pictures"]
-    assert keys(page) == [p["key"] for p in sorted(pictures, key=lambda p: (p["miou"], p["key"]))]
+    images = data_of(page)["pictures"]
+    assert keys(page) == [p["key"] for p in sorted(images, key=lambda p: (p["miou"], p["key"]))]
     page.get_by_label("Sort").select_option("best")
-    assert keys(page) == [p["key"] for p in sorted(pictures, key=lambda p: (-p["miou"], p["key"]))]
+    assert keys(page) == [p["key"] for p in sorted(images, key=lambda p: (-p["miou"], p["key"]))]
     page.get_by_label("Sort").select_option("unsure")
-    assert keys(page) == [p["key"] for p in sorted(pictures, key=lambda p: (p["confidence"], p["key"]))]
+    assert keys(page) == [p["key"] for p in sorted(images, key=lambda p: (p["confidence"], p["key"]))]
 
 
 def test_search_by_name_and_by_class_narrows_the_gallery(report):
@@ -96,12 +96,12 @@ def test_layer_and_opacity_change_what_lies_over_the_pictures(report):
     page = report.page
     first = page.locator(".tile").first
     by_key = {p["key"]: p for p in data_of(page)["pictures"]}
-    picture = by_key[keys(page)[0]]
+    image = by_key[keys(page)[0]]
     layer = first.locator("img.layer")
-    assert layer.get_attribute("src") == picture["prediction"]
+    assert layer.get_attribute("src") == image["prediction"]
     assert float(layer.evaluate("e => getComputedStyle(e).opacity")) == pytest.approx(0.6)
     page.locator("#layer").get_by_label("errors").check()
-    assert layer.get_attribute("src") == picture["errors"]
+    assert layer.get_attribute("src") == image["errors"]
     assert page.locator("#legend").inner_text().split("\n")[0] == "wrong class"
     page.locator("#opacity").fill("100")
     assert float(layer.evaluate("e => getComputedStyle(e).opacity")) == 1

@@ -24,7 +24,7 @@ runner = CliRunner()
 
 
 @pytest.fixture
-def pictures(tmp_path) -> str:
+def images(tmp_path) -> str:
     folder = tmp_path / "in"
     folder.mkdir()
     Image.new("RGB", (32, 24), (200, 30, 30)).save(folder / "a.png")
@@ -43,9 +43,9 @@ def refused(arguments: list[str], code: int, message: str) -> None:
     assert "Traceback" not in result.stderr
 
 
-def label(pictures: str, tmp_path: Path, *options: str, classes: str = "car,key") -> list[str]:
+def label(images: str, tmp_path: Path, *options: str, classes: str = "car,key") -> list[str]:
     weights = [] if {"--preset", "--checkpoint", "--backbone"} & {*options} else ["--preset", "tiny"]
-    return ["label", pictures, "--classes", classes, "--out", str(tmp_path / "out"), *weights, *options]
+    return ["label", images, "--classes", classes, "--out", str(tmp_path / "out"), *weights, *options]
 
 
 def test_unknown_dataset(tmp_path):
@@ -56,41 +56,41 @@ def test_unknown_split(tmp_path):
     refused(["eval", "scenes", "--split", "tset", "--out", str(tmp_path / "o")], 2, "did you mean 'test'?")
 
 
-def test_unknown_preset(pictures, tmp_path):
-    refused(label(pictures, tmp_path, "--preset", "autors"), 2, "did you mean 'authors'?")
+def test_unknown_preset(images, tmp_path):
+    refused(label(images, tmp_path, "--preset", "autors"), 2, "did you mean 'authors'?")
 
 
-def test_unknown_backbone(pictures, tmp_path):
+def test_unknown_backbone(images, tmp_path):
     refused(
-        label(pictures, tmp_path, "--backbone", "clop"),
+        label(images, tmp_path, "--backbone", "clop"),
         2,
         "unknown backbone 'clop'; available: albef, blip, bridgetower, mplug",
     )
 
 
-def test_unknown_crf(pictures, tmp_path):
+def test_unknown_crf(images, tmp_path):
     (tmp_path / "c.yaml").write_text("masks: {crf: {name: sparse}}")
-    refused(label(pictures, tmp_path, "--config", str(tmp_path / "c.yaml")), 2, "unknown CRF 'sparse'")
+    refused(label(images, tmp_path, "--config", str(tmp_path / "c.yaml")), 2, "unknown CRF 'sparse'")
 
 
-def test_class_name_the_text_encoder_cannot_read(pictures, tmp_path):
-    refused(label(pictures, tmp_path, classes="car,☕"), 2, "class '☕' is unknown to the text encoder")
+def test_class_name_the_text_encoder_cannot_read(images, tmp_path):
+    refused(label(images, tmp_path, classes="car,☕"), 2, "class '☕' is unknown to the text encoder")
 
 
 @pytest.mark.parametrize("classes", ["car,Car", "car,,key", " "])
-def test_duplicate_or_empty_class_names(pictures, tmp_path, classes):
-    refused(label(pictures, tmp_path, classes=classes), 2, "class")
+def test_duplicate_or_empty_class_names(images, tmp_path, classes):
+    refused(label(images, tmp_path, classes=classes), 2, "class")
 
 
-def test_checkpoint_that_is_no_match_model(pictures, tmp_path):
+def test_checkpoint_that_is_no_match_model(images, tmp_path):
     (tmp_path / "bert").mkdir()
     (tmp_path / "bert/config.json").write_text('{"model_type": "bert"}')
-    refused(label(pictures, tmp_path, "--checkpoint", str(tmp_path / "bert")), 2, "is a 'bert' model, not blip")
+    refused(label(images, tmp_path, "--checkpoint", str(tmp_path / "bert")), 2, "is a 'bert' model, not blip")
 
 
-def test_checkpoint_with_other_heads_than_expected(pictures, tmp_path, random_blip):
+def test_checkpoint_with_other_heads_than_expected(images, tmp_path, random_blip):
     refused(
-        label(pictures, tmp_path, "--checkpoint", str(random_blip)),
+        label(images, tmp_path, "--checkpoint", str(random_blip)),
         2,
         "has 2 cross-attention heads, the configuration expects 12",
     )
@@ -100,14 +100,14 @@ def test_checkpoint_with_other_heads_than_expected(pictures, tmp_path, random_bl
     ("values", "message"),
     [("{layer: 7}", "layer 7 is out of range: the model has layers 0 to 1"), ("{head: 5}", "head 5 is out of range")],
 )
-def test_layer_or_head_out_of_range(pictures, tmp_path, values, message):
+def test_layer_or_head_out_of_range(images, tmp_path, values, message):
     (tmp_path / "c.yaml").write_text(f"salience: {values}")
-    refused(label(pictures, tmp_path, "--config", str(tmp_path / "c.yaml")), 2, message)
+    refused(label(images, tmp_path, "--config", str(tmp_path / "c.yaml")), 2, message)
 
 
-def test_last_layer_is_refused_because_its_salience_is_zero(pictures, tmp_path):
+def test_last_layer_is_refused_because_its_salience_is_zero(images, tmp_path):
     (tmp_path / "c.yaml").write_text("salience: {layer: 1}")
-    refused(label(pictures, tmp_path, "--config", str(tmp_path / "c.yaml")), 2, "layer 1 is the last one")
+    refused(label(images, tmp_path, "--config", str(tmp_path / "c.yaml")), 2, "layer 1 is the last one")
 
 
 def test_yaml_holds_where_no_option_is_given_and_options_win_over_it(tmp_path):
@@ -151,12 +151,12 @@ def test_photographs_of_ones_own_get_the_photo_model():
     assert config.method.backbone.checkpoint == "photo"
 
 
-def test_error_nobody_foresaw_is_one_line_too(pictures, tmp_path, monkeypatch):
+def test_error_nobody_foresaw_is_one_line_too(images, tmp_path, monkeypatch):
     def broken(*_):
         raise RuntimeError("out of\nmemory")
 
     monkeypatch.setattr("pnp_core.runs.preflight.check_label", broken)
-    refused(label(pictures, tmp_path), 1, "RuntimeError: out of memory (--debug shows where)")
+    refused(label(images, tmp_path), 1, "RuntimeError: out of memory (--debug shows where)")
 
 
 def test_empty_folder(tmp_path):
@@ -173,9 +173,9 @@ def test_file_that_is_no_image(tmp_path):
     refused(label(str(tmp_path / "notes.jpg"), tmp_path), 2, "not a picture in a known format")
 
 
-def test_output_that_cannot_be_written(pictures, tmp_path):
+def test_output_that_cannot_be_written(images, tmp_path):
     (tmp_path / "out").write_text("a file is in the way")
-    refused(label(pictures, tmp_path), 2, "is a file, not a folder")
+    refused(label(images, tmp_path), 2, "is a file, not a folder")
 
 
 @pytest.mark.parametrize(
@@ -188,21 +188,21 @@ def test_output_that_cannot_be_written(pictures, tmp_path):
         ("a: [", "is not valid YAML"),
     ],
 )
-def test_wrong_configuration_file(pictures, tmp_path, text, message):
+def test_wrong_configuration_file(images, tmp_path, text, message):
     (tmp_path / "c.yaml").write_text(text)
-    refused(label(pictures, tmp_path, "--config", str(tmp_path / "c.yaml")), 2, message)
+    refused(label(images, tmp_path, "--config", str(tmp_path / "c.yaml")), 2, message)
 
 
-def test_missing_configuration_file(pictures, tmp_path):
-    refused(label(pictures, tmp_path, "--config", str(tmp_path / "gone.yaml")), 2, "cannot read configuration")
+def test_missing_configuration_file(images, tmp_path):
+    refused(label(images, tmp_path, "--config", str(tmp_path / "gone.yaml")), 2, "cannot read configuration")
 
 
-def test_unavailable_device(pictures, tmp_path):
-    refused(label(pictures, tmp_path, "--device", "warp"), 2, "device 'warp' is not available")
+def test_unavailable_device(images, tmp_path):
+    refused(label(images, tmp_path, "--device", "warp"), 2, "device 'warp' is not available")
 
 
-def test_missing_option_is_a_usage_error(pictures):
-    assert runner.invoke(app, ["label", pictures]).exit_code == 2
+def test_missing_option_is_a_usage_error(images):
+    assert runner.invoke(app, ["label", images]).exit_code == 2
 
 
 def test_help_names_every_preset():
@@ -229,8 +229,8 @@ def command(arguments: list[str], environment: dict[str, str], cwd: Path) -> sub
 
 
 @pytest.mark.ops
-def test_label_from_another_directory_prints_one_json_object(pictures, tmp_path, environment):
-    done = command([*label(pictures, tmp_path, "--png", "--json", classes="car,dog")], environment, tmp_path)
+def test_label_from_another_directory_prints_one_json_object(images, tmp_path, environment):
+    done = command([*label(images, tmp_path, "--png", "--json", classes="car,dog")], environment, tmp_path)
     assert done.returncode == 0, done.stderr
     (line,) = done.stdout.splitlines()
     found = json.loads(line)
@@ -243,13 +243,13 @@ def test_label_from_another_directory_prints_one_json_object(pictures, tmp_path,
 
 
 @pytest.mark.ops
-def test_error_inside_the_flow_is_one_line_too(pictures, tmp_path, environment):
-    assert runner.invoke(app, label(pictures, tmp_path)).exit_code == 0
+def test_error_inside_the_flow_is_one_line_too(images, tmp_path, environment):
+    assert runner.invoke(app, label(images, tmp_path)).exit_code == 0
     shard = tmp_path / "out/shards/000000.tar"
     shard.write_bytes(shard.read_bytes()[:-1] + b"\1")
     for record in (tmp_path / "out").rglob("*.done.json"):
         record.unlink()
-    done = command(label(pictures, tmp_path), environment, tmp_path)
+    done = command(label(images, tmp_path), environment, tmp_path)
     assert done.returncode == 1
     assert "000000.tar' is damaged" in done.stderr
     assert "Traceback" not in done.stderr

@@ -54,7 +54,7 @@ REFUSED = {
 }
 
 
-NO_PICTURES = ("._applefile.jpg", "text_named.jpg", "unreadable.heif")
+NO_IMAGES = ("._applefile.jpg", "text_named.jpg", "unreadable.heif")
 
 
 def test_all_hostile_pictures_are_labelled_or_quarantined_in_bounded_memory(shared_data, tmp_path, prefect_server):
@@ -81,11 +81,11 @@ def test_all_hostile_pictures_are_labelled_or_quarantined_in_bounded_memory(shar
     for row in refused:
         assert REFUSED[row["source"]] in row["reason"]
         # What is no picture by its first bytes is not even put into a shard.
-        assert row["stage"] == ("shard" if row["source"] in NO_PICTURES else "salience")
+        assert row["stage"] == ("shard" if row["source"] in NO_IMAGES else "salience")
     for row in labelled:
-        picture = decode_image((shared_data / "hostile" / row["source"]).read_bytes(), 10**8)
-        assert decode_label_map(row["mask"]["bytes"]).shape == picture.pixels.shape[:2], row["source"]
-        assert row["notes"] == list(picture.notes)
+        image = decode_image((shared_data / "hostile" / row["source"]).read_bytes(), 10**8)
+        assert decode_label_map(row["mask"]["bytes"]).shape == image.pixels.shape[:2], row["source"]
+        assert row["notes"] == list(image.notes)
 
 
 def test_strict_fails_a_run_with_quarantined_pictures_only(tmp_path, prefect_server):
@@ -107,7 +107,7 @@ def test_size_limit_is_configurable(tmp_path, prefect_server):
 
 
 @pytest.fixture
-def pictures(tmp_path) -> Path:
+def images(tmp_path) -> Path:
     folder = tmp_path / "in"
     folder.mkdir()
     rng = np.random.default_rng(0)
@@ -120,25 +120,25 @@ def masks_of(result: dict) -> list[bytes]:
     return sorted(row["mask"]["bytes"] for row in rows_of(result))
 
 
-def test_list_table_and_tar_of_the_same_pictures_give_the_same_masks(pictures, tmp_path, prefect_server):
-    expected = masks_of(label(pictures, tmp_path / "folder"))
+def test_list_table_and_tar_of_the_same_pictures_give_the_same_masks(images, tmp_path, prefect_server):
+    expected = masks_of(label(images, tmp_path / "folder"))
     assert len(expected) == 3
-    names = sorted(f.name for f in pictures.iterdir())
-    (pictures / "all.txt").write_text("\n".join(names))
-    assert masks_of(label(pictures / "all.txt", tmp_path / "list")) == expected
-    image = [{"bytes": (pictures / name).read_bytes(), "path": name} for name in names]
+    names = sorted(f.name for f in images.iterdir())
+    (images / "all.txt").write_text("\n".join(names))
+    assert masks_of(label(images / "all.txt", tmp_path / "list")) == expected
+    image = [{"bytes": (images / name).read_bytes(), "path": name} for name in names]
     pq.write_table(pa.table({"image": image}), tmp_path / "all.parquet")
     assert masks_of(label(tmp_path / "all.parquet", tmp_path / "table")) == expected
     with tarfile.open(tmp_path / "all.tar", "w") as tar:
         for name in names:
-            tar.add(pictures / name, name)
+            tar.add(images / name, name)
     assert masks_of(label(tmp_path / "all.tar", tmp_path / "tar")) == expected
 
 
-def test_corrupt_tar_loses_only_what_is_corrupt_and_says_so(pictures, tmp_path, prefect_server):
+def test_corrupt_tar_loses_only_what_is_corrupt_and_says_so(images, tmp_path, prefect_server):
     with tarfile.open(tmp_path / "all.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
-        for number, name in enumerate(sorted(f.name for f in pictures.iterdir())):
-            tar.add(pictures / name, f"{number}.png")
+        for number, name in enumerate(sorted(f.name for f in images.iterdir())):
+            tar.add(images / name, f"{number}.png")
     with tarfile.open(tmp_path / "all.tar") as tar:
         second = tar.getmembers()[1].offset
     data = bytearray((tmp_path / "all.tar").read_bytes())

@@ -27,7 +27,7 @@ SMALL, LARGE = (64, 64), (1200, 1200)
 
 
 @pytest.fixture
-def pictures(tmp_path) -> Path:
+def images(tmp_path) -> Path:
     """Four pictures, one in a shard: the third takes the CRF some seconds, the others none to speak of."""
     folder = tmp_path / "pictures"
     folder.mkdir()
@@ -37,8 +37,8 @@ def pictures(tmp_path) -> Path:
     return folder
 
 
-def config(pictures: Path, out: Path, **dispatch) -> LabelConfig:
-    values = {"source": str(pictures), "classes": CLASSES, "out": str(out), "images_per_shard": 1, "preset": "tiny"}
+def config(images: Path, out: Path, **dispatch) -> LabelConfig:
+    values = {"source": str(images), "classes": CLASSES, "out": str(out), "images_per_shard": 1, "preset": "tiny"}
     candidates = {"salience": {"candidates": {"source": "vocabulary"}}}
     return LabelConfig.model_validate({**values, **candidates, "dispatch": {"backoff": 0, **dispatch}})
 
@@ -54,10 +54,10 @@ def masks_of(out: Path) -> dict[str, bytes]:
 
 @pytest.mark.ops
 def test_shard_over_its_time_is_set_aside_after_the_last_attempt_and_the_next_run_tries_it_again(
-    pictures, tmp_path, prefect_server
+    images, tmp_path, prefect_server
 ):
     out = tmp_path / "out"
-    limited = config(pictures, out, shard_seconds=2, attempts=3)
+    limited = config(images, out, shard_seconds=2, attempts=3)
     plan_label(limited).salience.load()  # loading it counts as time of the first shard
     summary = label_pictures(limited)
     assert (summary.images, summary.labelled, summary.quarantined, summary.failed) == (4, 3, 1, 1)
@@ -68,15 +68,15 @@ def test_shard_over_its_time_is_set_aside_after_the_last_attempt_and_the_next_ru
     assert list(summary.reasons) == [row["reason"]]
     labelled = masks_of(out)
     assert set(labelled) == {"a", "b", "d"}
-    again = label_pictures(config(pictures, out))
+    again = label_pictures(config(images, out))
     assert (again.labelled, again.resumed, again.quarantined) == (4, 3, 0)
     assert quarantine_of(out) == []
     assert labelled.items() < masks_of(out).items()
 
 
-def test_run_stops_when_the_first_shards_all_fail(pictures, tmp_path, prefect_server):
+def test_run_stops_when_the_first_shards_all_fail(images, tmp_path, prefect_server):
     with pytest.raises(StageFailedError, match="salience: the first 3 shards failed: the shard failed 1 times"):
-        label_pictures(config(pictures, tmp_path / "out", shard_seconds=1e-6, attempts=1))
+        label_pictures(config(images, tmp_path / "out", shard_seconds=1e-6, attempts=1))
 
 
 COMMAND = f"{sys.executable} -m flows.cli eval scenes --limit 24 --shards 12 --json"

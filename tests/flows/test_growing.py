@@ -37,7 +37,7 @@ runner = CliRunner()
 OLD = time.time() - 3600
 
 
-def picture(seed: int, size: tuple[int, int] = (24, 32)) -> bytes:
+def image(seed: int, size: tuple[int, int] = (24, 32)) -> bytes:
     buffer = io.BytesIO()
     pixels = np.random.default_rng(seed).integers(0, 255, (*size, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(buffer, format="PNG")
@@ -97,17 +97,17 @@ def corpus(tmp_path, prefect_server) -> tuple[Path, Path]:
 def test_three_runs_over_a_growing_folder_label_exactly_what_is_new_or_changed(corpus):
     folder, out = corpus
     for number in range(4):
-        put(folder, f"day1/{number}.png", picture(number))
+        put(folder, f"day1/{number}.png", image(number))
     first = run(folder, out)
     assert (first["labelled"], first["waiting"], first["pictures"]) == (4, 0, 4)
     pointer, rows = latest(out)
     assert set(rows) == labelled_in(out, 1) == {f"day1/{number}.png" for number in range(4)}
     before = {f: f.read_bytes() for f in out.rglob("*.parquet")}
 
-    put(folder, "day2/new.png", picture(10))
-    put(folder, "day1/0.png", picture(11, (40, 20)))  # changed
+    put(folder, "day2/new.png", image(10))
+    put(folder, "day1/0.png", image(11, (40, 20)))  # changed
     (folder / "day1/1.png").unlink()  # deleted
-    put(folder, "day2/half.png", picture(12)[:200], changed=time.time())  # still being written
+    put(folder, "day2/half.png", image(12)[:200], changed=time.time())  # still being written
     os.utime(folder / "day1/2.png")  # touched, of the same content
     os.utime(folder / "day1/2.png", (OLD + 5, OLD + 5))
     (folder / "day1/3.png").rename(folder / "day2/moved.png")
@@ -122,7 +122,7 @@ def test_three_runs_over_a_growing_folder_label_exactly_what_is_new_or_changed(c
     assert mask_of(out, rows["day2/moved.png"]).shape == (24, 32)
     assert {f: f.read_bytes() for f in before} == before, "what was published has changed"
 
-    put(folder, "day2/half.png", picture(12))  # now whole, and left alone
+    put(folder, "day2/half.png", image(12))  # now whole, and left alone
     third = run(folder, out)
     assert labelled_in(out, 3) == {"day2/half.png"}
     assert (third["labelled"], third["waiting"], third["deleted"]) == (1, 0, 0)
@@ -134,14 +134,14 @@ def test_three_runs_over_a_growing_folder_label_exactly_what_is_new_or_changed(c
 
 def test_broken_picture_is_quarantined_once_and_tried_again_when_it_changes(corpus):
     folder, out = corpus
-    put(folder, "a.png", picture(1))
-    put(folder, "b.png", picture(2)[:300])
+    put(folder, "a.png", image(1))
+    put(folder, "b.png", image(2)[:300])
     first = run(folder, out)
     assert (first["labelled"], first["quarantined"]) == (1, 1)
     assert "truncated" in latest(out)[1]["b.png"]["reason"]
     again = run(folder, out)
     assert (again["images"], again["pictures"]) == (0, 2)
-    put(folder, "b.png", picture(2), OLD + 1)
+    put(folder, "b.png", image(2), OLD + 1)
     assert run(folder, out)["labelled"] == 1
     assert latest(out)[1]["b.png"]["reason"] is None
 
@@ -152,8 +152,8 @@ def test_batches_are_published_one_by_one_until_none_is_left_and_weights_are_has
     monkeypatch.setattr(hashlib, "file_digest", lambda file, kind: (hashed.append(file.name), digest(file, kind))[1])
     checkpoint._file_digest.cache_clear()
     for number in range(5):
-        put(folder, f"{number}.png", picture(number))
-    put(folder, "copy of 4.png", picture(4))
+        put(folder, f"{number}.png", image(number))
+    put(folder, "copy of 4.png", image(4))
     (tmp_path / "c.yaml").write_text("{images_per_batch: 2, images_per_shard: 1}")
     summary = run(folder, out, "--config", str(tmp_path / "c.yaml"))
     assert (summary["labelled"], summary["pictures"]) == (5, 6)
@@ -165,7 +165,7 @@ def test_batches_are_published_one_by_one_until_none_is_left_and_weights_are_has
 
 def test_other_settings_label_all_again_and_the_old_manifest_stays(corpus, tmp_path):
     folder, out = corpus
-    put(folder, "a.png", picture(1))
+    put(folder, "a.png", image(1))
     first = run(folder, out)
     (tmp_path / "c.yaml").write_text("{masks: {threshold: 0.3}}")
     second = run(folder, out, "--config", str(tmp_path / "c.yaml"))
@@ -176,14 +176,14 @@ def test_other_settings_label_all_again_and_the_old_manifest_stays(corpus, tmp_p
 def test_batch_of_a_run_that_was_killed_is_finished_before_anything_else(corpus):
     """The state such a run leaves: shards that count, no manifest."""
     folder, out = corpus
-    put(folder, "a.png", picture(1))
+    put(folder, "a.png", image(1))
     run(folder, out)
     for file in (out / "latest.json", out / "progress.json", out / "manifests/000001.parquet"):
         file.unlink()
     for record in out.rglob("masks/*/*.done.json"):
         record.unlink()
     salience = {f: f.stat().st_ino for f in out.rglob("salience/*/*.done.json")}
-    put(folder, "b.png", picture(2))
+    put(folder, "b.png", image(2))
     summary = run(folder, out)
     assert (summary["labelled"], summary["pictures"]) == (2, 2)
     assert (labelled_in(out, 1), labelled_in(out, 2)) == ({"a.png"}, {"b.png"})
@@ -192,21 +192,21 @@ def test_batch_of_a_run_that_was_killed_is_finished_before_anything_else(corpus)
 
 def test_bucket_grows_too(prefect_server, tmp_path):
     bucket = fsspec.filesystem("memory")
-    bucket.pipe({"/grown/a.png": picture(1), "/grown/b.png": picture(2)})
+    bucket.pipe({"/grown/a.png": image(1), "/grown/b.png": image(2)})
     out = tmp_path / "out"
     assert run("memory://grown", out, "--settle", "0")["labelled"] == 2
-    bucket.pipe("/grown/c.png", picture(3))
+    bucket.pipe("/grown/c.png", image(3))
     assert run("memory://grown", out, "--settle", "0")["labelled"] == 1
     assert run("memory://grown", out)["labelled"] == 0
-    bucket.pipe("/grown/d.png", picture(4))
+    bucket.pipe("/grown/d.png", image(4))
     assert run("memory://grown", out)["waiting"] == 1
     bucket.rm("/grown", recursive=True)
 
 
 def test_touched_picture_waits_and_keeps_its_mask(corpus):
     folder, out = corpus
-    put(folder, "a.png", picture(1))
-    put(folder, "b.png", picture(2))
+    put(folder, "a.png", image(1))
+    put(folder, "b.png", image(2))
     run(folder, out)
     _, before = latest(out)
     os.utime(folder / "a.png")
@@ -219,19 +219,19 @@ def test_touched_picture_waits_and_keeps_its_mask(corpus):
 
 def test_picture_that_was_away_is_not_labelled_again(corpus):
     folder, out = corpus
-    put(folder, "a.png", picture(1))
-    put(folder, "b.png", picture(2))
+    put(folder, "a.png", image(1))
+    put(folder, "b.png", image(2))
     run(folder, out)
     (folder / "b.png").unlink()
     assert run(folder, out)["deleted"] == 1
-    put(folder, "b.png", picture(2))
+    put(folder, "b.png", image(2))
     assert run(folder, out)["images"] == 0
     assert latest(out)[1]["b.png"]["status"] == "labelled"
 
 
 def test_corpus_that_is_suddenly_empty_is_refused_unless_it_is_meant(corpus, tmp_path):
     folder, out = corpus
-    put(folder, "a.png", picture(1))
+    put(folder, "a.png", image(1))
     first = run(folder, out)
     (folder / "a.png").unlink()
     assert "where there were 1: is it mounted?" in " ".join(run(folder, out, code=2)["said"].split())
@@ -242,7 +242,7 @@ def test_corpus_that_is_suddenly_empty_is_refused_unless_it_is_meant(corpus, tmp
 
 def test_second_run_into_the_same_folder_is_refused(corpus):
     folder, out = corpus
-    put(folder, "a.png", picture(1))
+    put(folder, "a.png", image(1))
     with somebody_writing_to(out, "corpus") as pid:
         said = " ".join(run(folder, out, code=2)["said"].split())
     assert f"another command is writing to '{out}' (process {pid} on {socket.gethostname()}, since 2" in said
@@ -251,16 +251,16 @@ def test_second_run_into_the_same_folder_is_refused(corpus):
 
 def test_lost_progress_is_taken_from_what_was_published(corpus):
     folder, out = corpus
-    put(folder, "a.png", picture(1))
+    put(folder, "a.png", image(1))
     run(folder, out)
     (out / "progress.json").unlink()
-    put(folder, "b.png", picture(2))
+    put(folder, "b.png", image(2))
     assert (run(folder, out)["labelled"], latest(out)[0]["run"]) == (1, 2)
 
 
 def test_lost_pointers_are_refused_and_nothing_is_overwritten(corpus):
     folder, out = corpus
-    put(folder, "a.png", picture(1))
+    put(folder, "a.png", image(1))
     run(folder, out)
     for name in ("progress.json", "latest.json"):
         (out / name).write_bytes(b"{")
@@ -277,7 +277,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
 def test_damaged_manifest_is_made_again_from_the_batches(corpus, damaged):
     folder, out = corpus
     for number, name in enumerate(("a.png", "b.png")):
-        put(folder, name, picture(number))
+        put(folder, name, image(number))
         run(folder, out)
     before = {name: files_of(out)[name] for name in ("latest.json", "manifests/000002.parquet")}
     (out / damaged).write_bytes(b"PAR1")
@@ -288,7 +288,7 @@ def test_damaged_manifest_is_made_again_from_the_batches(corpus, damaged):
 def test_manifest_of_an_earlier_run_that_is_gone_stays_named(corpus):
     folder, out = corpus
     for number, name in enumerate(("a.png", "b.png")):
-        put(folder, name, picture(number))
+        put(folder, name, image(number))
         run(folder, out)
     (out / "manifests/000001.parquet").unlink()
     run(folder, out)
@@ -297,7 +297,7 @@ def test_manifest_of_an_earlier_run_that_is_gone_stays_named(corpus):
 
 def test_damaged_masks_that_were_published_are_made_again(corpus):
     folder, out = corpus
-    put(folder, "a.png", picture(1))
+    put(folder, "a.png", image(1))
     run(folder, out)
     (masks,) = out.glob("batches/000001/masks/*/*.parquet")
     whole = masks.read_bytes()
@@ -310,12 +310,12 @@ def test_damaged_masks_that_were_published_are_made_again(corpus):
 
 def test_published_masks_that_cannot_be_made_again_are_named_and_hold_nothing_up(corpus):
     folder, out = corpus
-    put(folder, "a.png", picture(1))
+    put(folder, "a.png", image(1))
     run(folder, out)
     next(out.glob("batches/000001/masks/*/*.parquet")).unlink()
     next(out.glob("batches/000001/salience/*/*.safetensors")).unlink()
     (out / "batches/000001/shards/000000.tar").write_bytes(b"")
-    put(folder, "b.png", picture(2))
+    put(folder, "b.png", image(2))
     said = run(folder, out, code=1)["said"]
     assert "000000.tar' is damaged" in said
     assert latest(out)[0]["labelled"] == 2
@@ -324,15 +324,15 @@ def test_published_masks_that_cannot_be_made_again_are_named_and_hold_nothing_up
 @pytest.mark.ops
 def test_shard_that_fails_in_every_run_holds_nothing_else_up(corpus, tmp_path):
     folder, out = corpus
-    put(folder, "a.png", picture(1))
+    put(folder, "a.png", image(1))
     run(folder, tmp_path / "warm")  # the model is loaded
-    put(folder, "b.png", picture(2, (1000, 1000)))
+    put(folder, "b.png", image(2, (1000, 1000)))
     (tmp_path / "c.yaml").write_text(
         "{images_per_shard: 1, salience: {candidates: {source: vocabulary}}, dispatch: {attempts: 1, shard_seconds: 1}}"
     )
     options = ("--config", str(tmp_path / "c.yaml"))
     for number in (1, 2):
-        put(folder, f"new{number}.png", picture(10 + number))
+        put(folder, f"new{number}.png", image(10 + number))
         summary = run(folder, out, *options)
         assert (summary["failed"], latest(out)[1]["b.png"]["status"]) == (1, "failed")
         assert latest(out)[1][f"new{number}.png"]["status"] == "labelled"
@@ -341,7 +341,7 @@ def test_shard_that_fails_in_every_run_holds_nothing_else_up(corpus, tmp_path):
 def test_readers_see_the_old_generation_until_new_settings_are_through(corpus, tmp_path):
     folder, out = corpus
     for number in range(4):
-        put(folder, f"{number}.png", picture(number))
+        put(folder, f"{number}.png", image(number))
     first = run(folder, out)
     for file in folder.iterdir():
         os.utime(file, (OLD + 9, OLD + 9))
@@ -398,7 +398,7 @@ def test_empty_folder_is_published_as_empty(corpus):
 )
 def test_corpus_that_cannot_be_is_one_clear_line(corpus, tmp_path, prepare, says):
     folder, out = corpus
-    put(tmp_path / "pictures", "a.png", picture(1))
+    put(tmp_path / "pictures", "a.png", image(1))
     prepare(folder, out)
     result = runner.invoke(app, ["label-corpus", str(folder), "--classes", "heart", "--out", str(out), *TINY])
     assert result.exit_code in (1, 2)
@@ -409,14 +409,14 @@ def test_corpus_that_cannot_be_is_one_clear_line(corpus, tmp_path, prepare, says
 def test_corpus_is_exported_as_it_was_published_last(tmp_path, prefect_server):
     corpus, out = tmp_path / "in", tmp_path / "out"
     for name, seed in (("a.png", 1), ("b.png", 2)):
-        put(corpus, name, picture(seed))
+        put(corpus, name, image(seed))
     run(corpus, out)
-    put(corpus, "b.png", picture(3, (40, 20)), changed=OLD + 60)
-    put(corpus, "c.png", picture(4))
-    put(corpus, "same as c.png", picture(4))
+    put(corpus, "b.png", image(3, (40, 20)), changed=OLD + 60)
+    put(corpus, "c.png", image(4))
+    put(corpus, "same as c.png", image(4))
     (corpus / "a.png").unlink()
     run(corpus, out)
-    export_run(str(out), "png", str(tmp_path / "export"), pictures=False)
+    export_run(str(out), "png", str(tmp_path / "export"), images=False)
     rows = {row["source"]: row for row in csv.DictReader((tmp_path / "export/index.csv").open(encoding="utf-8"))}
     assert {Path(source).name for source in rows} == {"b.png", "c.png", "same as c.png"}
     expected = {Path(source).name: mask_of(out, row) for source, row in latest(out)[1].items()}
@@ -427,10 +427,10 @@ def test_corpus_is_exported_as_it_was_published_last(tmp_path, prefect_server):
 
 def test_patterns_and_file_servers_folders_are_no_part_of_a_corpus(corpus):
     folder, out = corpus
-    put(folder, "a.png", picture(0))
+    put(folder, "a.png", image(0))
     assert run(folder, out)["labelled"] == 1
     for name in ("@eaDir/x.png", "thumbs/y.png", "z.gif"):
-        put(folder, name, picture(77))
+        put(folder, name, image(77))
     found = run(folder, out, "--exclude", "thumbs", "--exclude", "*.gif")
     assert (found["images"], found["pictures"]) == (0, 1)
     assert found["left_out"] == [

@@ -65,8 +65,8 @@ def test_its_scores_are_in_the_tables_under_its_own_words(evaluated, tmp_path):
 
 
 def test_it_labels_pictures_where_every_class_is_a_candidate_since_it_matches_none(settings, tmp_path):
-    pictures = ROOT / "pnp_core" / "_photographs"
-    done = pnp_ovss("label", pictures, "--classes", "cat,cup", "--config", settings, "--out", tmp_path / "x", "--json")
+    images = ROOT / "pnp_core" / "_photographs"
+    done = pnp_ovss("label", images, "--classes", "cat,cup", "--config", settings, "--out", tmp_path / "x", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["labelled"] == 6
 

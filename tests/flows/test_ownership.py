@@ -42,7 +42,7 @@ def plant(folder: Path, names: list[str]) -> dict[str, str]:
     return planted
 
 
-def pictures(folder: Path, *names: str) -> Path:
+def images(folder: Path, *names: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for number, name in enumerate(names):
         Image.new("RGB", (24, 20), (40 * number, 90, 200)).save(folder / name)
@@ -78,7 +78,7 @@ COMMANDS = {
 def made(prefect_server: str, evaluated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`in` with pictures, `run` that labelled them with PNG files, `evaluated`; nobody may write to them."""
     folder = tmp_path_factory.mktemp("made")
-    pictures(folder / "in", "a.png", "b.png", "c.png")
+    images(folder / "in", "a.png", "b.png", "c.png")
     label(folder / "in", folder / "run", "--png", "--candidates", "vocabulary")
     (folder / "evaluated").symlink_to(evaluated)
     return folder
@@ -97,7 +97,7 @@ def test_folder_that_is_not_ours_is_refused_before_anything_is_touched(made, tmp
 
 
 def test_source_in_the_folder_it_would_be_labelled_into_is_safe(prefect_server, tmp_path):
-    pictures(tmp_path / "ds/png", "a.png", "b.png")
+    images(tmp_path / "ds/png", "a.png", "b.png")
     plant(tmp_path / "ds", ["masks/train/hand.png"])
     before = digests(tmp_path)
     label(tmp_path / "ds/png", tmp_path / "ds", code=2)
@@ -158,7 +158,7 @@ def test_no_file_that_is_not_ours_is_changed_by_any_command(made, tmp_path_facto
     mine = plant(run, names)
     around = plant(place, [f"around/{name}" for name in names])
     (source / "b.png").unlink()
-    pictures(source, "d.png")
+    images(source, "d.png")
     label(source, run, "--png", code=None)  # other pictures: all shards are made anew, and what was made of them goes
     mine |= plant(run, later)
     for command in (

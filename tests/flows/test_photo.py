@@ -36,9 +36,9 @@ def test_most_pixels_of_a_cat_a_dog_and_a_truck_are_labelled_as_such(shared_data
     folder = tmp_path / "in"
     folder.mkdir()
     for name in ("chelsea_cat.png", "dog.jpg", "truck.jpg"):
-        picture = Image.open(shared_data / "demo" / name).convert("RGB")
-        picture.thumbnail((400, 400))
-        picture.save(folder / f"{name.split('.')[0]}.png")
+        image = Image.open(shared_data / "demo" / name).convert("RGB")
+        image.thumbnail((400, 400))
+        image.save(folder / f"{name.split('.')[0]}.png")
     done = call("label", str(folder), "--classes", names, "--out", str(tmp_path / "out"), "--json")
     assert "warning: the photo model does not know quux" in done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["labelled"] == 3
@@ -101,8 +101,8 @@ def test_tuning_judges_by_the_match_score_and_leaves_out_unknown_names(tmp_path,
         "reward: {match_side: 96, batch_size: 4}\nsearch: {trials: 3}\nspace: {heads: [0]}\n"
         "salience: {backbone: {image_size: 192}}\n"
     )
-    pictures = str(Path(pnp_core.__file__).parent / "_photographs")
-    arguments = ["--data", pictures, "--classes", "cat,person,sky", "--images", "2"]
+    images = str(Path(pnp_core.__file__).parent / "_photographs")
+    arguments = ["--data", images, "--classes", "cat,person,sky", "--images", "2"]
     arguments += ["--config", str(tmp_path / "tune.yaml")]
     done = call("tune", "folder", *arguments, "--out", str(tmp_path / "out"), "--json")
     assert "warning: the photo model does not know sky" in done.stderr
@@ -117,7 +117,7 @@ def test_tuning_judges_by_the_match_score_and_leaves_out_unknown_names(tmp_path,
 
 
 def test_a_clip_that_is_named_judges_photographs(tmp_path, prefect_server):
-    pictures = str(Path(pnp_core.__file__).parent / "_photographs")
-    arguments = ["--data", pictures, "--classes", "cat,person", "--clip", "local-dir:/nowhere"]
+    images = str(Path(pnp_core.__file__).parent / "_photographs")
+    arguments = ["--data", images, "--classes", "cat,person", "--clip", "local-dir:/nowhere"]
     done = call("tune", "folder", *arguments, "--out", str(tmp_path / "out"), code=2)
     assert "no CLIP model in '/nowhere'" in done.stderr

@@ -176,14 +176,14 @@ def label_config(source, out, **changes) -> LabelConfig:
     return LabelConfig.model_validate({"preset": "tiny", **own, **changes})
 
 
-def save_picture(path: Path, size=(50, 30)) -> None:
+def save_image(path: Path, size=(50, 30)) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(len(path.name))
     Image.fromarray(rng.integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)).save(path)
 
 
 def test_unreadable_pictures_are_quarantined_and_the_run_goes_on(tmp_path):
-    save_picture(tmp_path / "in/good.png")
+    save_image(tmp_path / "in/good.png")
     (tmp_path / "in/empty.jpg").write_bytes(b"")
     (tmp_path / "in/text.jpg").write_text("no picture")
     (tmp_path / os.fsdecode(b"in/caf\xe9.jpg")).write_bytes(b"")
@@ -202,7 +202,7 @@ def test_unreadable_pictures_are_quarantined_and_the_run_goes_on(tmp_path):
 def test_changed_folder_leaves_no_stale_masks_and_keeps_unchanged_shards(tmp_path):
     source, out = tmp_path / "in", tmp_path / "out"
     for i in range(10):
-        save_picture(source / f"{i}.png")
+        save_image(source / f"{i}.png")
     first = label_pictures(label_config(source, out, png=True))
     assert first.labelled == 10
     for i in (5, 6, 7, 8, 9):

@@ -98,8 +98,8 @@ def test_comparison_with_masks_scores_every_setting_and_says_it_was_not_used(tun
     comparison = found["comparison"]
     assert (comparison["what"], comparison["images"], comparison["settings"]) == ("full", 6, 8)
     assert comparison["miou_best"] >= comparison["miou_chosen"] > 0.3
-    picture = Image.open(out / "tuning.png")
-    assert picture.width > 1000
+    image = Image.open(out / "tuning.png")
+    assert image.width > 1000
 
 
 def test_the_same_command_again_computes_nothing_and_says_the_same(tuned):
@@ -149,9 +149,9 @@ def test_reward_is_the_same_when_the_masks_are_deleted(shared_data, tmp_path):
 
 def test_pictures_of_ones_own_need_neither_labels_nor_masks(tmp_path):
     for index in range(6):
-        picture, _ = render(make_scene("test", index))
+        image, _ = render(make_scene("test", index))
         (tmp_path / "photos").mkdir(exist_ok=True)
-        Image.fromarray(picture).save(tmp_path / f"photos/{index}.png")
+        Image.fromarray(image).save(tmp_path / f"photos/{index}.png")
     (tmp_path / "photos/torn.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     given = ["--data", str(tmp_path / "photos"), "--classes", "star,car,heart,key", "--trials", "4", "--preset", "tiny"]
     found = tune("folder", *given, "--out", str(tmp_path / "out"))

@@ -28,7 +28,7 @@ TEXT = "not a picture in a known format: by its first bytes it is text"
 CONTROLS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
-def picture(seed: int) -> bytes:
+def image(seed: int) -> bytes:
     buffer = io.BytesIO()
     pixels = np.random.default_rng(seed).integers(0, 255, (24, 32, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(buffer, format="PNG")
@@ -54,7 +54,7 @@ def files_with(secret: bytes, folder: Path) -> list[Path]:
 def test_files_that_a_list_or_a_table_names_are_not_kept_unless_they_are_pictures(prefect_server, tmp_path):
     secret, out = tmp_path / "secret", tmp_path / "out"
     secret.write_bytes(SECRET)
-    (tmp_path / "a.png").write_bytes(picture(1))
+    (tmp_path / "a.png").write_bytes(image(1))
     lines = ["a.png", "/etc/passwd", "file:///etc/passwd", str(secret), f"file://{secret}"]
     (tmp_path / "list.txt").write_text("\n".join(lines))
     rows = [{"bytes": None, "path": line} for line in lines] + [{"bytes": SECRET, "path": None}]
@@ -67,13 +67,13 @@ def test_files_that_a_list_or_a_table_names_are_not_kept_unless_they_are_picture
     assert set(quarantined(out / "list.txt")) == set(lines[1:])
     assert files_with(SECRET[:14], out) == []
     assert files_with(Path("/etc/passwd").read_bytes()[:20], out) == []
-    assert files_with(picture(1), out), "pictures are kept as they are, which the search must find"
+    assert files_with(image(1), out), "pictures are kept as they are, which the search must find"
 
 
 def test_links_in_a_watched_folder_lead_nowhere_else(prefect_server, tmp_path):
     folder, out = tmp_path / "in", tmp_path / "out"
     folder.mkdir()
-    for name, data in (("in/a.png", picture(1)), ("in/text.png", b"words"), ("secret.png", picture(7))):
+    for name, data in (("in/a.png", image(1)), ("in/text.png", b"words"), ("secret.png", image(7))):
         (tmp_path / name).write_bytes(data)
     (tmp_path / "secret").write_bytes(SECRET)
     for name in ("secret", "secret.png"):
@@ -92,11 +92,11 @@ def test_links_in_a_watched_folder_lead_nowhere_else(prefect_server, tmp_path):
     summary, said = run(*arguments)
     assert (summary["labelled"], summary["quarantined"], summary["links"]) == (1, 1, 2)
     assert "warning: 2 links that leave the folder passed over (--follow-links" in said
-    assert files_with(picture(7), out) == files_with(SECRET[:14], out) == []
+    assert files_with(image(7), out) == files_with(SECRET[:14], out) == []
     summary, _ = run(*arguments, "--follow-links")
     assert (summary["labelled"], summary["quarantined"], summary["links"]) == (1, 1, 0)
     assert quarantined(out) == {"text.png": TEXT, "link to secret": TEXT}
-    assert len(files_with(picture(7), out)) == 1
+    assert len(files_with(image(7), out)) == 1
     assert files_with(SECRET[:14], out) == []
 
 
@@ -105,9 +105,9 @@ def odd(tmp_path) -> Path:
     """A folder in whose names everything is that acts on a terminal."""
     folder = tmp_path / "in\x1b]0;owned\x07\u202e"
     folder.mkdir()
-    (folder / "a\x1b[2J\nwarning: all is lost.png").write_bytes(picture(1))
+    (folder / "a\x1b[2J\nwarning: all is lost.png").write_bytes(image(1))
     (folder / "b\x9b31m\u2066.png").write_bytes(b"words")
-    (folder / os.fsdecode(b"caf\xe9\x1b.png")).write_bytes(picture(2)[:100])
+    (folder / os.fsdecode(b"caf\xe9\x1b.png")).write_bytes(image(2)[:100])
     (folder / "[red]猫\u200d.t\x1bt").write_bytes(b"words")
     return folder
 

@@ -32,12 +32,12 @@ THRESHOLD, BLUR = 0.25, 0.02
 
 
 @torch.no_grad()
-def activation_maps(classifier: Classifier, picture: np.ndarray, groups: list[list[int]], side: int) -> np.ndarray:
+def activation_maps(classifier: Classifier, image: np.ndarray, groups: list[list[int]], side: int) -> np.ndarray:
     """Square root of the summed probability of each group of ImageNet classes (n, 1, side / 16, side / 16).
 
     The mean over the picture and its mirror image.
     """
-    pixels = pixels_of(squashed(Image.fromarray(picture), side)[None])
+    pixels = pixels_of(squashed(Image.fromarray(image), side)[None])
     probabilities = 0
     for mirrored in (False, True):
         _, deep = classifier.encoder(pixels.flip(-1) if mirrored else pixels)
@@ -53,19 +53,19 @@ def baseline(
     """mIoU over the scored classes there are, and how many pictures there were."""
     rule = card.background_rule
     config = MaskConfig(background=rule, threshold=THRESHOLD, blur=BLUR, crf=CrfConfig(name=crf))
-    total, pictures = ConfusionMatrix.zeros(len(card.classes) + 1), 0
+    total, images = ConfusionMatrix.zeros(len(card.classes) + 1), 0
     for sample in open_dataset(card, root, split).samples():
-        truth, picture = decode_label_map(sample.label_map or b""), decode_image(sample.image, 10**8).pixels
+        truth, image = decode_label_map(sample.label_map or b""), decode_image(sample.image, 10**8).pixels
         classes = tuple(int(c) for c in np.unique(truth) if 0 < c < IGNORE)
         if not classes:
             continue
         groups = [known.get(clean(card.captions[c - 1].lower()), []) for c in classes]
-        maps = activation_maps(classifier, picture, groups, side)[None]
+        maps = activation_maps(classifier, image, groups, side)[None]
         salience = ClassMaps(maps, classes, np.ones(len(classes), np.float32), *truth.shape)
-        labels = make_label_map(salience, picture, config, PnpConfig()).labels
+        labels = make_label_map(salience, image, config, PnpConfig()).labels
         total += ConfusionMatrix.of(truth, labels, len(card.classes) + 1)
-        pictures += 1
-    return total.mean_iou("present", scored_labels(card, None)), pictures
+        images += 1
+    return total.mean_iou("present", scored_labels(card, None)), images
 
 
 def main() -> None:
@@ -81,8 +81,8 @@ def main() -> None:
     known = {name: sorted(names.classes[concept]) for name, concept in names.concept.items()}
     card = resolve_card(load_card(asked.dataset), asked.data)
     classifier = read_classifier(asked.weights)
-    value, pictures = baseline(classifier, known, card, asked.data, asked.split, asked.side, asked.crf)
-    print(f"{value:.3f}  {asked.dataset} {asked.split}, {pictures} pictures, class activation map")
+    value, images = baseline(classifier, known, card, asked.data, asked.split, asked.side, asked.crf)
+    print(f"{value:.3f}  {asked.dataset} {asked.split}, {images} pictures, class activation map")
 
 
 if __name__ == "__main__":

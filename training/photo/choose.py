@@ -43,7 +43,7 @@ Rows = Iterator[tuple[str, float]]
 class Labelled:
     """A picture, its ground truth, and the classes on it."""
 
-    picture: np.ndarray
+    image: np.ndarray
     truth: np.ndarray
     classes: tuple[int, ...]
 
@@ -53,7 +53,7 @@ class Data:
     """Pictures with masks, and the names of the classes."""
 
     names: tuple[str, ...]
-    pictures: list[Labelled]
+    images: list[Labelled]
 
     @classmethod
     def read(cls, dataset: str, root: str, split: str) -> Data:
@@ -71,13 +71,13 @@ def salience_of(
 ) -> list[ClassMaps]:
     """Maps of every picture with its own classes as candidates."""
     found = []
-    for one in data.pictures:
+    for one in data.images:
         if not one.classes:
             found.append(ClassMaps(np.zeros((1, 0, *backbone.grid), np.float32), (), np.zeros(0), *one.truth.shape))
             continue
         prompts = stack_prompts([build_prompts([data.names[c - 1] for c in one.classes], CAPTIONS, backbone)])
         pixels = model_pixels(
-            one.picture, (backbone.grid[0] * backbone.patch_size, backbone.grid[1] * backbone.patch_size)
+            one.image, (backbone.grid[0] * backbone.patch_size, backbone.grid[1] * backbone.patch_size)
         )
         maps = salience_dropout(backbone, pixels[None], prompts, dropout, layer, head, kind)
         stacked = maps.maps[0].unflatten(-1, backbone.grid).numpy()
@@ -88,8 +88,8 @@ def salience_of(
 def mean_iou(data: Data, maps: Sequence[ClassMaps], config: MaskConfig) -> float:
     """mIoU with background over the classes there are."""
     total = ConfusionMatrix.zeros(len(data.names) + 1)
-    for one, salience in zip(data.pictures, maps, strict=True):
-        labels = make_label_map(salience, one.picture, config, PnpConfig()).labels
+    for one, salience in zip(data.images, maps, strict=True):
+        labels = make_label_map(salience, one.image, config, PnpConfig()).labels
         total += ConfusionMatrix.of(one.truth, labels, len(data.names) + 1)
     return total.mean_iou()
 
@@ -99,7 +99,7 @@ def match_scores(backbone: Backbone, data: Data) -> np.ndarray:
     """Match probability of every picture with every class (pictures, classes)."""
     prompts = build_prompts(data.names, CAPTIONS, backbone)
     sides = (backbone.grid[0] * backbone.patch_size, backbone.grid[1] * backbone.patch_size)
-    tokens = (backbone.encode_image(model_pixels(one.picture, sides)[None]) for one in data.pictures)
+    tokens = (backbone.encode_image(model_pixels(one.image, sides)[None]) for one in data.images)
     return torch.cat([backbone.match(t, prompts.ids[None], prompts.mask[None], []).itm for t in tokens]).numpy()
 
 
@@ -111,7 +111,7 @@ def area_under_curve(scores: np.ndarray, present: np.ndarray) -> float:
 
 def aucs(data: Data, scores: np.ndarray) -> dict[str, float]:
     """By class, of those that some pictures have and some have not."""
-    present = np.array([[c in one.classes for c in range(1, len(data.names) + 1)] for one in data.pictures])
+    present = np.array([[c in one.classes for c in range(1, len(data.names) + 1)] for one in data.images])
     mixed = [c for c in range(len(data.names)) if 0 < present[:, c].sum() < len(present)]
     return {data.names[c]: area_under_curve(scores[:, c], present[:, c]) for c in mixed}
 
@@ -158,11 +158,11 @@ def candidates(checkpoint: str, data: Data) -> Rows:
     backbone = load(checkpoint, SIDE)
     scores = match_scores(backbone, data)
     dropout = DropoutConfig(iterations=PASSES, strategy="count", amount=10)
-    there = sum(len(one.classes) for one in data.pictures)
+    there = sum(len(one.classes) for one in data.images)
     for least, most in [*product((0.2, 0.3, 0.4, 0.5, 0.7), (20,)), (0.5, 1), (0.5, 2)]:
         chosen = [[int(c) + 1 for c in np.argsort(-row)[:most] if row[c] > least] for row in scores]
-        asked = [replace(one, classes=tuple(sorted(own))) for one, own in zip(data.pictures, chosen, strict=True)]
-        pairs = zip(asked, data.pictures, strict=True)
+        asked = [replace(one, classes=tuple(sorted(own))) for one, own in zip(data.images, chosen, strict=True)]
+        pairs = zip(asked, data.images, strict=True)
         right, of = sum(len({*a.classes} & {*b.classes}) for a, b in pairs), sum(map(len, chosen))
         what = f"precision {right / max(1, of):.2f}, recall {right / there:.2f}"
         maps = salience_of(backbone, Data(data.names, asked), 0, 0, dropout)

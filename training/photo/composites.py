@@ -145,7 +145,7 @@ def shares(mask: np.ndarray) -> np.ndarray:
     return mask.reshape(*mask.shape[:-2], GRID, PATCH, GRID, PATCH).mean((-3, -1)).astype(np.float32)
 
 
-def picture_of(composer: Composer, seed: int) -> tuple[np.ndarray, Example]:
+def image_of(composer: Composer, seed: int) -> tuple[np.ndarray, Example]:
     """A picture as the encoder sees it, uint8 (SIDE, SIDE, 3), and what is on it."""
     made, hidden = composer.compose(seed), hidden_patches(seed)
     made.pixels[hidden.repeat(PATCH, 0).repeat(PATCH, 1)] = np.array(PIXEL_MEAN, np.float32) * 255
@@ -167,8 +167,8 @@ def _start(photos: Path, cache: Path) -> None:
     _composer = Composer(read_photos(photos), read_masks(cache))
 
 
-def _picture(seed: int) -> tuple[np.ndarray, Example]:
-    return picture_of(_composer, seed)
+def _image(seed: int) -> tuple[np.ndarray, Example]:
+    return image_of(_composer, seed)
 
 
 @torch.no_grad()
@@ -181,9 +181,9 @@ def compose(photos: Path, weights: Path, cache: Path, number: int, workers: int,
     basis = basis_of(classifier).to(device)
     classifier, features, examples = classifier.to(device), None, []
     with multiprocessing.get_context("spawn").Pool(workers, _start, (photos, cache)) as pool:
-        pictures = pool.imap(_picture, range(number), chunksize=BATCH)
-        while batch := list(islice(pictures, BATCH)):
-            pixels = pixels_of(np.stack([picture for picture, _ in batch])).to(device)
+        images = pool.imap(_image, range(number), chunksize=BATCH)
+        while batch := list(islice(images, BATCH)):
+            pixels = pixels_of(np.stack([image for image, _ in batch])).to(device)
             kept = features_of(classifier, basis, pixels)[0].half().cpu().numpy()
             if features is None:
                 shape = (number, *kept.shape[1:])

@@ -63,12 +63,12 @@ def read_classifier(file: Path, dilated: bool = True) -> Classifier:
     return Classifier(encoder, source["_fc.weight"], source["_fc.bias"])
 
 
-def pixels_of(pictures: np.ndarray) -> torch.Tensor:
+def pixels_of(images: np.ndarray) -> torch.Tensor:
     """uint8 (B, H, W, 3) to the encoder's pixels (B, 3, H, W)."""
-    x = torch.from_numpy(pictures).permute(0, 3, 1, 2).float()
+    x = torch.from_numpy(images).permute(0, 3, 1, 2).float()
     return ((x - 127) / 128).contiguous(memory_format=torch.channels_last)
 
 
-def squashed(picture: Image.Image, side: int) -> np.ndarray:
+def squashed(image: Image.Image, side: int) -> np.ndarray:
     """A picture as the pipeline gives it to a model: a square, uint8 (side, side, 3)."""
-    return np.array(picture.convert("RGB").resize((side, side), Resampling.BICUBIC))
+    return np.array(image.convert("RGB").resize((side, side), Resampling.BICUBIC))

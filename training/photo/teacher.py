@@ -84,10 +84,10 @@ class Looker:
     @torch.no_grad()
     def look(self, number: int) -> Seen:
         photo = self.photos[number]
-        picture = Image.open(photo.file)
+        image = Image.open(photo.file)
         groups, maps, features = self.groups(photo), [], []
         for side, mirrored in ((SIDE, False), (SIDE, True), (LARGE, False)):
-            pixels = pixels_of(squashed(picture, side)[None])
+            pixels = pixels_of(squashed(image, side)[None])
             kept, deep = features_of(self.classifier, self.basis, pixels.flip(-1) if mirrored else pixels)
             probabilities = self.classifier.probabilities(deep[0])
             if side == SIDE:
@@ -168,12 +168,12 @@ def thing_maps(number: int, photo: Photo, seen: np.ndarray, instances: Instances
     return np.stack(maps)
 
 
-def refine(picture: np.ndarray, maps: np.ndarray) -> np.ndarray:
+def refine(image: np.ndarray, maps: np.ndarray) -> np.ndarray:
     """Maps (n, MAP, MAP) to masks (n, SIDE, SIDE) uint8 that follow the picture's edges; they do not overlap."""
     smooth = blur_matrix(SIDE, 5.0) @ resize_matrix(SIDE, MAP)
     scores = min_max(smooth @ maps.astype(np.float32) @ smooth.T)
     background = np.clip(1 - 1.6 * scores.max(0), 0, 1)
-    (refined,) = open_refiner(CRF)([np.concatenate([background[None], scores])], [picture])
+    (refined,) = open_refiner(CRF)([np.concatenate([background[None], scores])], [image])
     best = refined.argmax(0)
     return (best == np.arange(1, len(maps) + 1)[:, None, None]).astype(np.uint8)
 

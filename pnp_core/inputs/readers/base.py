@@ -92,7 +92,7 @@ class Truth(Protocol):
         """Ids of all pictures that have ground truth, in order."""
         ...
 
-    def labels(self, picture_id: str) -> UInt8[np.ndarray, "H W"]:
+    def labels(self, image_id: str) -> UInt8[np.ndarray, "H W"]:
         """Labels 0 (background), 1 .. N and 255 (not scored).
 
         Raises:
@@ -100,11 +100,11 @@ class Truth(Protocol):
         """
         ...
 
-    def stamp(self, picture_id: str) -> str:
+    def stamp(self, image_id: str) -> str:
         """Changes when the picture's ground truth changes on disk."""
         ...
 
-    def remarks(self, picture_id: str) -> tuple[str, ...]:
+    def remarks(self, image_id: str) -> tuple[str, ...]:
         """What of the picture's ground truth is left out, for people."""
         ...
 

@@ -19,7 +19,7 @@ from pnp_core.inputs.sources.base import NotReadError
 class Boxes(Protocol):
     """Which classes have a box in a picture."""
 
-    def classes(self, picture_id: str) -> tuple[int, ...]:
+    def classes(self, image_id: str) -> tuple[int, ...]:
         """Labels, sorted.
 
         Raises:
@@ -27,7 +27,7 @@ class Boxes(Protocol):
         """
         ...
 
-    def stamp(self, picture_id: str) -> str:
+    def stamp(self, image_id: str) -> str:
         """Changes when the picture's annotation changes on disk."""
         ...
 
@@ -40,9 +40,9 @@ class VocBoxes:
     card: DatasetCard
     template: str
 
-    def classes(self, picture_id: str) -> tuple[int, ...]:
+    def classes(self, image_id: str) -> tuple[int, ...]:
         """Labels of the named objects, see `Boxes`."""
-        path = self.template.replace("{id}", picture_id)
+        path = self.template.replace("{id}", image_id)
         try:
             text = self.folder.file(path).read()
         except NotReadError as error:
@@ -59,9 +59,9 @@ class VocBoxes:
             raise GroundTruthError(f"'{path}' names unknown classes: {', '.join(unknown)}")
         return tuple(sorted(self.card.label_of_name[name] for name in names))
 
-    def stamp(self, picture_id: str) -> str:
+    def stamp(self, image_id: str) -> str:
         """Size and time of the file."""
-        return self.folder.file(self.template.replace("{id}", picture_id)).stamp()
+        return self.folder.file(self.template.replace("{id}", image_id)).stamp()
 
 
 @dataclass(frozen=True)
@@ -87,13 +87,13 @@ class CocoBoxes:
             labels_of[coco_id(image["file_name"])] = tuple(sorted(labels))
         return cls(file, folder.file(file).stamp(), labels_of)
 
-    def classes(self, picture_id: str) -> tuple[int, ...]:
+    def classes(self, image_id: str) -> tuple[int, ...]:
         """Labels of the annotated categories, see `Boxes`."""
-        if picture_id not in self.labels_of:
-            raise GroundTruthError(f"no image-level labels: '{self.file}' has no entry for picture {picture_id}")
-        return self.labels_of[picture_id]
+        if image_id not in self.labels_of:
+            raise GroundTruthError(f"no image-level labels: '{self.file}' has no entry for picture {image_id}")
+        return self.labels_of[image_id]
 
-    def stamp(self, picture_id: str) -> str:
+    def stamp(self, image_id: str) -> str:
         """Of the whole file."""
         return self.file_stamp
 

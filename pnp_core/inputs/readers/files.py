@@ -56,19 +56,19 @@ class ImageFiles:
         """Ids of all pictures that are there."""
         return set(self._there)
 
-    def there(self, picture_id: str) -> str:
+    def there(self, image_id: str) -> str:
         """The id under which a picture is among `ids`: annotation files may name its folder too."""
-        if picture_id in self._there:
-            return picture_id
-        name = picture_id.rpartition("/")[2]
-        return name if self._there.get(name) == self.path(picture_id) else picture_id
+        if image_id in self._there:
+            return image_id
+        name = image_id.rpartition("/")[2]
+        return name if self._there.get(name) == self.path(image_id) else image_id
 
-    def path(self, picture_id: str) -> str:
+    def path(self, image_id: str) -> str:
         """Path of a picture, relative to the data folder, whether or not it is there."""
-        named = self.template.replace("{id}", picture_id)
+        named = self.template.replace("{id}", image_id)
         if self.template.endswith("*"):
-            return self._there.get(picture_id, named)
-        folder, _, name = picture_id.rpartition("/")
+            return self._there.get(image_id, named)
+        folder, _, name = image_id.rpartition("/")
         # Some files name pictures from further up: train2017/1.jpg lies at images/train2017/1.jpg.
         plain = self.template.replace("{id}", name)
         above = folder and not self.folder.exists(str(PurePosixPath(named).parent)) and self.folder.exists(plain)
@@ -141,7 +141,7 @@ class FileDataset:
 
     def unlisted(self) -> list[str]:
         """From the names in the folder of pictures."""
-        return sorted(self.images.ids() - {self.images.there(picture_id) for picture_id in self.ids})
+        return sorted(self.images.ids() - {self.images.there(image_id) for image_id in self.ids})
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -150,10 +150,10 @@ class FileDataset:
         """From the card, the subset, and size and time of each file."""
         digest = hashlib.sha256()
         # Where a class subset leaves pictures out, the limit does not say how far is read.
-        for picture_id in self.ids if self.only is not None else self.ids[:limit]:
-            stamps = [self.folder.file(self.images.path(picture_id)).stamp()]
-            stamps += [labels.stamp(picture_id) for labels in (self.truth, self.boxes) if labels]
-            digest.update("\0".join([picture_id, *stamps]).encode() + b"\n")
+        for image_id in self.ids if self.only is not None else self.ids[:limit]:
+            stamps = [self.folder.file(self.images.path(image_id)).stamp()]
+            stamps += [labels.stamp(image_id) for labels in (self.truth, self.boxes) if labels]
+            digest.update("\0".join([image_id, *stamps]).encode() + b"\n")
         truth = self.truth and self.truth.name
         return fingerprint(self.card.facts(), self.split, truth, limit, self.only, digest.hexdigest())
 
@@ -161,25 +161,25 @@ class FileDataset:
         """The pictures in order, read a few ahead on threads."""
         return (sample for sample in map_ahead(self.read, self.ids) if sample is not None)
 
-    def read(self, picture_id: str) -> Sample | None:
+    def read(self, image_id: str) -> Sample | None:
         """One picture; None when a class subset has nothing in it."""
-        path = self.images.path(picture_id)
+        path = self.images.path(image_id)
         extension = PurePosixPath(path).suffix.lstrip(".").lower()
         ending = extension if extension.isalnum() else "bin"
-        empty = Sample(safe_key(picture_id), b"", ending, printable(path), name=printable(picture_id))
-        if picture_id.startswith("/") or ".." in re.split(r"[/\\]", picture_id):
-            return replace(empty, fault=f"refused: the id '{printable(picture_id)}' leaves the data folder")
+        empty = Sample(safe_key(image_id), b"", ending, printable(path), name=printable(image_id))
+        if image_id.startswith("/") or ".." in re.split(r"[/\\]", image_id):
+            return replace(empty, fault=f"refused: the id '{printable(image_id)}' leaves the data folder")
         try:
             image = self.folder.file(path).read()
         except NotReadError as error:
             return replace(empty, fault=f"picture '{path}' {error}")
         try:
-            labels = self.truth.labels(picture_id) if self.truth else None
+            labels = self.truth.labels(image_id) if self.truth else None
             if labels is not None:
                 _check_truth(labels, image)
-            classes = self.boxes.classes(picture_id) if self.boxes else None
+            classes = self.boxes.classes(image_id) if self.boxes else None
         except GroundTruthError as error:
             return replace(empty, fault=str(error))
-        notes = self.truth.remarks(picture_id) if self.truth else ()
+        notes = self.truth.remarks(image_id) if self.truth else ()
         sample = replace(empty, image=image, classes=classes, notes=notes)
         return labelled_sample(sample, labels, self.only, self.card.background)

@@ -223,24 +223,24 @@ class InstanceTruth(TruthFiles):
         """File names with folders and without endings, sorted."""
         return sorted(self._image_ids)
 
-    def labels(self, picture_id: str) -> UInt8[np.ndarray, "H W"]:
+    def labels(self, image_id: str) -> UInt8[np.ndarray, "H W"]:
         """Labels of one picture, see `Truth`."""
-        if picture_id not in self._image_ids:
-            raise GroundTruthError(f"'{self.place}' has no entry for picture {picture_id}")
-        image = self._coco.imgs[self._image_ids[picture_id]]
+        if image_id not in self._image_ids:
+            raise GroundTruthError(f"'{self.place}' has no entry for picture {image_id}")
+        image = self._coco.imgs[self._image_ids[image_id]]
         height, width = image.get("height"), image.get("width")
         if not all(isinstance(side, int) and side > 0 for side in (height, width)):
             raise GroundTruthError(f"'{self.place}' states no height and width of the picture")
         try:
-            return paint(self._annotations(picture_id), self.card.label_of, height, width)
+            return paint(self._annotations(image_id), self.card.label_of, height, width)
         except GroundTruthError as error:
             raise GroundTruthError(f"'{self.place}': {error}") from error
 
-    def remarks(self, picture_id: str) -> tuple[str, ...]:
+    def remarks(self, image_id: str) -> tuple[str, ...]:
         """Which annotations have parts without area."""
         slivers = {
             annotation["id"]: sum(_is_sliver(polygon) for polygon in _polygons(annotation))
-            for annotation in self._annotations(picture_id)
+            for annotation in self._annotations(image_id)
         }
         return tuple(
             f"annotation {number}: {parts} of its polygons have under 3 points, hence no area, and are left out"
@@ -248,10 +248,10 @@ class InstanceTruth(TruthFiles):
             if parts
         )
 
-    def _annotations(self, picture_id: str) -> Any:
-        return self._coco.imgToAnns.get(self._image_ids[picture_id], [])
+    def _annotations(self, image_id: str) -> Any:
+        return self._coco.imgToAnns.get(self._image_ids[image_id], [])
 
-    def stamp(self, picture_id: str) -> str:
+    def stamp(self, image_id: str) -> str:
         """Of the whole file: one annotation cannot be told apart on disk."""
         return self._stamp
 

@@ -60,9 +60,9 @@ class LabelMapTruth(TruthFiles):
     def _table(self) -> np.ndarray:
         return value_table(self.card, self.form)
 
-    def path(self, picture_id: str) -> str:
+    def path(self, image_id: str) -> str:
         """File of one picture, relative to the data folder."""
-        return self.place.replace("{id}", picture_id)
+        return self.place.replace("{id}", image_id)
 
     def present(self) -> bool:
         """Whether there is at least one file."""
@@ -78,9 +78,9 @@ class LabelMapTruth(TruthFiles):
         derived = ("_labelTrainIds", "_instanceTrainIds")
         return [i for i in self.folder.matching(self.place) if not i.endswith(derived)]
 
-    def labels(self, picture_id: str) -> UInt8[np.ndarray, "H W"]:
+    def labels(self, image_id: str) -> UInt8[np.ndarray, "H W"]:
         """Labels of one picture, see `Truth`."""
-        path = self.path(picture_id)
+        path = self.path(image_id)
         try:
             data = self.folder.file(path).read()
         except NotReadError as error:
@@ -93,10 +93,10 @@ class LabelMapTruth(TruthFiles):
             raise GroundTruthError(f"ground truth '{path}' has values that stand for no class: {shown}")
         return labels.astype(np.uint8)
 
-    def remarks(self, picture_id: str) -> tuple[str, ...]:
+    def remarks(self, image_id: str) -> tuple[str, ...]:
         """Nothing is ever left out."""
         return ()
 
-    def stamp(self, picture_id: str) -> str:
+    def stamp(self, image_id: str) -> str:
         """Size and time of the file."""
-        return self.folder.file(self.path(picture_id)).stamp()
+        return self.folder.file(self.path(image_id)).stamp()

@@ -70,9 +70,9 @@ class SceneDataset:
         """The scenes in order."""
         for index in count() if self.indices is None else self.indices:
             scene = drawing.make_scene(self.split, index)
-            picture, labels = drawing.render(scene)
+            image, labels = drawing.render(scene)
             buffer = io.BytesIO()
-            Image.fromarray(picture).save(buffer, format="PNG", compress_level=1)
+            Image.fromarray(image).save(buffer, format="PNG", compress_level=1)
             sample = Sample(
                 key=self._key(index),
                 image=buffer.getvalue(),

@@ -201,16 +201,16 @@ def render(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(scene.background_seed)
     size, canvas = scene.size, scene.size * SUPERSAMPLING
     ground = np.clip(_background(rng, size), 0, 255).astype(np.uint8)
-    picture = Image.fromarray(ground).resize((canvas, canvas), Resampling.BILINEAR)
+    image = Image.fromarray(ground).resize((canvas, canvas), Resampling.BILINEAR)
     owner = Image.new("L", (canvas, canvas), 0)
-    paint, mark = ImageDraw.Draw(picture), ImageDraw.Draw(owner)
+    paint, mark = ImageDraw.Draw(image), ImageDraw.Draw(owner)
     _draw_clutter(rng, paint, canvas)
     for number, obj in enumerate(scene.objects, start=1):
         for part in CLASSES[obj.class_id - 1].draw():
             outline = _place(part.outline, obj, canvas)
             paint.polygon(outline, fill=_role_colour(obj, part.role))
             mark.polygon(outline, fill=number)
-    pixels = np.asarray(picture.resize((size, size), Resampling.BOX)).astype(np.float32)
+    pixels = np.asarray(image.resize((size, size), Resampling.BOX)).astype(np.float32)
     owners = np.asarray(owner)[SUPERSAMPLING // 2 :: SUPERSAMPLING, SUPERSAMPLING // 2 :: SUPERSAMPLING]
     for number, obj in enumerate(scene.objects, start=1):
         inside = owners == number

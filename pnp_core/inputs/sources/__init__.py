@@ -5,14 +5,12 @@ Every input comes out as exactly one sample, with its bytes or with the fault th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 
-from pnp_core.data import Sample
 from pnp_core.errors import SourceError
 from pnp_core.inputs.sources._fetching import FETCH_SECONDS, Fetches
 from pnp_core.inputs.sources._sampling import shuffle
 from pnp_core.inputs.sources.base import MAX_BYTES, FileRef, Source, expand
-from pnp_core.inputs.sources.folder import open_folder, open_picture
+from pnp_core.inputs.sources.folder import open_folder, open_image
 from pnp_core.inputs.sources.keys import printable, safe_key
 from pnp_core.inputs.sources.lists import open_list
 from pnp_core.inputs.sources.tables import open_tables
@@ -66,7 +64,7 @@ def open_source(
     if lower.endswith((".txt", ".lst")):
         return open_list(file, fetches, exclude)
     _refuse_patterns(source, exclude)
-    return open_picture(file)
+    return open_image(file)
 
 
 def _refuse_patterns(source: str, exclude: tuple[str, ...]) -> None:

@@ -22,10 +22,10 @@ _LONGEST_PATH = 4096
 _SHOWN = 40
 
 
-def picture_text(text: str) -> bytes | None:
+def image_text(text: str) -> bytes | None:
     """A picture that is written as text, a data URI or base64; None when the text is neither.
 
-    >>> picture_text("data:image/gif;base64,R0lGODlh"), picture_text("cats/1.png")
+    >>> image_text("data:image/gif;base64,R0lGODlh"), image_text("cats/1.png")
     (b'GIF89a', None)
 
     Raises:
@@ -37,10 +37,10 @@ def picture_text(text: str) -> bytes | None:
             return _decoded(body) if ";base64" in head.group().lower() else unquote_to_bytes(body)
         except binascii.Error as error:
             raise ValueError("its data URI cannot be decoded: it is no base64") from error
-    return _base64_picture(text)
+    return _base64_image(text)
 
 
-def _base64_picture(text: str) -> bytes | None:
+def _base64_image(text: str) -> bytes | None:
     head = "".join(text[:_LOOKED_AT].split())
     if not _BASE64.fullmatch(head):
         return None
@@ -87,7 +87,7 @@ def strange_text(texts: Iterable[str], folder: FileRef) -> str | None:
     first = None
     for text in texts:
         try:
-            if picture_text(text) is not None or _is_place(text, folder):
+            if image_text(text) is not None or _is_place(text, folder):
                 return None
         except ValueError:
             return None

@@ -22,10 +22,10 @@ def value_type(type_: pa.DataType) -> pa.DataType:
     return pa.string() if any(kind(plain) for kind in texts) else plain
 
 
-def picture_type(type_: pa.DataType) -> pa.DataType:
+def image_type(type_: pa.DataType) -> pa.DataType:
     """The type of one picture in a column of single ones or of lists, see `value_type`.
 
-    >>> picture_type(pa.list_(pa.large_string()))
+    >>> image_type(pa.list_(pa.large_string()))
     DataType(string)
     """
     return value_type(type_.value_type if is_list(type_) else type_)
@@ -37,9 +37,9 @@ def is_list(type_: pa.DataType) -> bool:
     return any(kind(type_) for kind in kinds)
 
 
-def _holds_pictures(type_: pa.DataType) -> bool:
+def _holds_images(type_: pa.DataType) -> bool:
     """Whether a column of this type can: bytes, text, a struct of bytes and path, or lists of them."""
-    plain = picture_type(type_)
+    plain = image_type(type_)
     if pa.types.is_struct(plain):
         return not {"bytes", "path"}.isdisjoint(f.name for f in plain)
     kinds = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_string)
@@ -57,14 +57,14 @@ def image_column(schema: pa.Schema, column: str | None, path: str, look: Callabl
         SourceError: none fits, or several do.
     """
     # A name that is there twice cannot be asked for.
-    fitting = [f.name for f in schema if _holds_pictures(f.type) and schema.get_field_index(f.name) >= 0]
+    fitting = [f.name for f in schema if _holds_images(f.type) and schema.get_field_index(f.name) >= 0]
     listed = ", ".join(schema.names)
     if column is not None:
         if column not in fitting:
             raise SourceError(f"'{path}' has no column '{column}' of pictures; columns: {listed}")
         fitting = [column]
     # A column of text is only a guess; bytes and structs are not.
-    texts = [n for n in fitting if pa.types.is_string(picture_type(schema.field(n).type))]
+    texts = [n for n in fitting if pa.types.is_string(image_type(schema.field(n).type))]
     strange = {name: what for name in texts if (what := look(name)) is not None}
     texts = [name for name in texts if name not in strange]
     sure = [n for n in fitting if n not in (*texts, *strange)] or [n for n in texts if n not in _KEYS] or texts
@@ -85,14 +85,14 @@ def image_column(schema: pa.Schema, column: str | None, path: str, look: Callabl
     return sure[0]
 
 
-def key_column(schema: pa.Schema, pictures: str) -> list[str]:
+def key_column(schema: pa.Schema, images: str) -> list[str]:
     """The column with a name per row; empty when there is none.
 
     Args:
-        pictures: the column that is taken already.
+        images: the column that is taken already.
     """
     for name in _KEYS:
-        if name != pictures and schema.get_field_index(name) >= 0:
+        if name != images and schema.get_field_index(name) >= 0:
             type_ = value_type(schema.field(name).type)
             if pa.types.is_string(type_) or pa.types.is_integer(type_):
                 return [name]

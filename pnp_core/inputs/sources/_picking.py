@@ -111,17 +111,17 @@ class Picker:
         return False
 
     def _begins_like_one(self, name: str, file: FileRef, stamp: str | None) -> bool:
-        if not (_may_be_picture(name) if file.at_hand else claims_picture(name)):
+        if not (_may_be_image(name) if file.at_hand else claims_image(name)):
             return False
         if stamp is not None and self.known.get(printable(name)) == stamp:
             return True
         try:
-            return _begins_like_a_picture(file, _version(file) if stamp is None else stamp)
+            return _begins_like_a_image(file, _version(file) if stamp is None else stamp)
         except NotReadError:  # nothing to remember: it may be another time
             return False
 
 
-def _may_be_picture(name: str) -> bool:
+def _may_be_image(name: str) -> bool:
     """Whether an ending leaves open what a file is; hidden files keep to themselves."""
     ending = split_ending(name)[1]
     known = _TYPES.get(f".{ending}", "image/")
@@ -144,7 +144,7 @@ def _version(file: FileRef) -> str:
 # Of more such files than this, looked at in turn, nothing is remembered when their turn comes again: each is opened for
 # its first bytes then, which on this machine costs little more than its stamp, and of a bucket the manifest knows.
 @lru_cache(maxsize=100_000)
-def _begins_like_a_picture(file: FileRef, stamp: str) -> bool:
+def _begins_like_a_image(file: FileRef, stamp: str) -> bool:
     """Whether a file's first bytes are a picture's; remembered as long as it does not change.
 
     Raises:
@@ -156,17 +156,17 @@ def _begins_like_a_picture(file: FileRef, stamp: str) -> bool:
     return refusal(head) is None
 
 
-def claims_picture(name: str) -> bool:
+def claims_image(name: str) -> bool:
     """Whether a name has a picture's ending, last or before something that was put behind it.
 
-    >>> [claims_picture(name) for name in ("a.png", "a.jpg?w=640", "a.jpg.1", "a.cls", "a.jpg.json")]
+    >>> [claims_image(name) for name in ("a.png", "a.jpg?w=640", "a.jpg.1", "a.cls", "a.jpg.json")]
     [True, True, True, False, False]
     """
     ending = split_ending(name)[1]
     if ending in IMAGE_EXTENSIONS:
         return True
     match = _WITHIN.search(name.rsplit("/", 1)[-1])
-    return match is not None and _may_be_picture(name)
+    return match is not None and _may_be_image(name)
 
 
 _WITHIN = re.compile(rf"\.(?:{'|'.join(sorted(IMAGE_EXTENSIONS))})(?![a-z0-9])", re.IGNORECASE)

@@ -83,7 +83,7 @@ def _no_answer(item: Listed) -> _Answer:
     return _Answer(replace(item.sample, fault=f"cannot be read: no answer within {item.seconds:g} seconds"), False)
 
 
-class RemotePictures:
+class RemoteImages:
     """Asks for a folder's pictures: for several at a time where the file system can, else by one connection in turn.
 
     Args:

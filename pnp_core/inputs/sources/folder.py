@@ -17,7 +17,7 @@ from pnp_core.errors import SourceError, UnreadableImage
 from pnp_core.inputs.images import decode_image
 from pnp_core.inputs.sources._fetching import FETCH_SECONDS
 from pnp_core.inputs.sources._picking import Picker
-from pnp_core.inputs.sources._remote import Listed, RemotePictures
+from pnp_core.inputs.sources._remote import Listed, RemoteImages
 from pnp_core.inputs.sources._sampling import some_of
 from pnp_core.inputs.sources.base import FileRef, NotReadError, digest_of, file_sample, marks, reason
 from pnp_core.inputs.sources.keys import printable, safe_ending, safe_key, split_ending
@@ -81,7 +81,7 @@ class FolderSource:
             return (file_sample(self.file(name), name, key) for name, key in self._keys())
         proof = self._listed(self.names[-1], "")
         listed = (self._listed(name, key) for name, key in self._keys())
-        return RemotePictures(self.identity, proof).samples(listed)
+        return RemoteImages(self.identity, proof).samples(listed)
 
     def subset(self, number: int, seed: int) -> Iterator[Sample]:
         """Some of the pictures, see `Source`; no others are read."""
@@ -353,7 +353,7 @@ def _hint(path: str, ignored: Counter[str]) -> str:
     return "" if ignored else ": it is empty"
 
 
-def open_picture(file: FileRef) -> FolderSource:
+def open_image(file: FileRef) -> FolderSource:
     """A single picture.
 
     Raises:

@@ -66,14 +66,14 @@ def passed_over(ignored: Counter[str]) -> list[str]:
     >>> passed_over(Counter({".txt": 2, LINKS: 1}))[1]
     '1 links that leave the folder passed over (--follow-links reads what they lead to)'
     """
-    others = no_pictures(ignored)
+    others = no_images(ignored)
     warnings = (
         [f"{others.total()} files passed over because they are no pictures ({_counts(others)})"] if others else []
     )
     return warnings + left_out(ignored) + links_passed_over(ignored[LINKS])
 
 
-def no_pictures(ignored: Counter[str]) -> Counter[str]:
+def no_images(ignored: Counter[str]) -> Counter[str]:
     """Of what was passed over the files that are no pictures."""
     return Counter({why: n for why, n in ignored.items() if why not in (LINKS, EXCLUDED) and not why.startswith(MADE)})
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from pnp_core.data import Sample
 from pnp_core.errors import SourceError
-from pnp_core.inputs.sources._cells import picture_text, strange_text
+from pnp_core.inputs.sources._cells import image_text, strange_text
 from pnp_core.inputs.sources._fetching import Fetches
 from pnp_core.inputs.sources._picking import excludes
 from pnp_core.inputs.sources._pointed import Fetched, Given, Pointed, fetched, stamps
@@ -61,7 +61,7 @@ class ListSource:
         """A line that is a picture itself, as a data URI or base64, is named by its number."""
         named = replace(item.sample, key=safe_key(f"line/{number}"), extension="bin", source=f"line {number}")
         try:
-            data = picture_text(item.line)
+            data = image_text(item.line)
             return item if data is None else Given(replace(named, image=data))
         except ValueError as error:
             return Given(replace(named, fault=str(error)))

@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 from pnp_core.data import Sample
 from pnp_core.errors import SourceError
 from pnp_core.inputs.images import IMAGE_EXTENSIONS
-from pnp_core.inputs.sources._cells import picture_text, strange_text
-from pnp_core.inputs.sources._columns import image_column, is_list, key_column, picture_type, value_type
+from pnp_core.inputs.sources._cells import image_text, strange_text
+from pnp_core.inputs.sources._columns import image_column, image_type, is_list, key_column, value_type
 from pnp_core.inputs.sources._fetching import Fetches
 from pnp_core.inputs.sources._pointed import Fetched, Given, Pointed, fetched, stamps
 from pnp_core.inputs.sources._sampling import reservoir
@@ -81,13 +81,13 @@ def _decoded(data: bytes | str | None, path: str | None, name: str | None) -> Ro
         ValueError: it is, and cannot be decoded.
     """
     if isinstance(data, bytes) and data.isascii() and refusal(data) is not None:
-        data = picture_text(data.decode("ascii")) or data
+        data = image_text(data.decode("ascii")) or data
     elif isinstance(data, str):
-        decoded = picture_text(data)
+        decoded = image_text(data)
         if decoded is None:
             raise ValueError("its bytes are text, and no base64 of a picture")
         data = decoded
-    if data is None and path is not None and (data := picture_text(path)) is not None:
+    if data is None and path is not None and (data := image_text(path)) is not None:
         path = None
     return Row(data, path, name)
 
@@ -196,7 +196,7 @@ class TableSource:
 
 def _embedded(table: pq.ParquetFile, group: int, column: str) -> bool:
     """Whether a row group is known to hold the bytes of all its pictures, and points to none."""
-    type_ = picture_type(table.schema_arrow.field(column).type)
+    type_ = image_type(table.schema_arrow.field(column).type)
     if not pa.types.is_struct(type_):
         return not pa.types.is_string(type_)
     metadata = table.metadata.row_group(group)

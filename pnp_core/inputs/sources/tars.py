@@ -13,7 +13,7 @@ from pnp_core.data import Sample
 from pnp_core.errors import SourceError
 from pnp_core.inputs.images import IMAGE_EXTENSIONS
 from pnp_core.inputs.sources._members import Member, TarWalk, is_header
-from pnp_core.inputs.sources._picking import claims_picture, excludes, server_folder
+from pnp_core.inputs.sources._picking import claims_image, excludes, server_folder
 from pnp_core.inputs.sources._sampling import reservoir
 from pnp_core.inputs.sources.base import FileRef, NotReadError, common_folder, digest_of, reason
 from pnp_core.inputs.sources.keys import UniqueNames, printable, safe_ending, safe_key, split_ending
@@ -22,7 +22,7 @@ from pnp_core.storage.first_bytes import pointer, refusal
 _LABEL_MAP = ".seg.png"
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd")
 _SEARCHED = 64 << 20
-NO_PICTURE = "the tar's record holds no picture"
+NO_IMAGE = "the tar's record holds no picture"
 
 
 def _record_key(member: Member) -> str:
@@ -31,13 +31,13 @@ def _record_key(member: Member) -> str:
     return folder + slash + (base.split(".")[0] or base)
 
 
-def _is_picture(member: Member) -> bool:
+def _is_image(member: Member) -> bool:
     ending = split_ending(member.name)[1]
     if member.name.endswith(_LABEL_MAP):
         return False
     if not ending or ending in IMAGE_EXTENSIONS:
         return True
-    return claims_picture(member.name) and _begins_like_one(member)  # a.jpg.1, but not a.jpg.xmp
+    return claims_image(member.name) and _begins_like_one(member)  # a.jpg.1, but not a.jpg.xmp
 
 
 def _begins_like_one(member: Member) -> bool:
@@ -82,18 +82,18 @@ def _record(key: str, members: Iterable[Member]) -> Iterator[Found]:
         return
     refused = None
 
-    def pictures() -> Iterator[Member]:
+    def images() -> Iterator[Member]:
         nonlocal refused
         for member in members:
             refused = refused or (member if member.leaves_folder else None)
-            if _is_picture(member):
+            if _is_image(member):
                 yield member
 
     # No more than two are looked at before the first is named: a record may be all of the tar.
-    remaining = pictures()
+    remaining = images()
     first, second = next(remaining, None), next(remaining, None)
     if first is None:
-        fault = "its name in the tar leaves its folder" if refused else NO_PICTURE
+        fault = "its name in the tar leaves its folder" if refused else NO_IMAGE
         yield Found(key, key, fault=fault)
     elif second is None:
         yield _read(key, first)
@@ -102,7 +102,7 @@ def _record(key: str, members: Iterable[Member]) -> Iterator[Found]:
             yield _read(split_ending(member.name)[0], member)
 
 
-def read_pictures(file: Any, exclude: tuple[str, ...] = ()) -> Iterator[Found]:
+def read_images(file: Any, exclude: tuple[str, ...] = ()) -> Iterator[Found]:
     """Every picture of a tar in order, one in memory at a time; damage after the record it was found in.
 
     Labels may stand apart from their pictures, before or behind them: records without a picture come last, and only
@@ -113,29 +113,29 @@ def read_pictures(file: Any, exclude: tuple[str, ...] = ()) -> Iterator[Found]:
     """
     walk = TarWalk(file)
     reported = 0
-    pictured: set[str] = set()
+    imaged: set[str] = set()
     without: dict[str, Found] = {}
     kept = (m for m in walk if not _is_clutter(m) and not excludes(exclude, m.name))
     for key, members in groupby(kept, key=_record_key):
         for found in _record(key, members):
-            if found.fault == NO_PICTURE:
+            if found.fault == NO_IMAGE:
                 without[key] = found
             else:
-                pictured.add(key)
+                imaged.add(key)
                 yield found
         lost, reported = walk.damage[reported:], len(walk.damage)
         yield from (_lost(at, fault) for at, fault in lost)
     yield from (_lost(at, fault) for at, fault in walk.damage[reported:])
-    yield from (without[key] for key in _lost_records(without, pictured))
+    yield from (without[key] for key in _lost_records(without, imaged))
 
 
-def _lost_records(without: Iterable[str], pictured: set[str]) -> Iterator[str]:
+def _lost_records(without: Iterable[str], imaged: set[str]) -> Iterator[str]:
     """Records that no picture belongs to: none has their key, nor, where no picture is in their folder, their name."""
-    folders, names = {key.rpartition("/")[0] for key in pictured}, {key.rpartition("/")[2] for key in pictured}
+    folders, names = {key.rpartition("/")[0] for key in imaged}, {key.rpartition("/")[2] for key in imaged}
     for key in without:
         folder, _, name = key.rpartition("/")
         beside = folder not in folders and name in names  # labels/0.json of images/0.jpg
-        if key not in pictured and not beside:
+        if key not in imaged and not beside:
             yield key
 
 
@@ -144,7 +144,7 @@ def _refused(folder: str, members: Iterable[Member]) -> Iterator[Found]:
     fault = (
         f"lies in {printable(folder)}, a folder that file servers make; --exclude '{printable(folder)}' leaves it out"
     )
-    yield from (Found(member.name, member.name, fault=fault) for member in members if _is_picture(member))
+    yield from (Found(member.name, member.name, fault=fault) for member in members if _is_image(member))
 
 
 def _lost(at: int, fault: str) -> Found:
@@ -182,7 +182,7 @@ class TarSource:
             tar = file.path.removeprefix(root)
             # Keys are unique per tar only; several tars may use the same ones.
             folder = "" if len(self.files) == 1 else split_ending(tar)[0] + "/"
-            for found in self._pictures(file):
+            for found in self._images(file):
                 key = safe_key(unique(folder + found.name))
                 source = printable(f"{tar}!{found.member}")
                 ending, name = safe_ending(found.member), printable(found.name)
@@ -192,10 +192,10 @@ class TarSource:
         """Some of the pictures, see `Source`; the tars are read from end to end."""
         return reservoir(self.samples(), number, seed)
 
-    def _pictures(self, file: FileRef) -> Iterator[Found]:
+    def _images(self, file: FileRef) -> Iterator[Found]:
         try:
             with file.fs.open(file.path, "rb") as opened:
-                yield from read_pictures(opened, self.exclude)
+                yield from read_images(opened, self.exclude)
         except Exception as error:  # the file system's, in the middle of the tar: packages raise types of their own
             raise SourceError(f"'{printable(file.path)}' cannot be read: {reason(error)}") from error
 

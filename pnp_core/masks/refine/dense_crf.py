@@ -17,13 +17,13 @@ def open_refiner(config: CrfConfig, device: str) -> Refiner:
 
 
 def refine(
-    scores: Float[np.ndarray, "C H W"], picture: UInt8[np.ndarray, "H W 3"], config: CrfConfig
+    scores: Float[np.ndarray, "C H W"], image: UInt8[np.ndarray, "H W 3"], config: CrfConfig
 ) -> Float[np.ndarray, "C H W"]:
     """Mean-field inference from unaries -log softmax(scores) on the original RGB.
 
     Args:
         scores: in [0, 1], image pixels.
-        picture: the same H and W.
+        image: the same H and W.
 
     Returns:
         Probabilities that sum to 1 over the channels.
@@ -38,7 +38,7 @@ def refine(
     crf.addPairwiseBilateral(
         sxy=config.bilateral_sxy,
         srgb=config.bilateral_srgb,
-        rgbim=np.array(picture, order="C"),  # pydensecrf wants a writable buffer
+        rgbim=np.array(image, order="C"),  # pydensecrf wants a writable buffer
         compat=config.bilateral_compat,
     )
     return np.array(crf.inference(config.iterations)).reshape(number, height, width)

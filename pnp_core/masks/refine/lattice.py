@@ -66,21 +66,21 @@ class Lattice:
 
 
 def build_lattice(
-    features: Float[torch.Tensor, "d N"], largest: Sequence[float], picture: Int[torch.Tensor, " N"], pictures: int
+    features: Float[torch.Tensor, "d N"], largest: Sequence[float], image: Int[torch.Tensor, " N"], images: int
 ) -> Lattice:
     """The lattice of several pictures' pixels; those of different pictures share no vertex.
 
     Args:
         features: >= 0, in standard deviations of the Gaussian.
         largest: of each of the d features.
-        picture: which of the pictures a pixel is of, from 0.
+        image: which of the pictures a pixel is of, from 0.
 
     Raises:
         CrfInputError: the largest features are too many standard deviations.
     """
-    packing = _Packing.of(largest, pictures)
+    packing = _Packing.of(largest, images)
     keys, weights = _simplices(features, packing)
-    keys += picture.to(keys.dtype) * packing.room
+    keys += image.to(keys.dtype) * packing.room
     pixels = features.shape[1]
     ordered, order = torch.sort(keys.T.flatten(), stable=True)  # by pixel and vertex, as they are added up
     first = torch.ones_like(ordered, dtype=torch.bool)
@@ -117,7 +117,7 @@ class _Packing:
     dtype: torch.dtype
 
     @classmethod
-    def of(cls, largest: Sequence[float], pictures: int) -> _Packing:
+    def of(cls, largest: Sequence[float], images: int) -> _Packing:
         """Strides for features from 0 to the largest ones.
 
         Raises:
@@ -133,10 +133,10 @@ class _Packing:
             spans.append(math.ceil(reach / corners) + 9)
         strides[-1] += (1 - sum(strides)) % corners
         room = 2 * corners * strides[-1] * spans[-1]
-        if room * (pictures + 1) >= 2**62 or sum(scaled) > EXACT:
+        if room * (images + 1) >= 2**62 or sum(scaled) > EXACT:
             most = f"{max(largest):.0f} standard deviations"
             raise CrfInputError(f"features up to {most} are too many for the CRF's lattice: take larger bandwidths")
-        return cls((*strides, 0), room, torch.int32 if room * (pictures + 1) < 2**31 else torch.int64)
+        return cls((*strides, 0), room, torch.int32 if room * (images + 1) < 2**31 else torch.int64)
 
 
 def _scales(corners: int) -> list[float]:

@@ -38,7 +38,7 @@ def open_refiner(config: CrfConfig, device: str) -> Refiner:
 
 def refine_batch(
     scores: Sequence[Scores],
-    pictures: Sequence[np.ndarray],
+    images: Sequence[np.ndarray],
     config: CrfConfig,
     device: torch.device,
     chunk: int | None = None,
@@ -49,7 +49,7 @@ def refine_batch(
 
     Args:
         scores: of each picture (C, H, W), finite.
-        pictures: (H, W, 3) uint8 RGB.
+        images: (H, W, 3) uint8 RGB.
         chunk: bytes that pictures refined together may take; when None half of what is free on a GPU, on a CPU one
             picture's.
 
@@ -59,15 +59,15 @@ def refine_batch(
     Raises:
         CrfInputError: sizes do not agree, there is no channel or no pixel, scores are NaN or infinite.
     """
-    if len(scores) != len(pictures):
-        raise CrfInputError(f"the CRF got scores of {len(scores)} pictures and {len(pictures)} pictures")
-    for number, (score, picture) in enumerate(zip(scores, pictures, strict=True)):
-        _check_shapes(tuple(score.shape), picture, number)
+    if len(scores) != len(images):
+        raise CrfInputError(f"the CRF got scores of {len(scores)} pictures and {len(images)} pictures")
+    for number, (score, image) in enumerate(zip(scores, images, strict=True)):
+        _check_shapes(tuple(score.shape), image, number)
     limit = _room(device) if chunk is None else chunk
     found: dict[int, torch.Tensor] = {}
     for numbers in _chunks([tuple(score.shape) for score in scores], limit):
         chosen = [torch.as_tensor(scores[n], dtype=torch.float32).to(device) for n in numbers]
-        refined = _refine_chunk(chosen, [pictures[n] for n in numbers], config, device)
+        refined = _refine_chunk(chosen, [images[n] for n in numbers], config, device)
         found.update(zip(numbers, refined, strict=True))
     return [found[n] for n in range(len(scores))]
 
@@ -79,13 +79,13 @@ def _room(device: torch.device) -> int:
     return 0 if device.type == "cpu" else CHUNK
 
 
-def _check_shapes(shape: tuple[int, ...], picture: np.ndarray, number: int) -> None:
+def _check_shapes(shape: tuple[int, ...], image: np.ndarray, number: int) -> None:
     place = f"scores {shape} of picture {number} of the CRF"
     if len(shape) != 3 or 0 in shape:
         raise CrfInputError(f"{place} must have channels, rows and columns, at least one of each")
-    if picture.shape != (*shape[1:], 3) or picture.dtype != np.uint8:
+    if image.shape != (*shape[1:], 3) or image.dtype != np.uint8:
         raise CrfInputError(
-            f"{place} need {shape[1]} x {shape[2]} pixels of RGB bytes, not {picture.shape} {picture.dtype}"
+            f"{place} need {shape[1]} x {shape[2]} pixels of RGB bytes, not {image.shape} {image.dtype}"
         )
 
 
@@ -106,15 +106,13 @@ def _chunks(shapes: Sequence[tuple[int, ...]], limit: int) -> Iterator[list[int]
 
 
 def _refine_chunk(
-    scores: Sequence[torch.Tensor], pictures: Sequence[np.ndarray], config: CrfConfig, device: torch.device
+    scores: Sequence[torch.Tensor], images: Sequence[np.ndarray], config: CrfConfig, device: torch.device
 ) -> list[torch.Tensor]:
     stacked = torch.cat([score.flatten(1) for score in scores], 1).T.contiguous()
     if not stacked.isfinite().all():
         raise CrfInputError("scores for the CRF are NaN or infinite")
     sizes = tuple((int(score.shape[1]), int(score.shape[2])) for score in scores)
-    refined = (
-        torch.ones_like(stacked) if stacked.shape[1] == 1 else _mean_field(stacked, sizes, pictures, config, device)
-    )
+    refined = torch.ones_like(stacked) if stacked.shape[1] == 1 else _mean_field(stacked, sizes, images, config, device)
     parts = refined.split([height * width for height, width in sizes])
     return [part.T.contiguous().view(-1, *size) for part, size in zip(parts, sizes, strict=True)]
 
@@ -123,12 +121,12 @@ def _refine_chunk(
 def _mean_field(
     scores: Float[torch.Tensor, "N C"],
     sizes: tuple[Size, ...],
-    pictures: Sequence[np.ndarray],
+    images: Sequence[np.ndarray],
     config: CrfConfig,
     device: torch.device,
 ) -> Float[torch.Tensor, "N C"]:
     near = _smoothness(sizes, config.gaussian_sxy, config.gaussian_compat, device)
-    alike = _appearance(sizes, pictures, config, device)
+    alike = _appearance(sizes, images, config, device)
     unary = scores.log_softmax(1)
     found = _softmax(unary)
     for _ in range(config.iterations):
@@ -146,20 +144,20 @@ def _softmax(scores: Float[torch.Tensor, "N C"]) -> Float[torch.Tensor, "N C"]:
 @lru_cache(maxsize=2)  # they hold 48 bytes for each pixel
 def _smoothness(sizes: tuple[Size, ...], sxy: float, compat: float, device: torch.device) -> Lattice:
     """The kernel of positions, which is the same for all pictures of a size."""
-    features, largest, picture = _positions(sizes, sxy, device)
-    return build_lattice(features, largest, picture, len(sizes)).normalised(compat)
+    features, largest, image = _positions(sizes, sxy, device)
+    return build_lattice(features, largest, image, len(sizes)).normalised(compat)
 
 
 def _appearance(
-    sizes: tuple[Size, ...], pictures: Sequence[np.ndarray], config: CrfConfig, device: torch.device
+    sizes: tuple[Size, ...], images: Sequence[np.ndarray], config: CrfConfig, device: torch.device
 ) -> Lattice:
     """The kernel of positions and colours."""
-    features, largest, picture = _positions(sizes, config.bilateral_sxy, device)
+    features, largest, image = _positions(sizes, config.bilateral_sxy, device)
     shades = _spread(256, config.bilateral_srgb)
-    flat = np.concatenate([np.asarray(one).reshape(-1, 3) for one in pictures]).T
+    flat = np.concatenate([np.asarray(one).reshape(-1, 3) for one in images]).T
     colours = torch.from_numpy(shades).to(device)[torch.from_numpy(np.ascontiguousarray(flat)).to(device).int()]
     return build_lattice(
-        torch.cat([features, colours]), [*largest, *[float(shades[-1])] * 3], picture, len(sizes)
+        torch.cat([features, colours]), [*largest, *[float(shades[-1])] * 3], image, len(sizes)
     ).normalised(config.bilateral_compat)
 
 
@@ -175,7 +173,7 @@ def _positions(
     height, width = (max(sides) for sides in zip(*sizes, strict=True))
     columns, rows = (torch.from_numpy(_spread(side, sxy)).to(device) for side in (width, height))
     parts = [torch.stack([columns[:w].repeat(h), rows[:h].repeat_interleave(w)]) for h, w in sizes]
-    picture = torch.repeat_interleave(
+    image = torch.repeat_interleave(
         torch.arange(len(sizes), device=device), torch.tensor([h * w for h, w in sizes], device=device)
     )
-    return torch.cat(parts, 1), [float(columns[-1]), float(rows[-1])], picture
+    return torch.cat(parts, 1), [float(columns[-1]), float(rows[-1])], image

@@ -40,9 +40,9 @@ def test_names_from_further_up_are_those_that_are_there(coco):
 def test_names_in_folders_that_are_there_are_found_and_what_lies_beside_them_is_missed(coco):
     names, rename = coco
     root = rename(f"cam/{names[0]}", *names[1:])
-    pictures = root / "images/val2017"
-    (pictures / "cam").mkdir()
-    shutil.copy(pictures / names[0], pictures / "cam" / names[0])
+    images = root / "images/val2017"
+    (images / "cam").mkdir()
+    shutil.copy(images / names[0], images / "cam" / names[0])
     report = check_dataset("coco-object", str(root), None, None)
     assert report.usable == len(names)
     assert f"pictures without ground truth: 1, such as {names[0].removesuffix('.jpg')}" in report.problems

@@ -41,14 +41,14 @@ def masks_of(run: Path, floor: float | None = None) -> dict[str, np.ndarray]:
     return found
 
 
-def pictures_of(run: Path) -> dict[str, bytes]:
+def images_of(run: Path) -> dict[str, bytes]:
     shards = pq.read_table(run / INDEX)["shard"].to_pylist()
     return {s.key: s.image for name in shards for s in unpack((run / f"shards/{name}.tar").read_bytes())}
 
 
 @pytest.mark.parametrize("floor", [None, FLOOR])
 def test_png_export_holds_the_masks_and_says_what_they_are_of(evaluated, tmp_path, floor):
-    export_run(str(evaluated), "png", str(tmp_path), floor, pictures=False)
+    export_run(str(evaluated), "png", str(tmp_path), floor, images=False)
     expected = masks_of(evaluated, floor)
     rows = list(csv.DictReader((tmp_path / "index.csv").open(encoding="utf-8")))
     assert [row["name"] for row in rows] == list(expected)
@@ -63,7 +63,7 @@ def test_png_export_holds_the_masks_and_says_what_they_are_of(evaluated, tmp_pat
 
 
 def test_floor_makes_unsure_pixels_void_and_they_are_counted(evaluated, tmp_path):
-    summary = export_run(str(evaluated), "png", str(tmp_path), FLOOR, pictures=False)
+    summary = export_run(str(evaluated), "png", str(tmp_path), FLOOR, images=False)
     void = [labels == 255 for labels in masks_of(evaluated, FLOOR).values()]
     assert 0 < summary.void < 1
     assert summary.void == pytest.approx(np.mean(void))
@@ -86,8 +86,8 @@ def test_pycocotools_reads_the_masks_back(evaluated, tmp_path, floor, capsys):
         if floor is not None and "void" in image:
             built[coco.annToMask({"image_id": image["id"], "segmentation": image["void"]}).astype(bool)] = 255
         assert np.array_equal(built, labels)
-        with Image.open(tmp_path / image["file_name"]) as picture:
-            assert picture.size == (image["width"], image["height"])
+        with Image.open(tmp_path / image["file_name"]) as opened:
+            assert opened.size == (image["width"], image["height"])
 
 
 @pytest.mark.parametrize("floor", [None, FLOOR])
@@ -96,22 +96,22 @@ def test_hugging_face_datasets_reads_pictures_and_masks_back(evaluated, tmp_path
     monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
     export_run(str(evaluated), "hf", str(tmp_path / "out"), floor)
     loaded = datasets.load_dataset(str(tmp_path / "out"), split="train", cache_dir=str(tmp_path / "cache"))
-    expected, pictures = masks_of(evaluated, floor), pictures_of(evaluated)
+    expected, images = masks_of(evaluated, floor), images_of(evaluated)
     assert loaded["name"][:] == list(expected)
     for row in loaded:
         assert np.array_equal(np.array(row["mask"]), expected[row["name"]])
-        assert np.array_equal(np.array(row["image"]), decode_image(pictures[row["name"]], 10**8).pixels)
+        assert np.array_equal(np.array(row["image"]), decode_image(images[row["name"]], 10**8).pixels)
         assert row["labels"] == [n for n in np.unique(expected[row["name"]]) if 0 < n < 255]
 
 
 def test_mmseg_export_has_a_mask_of_its_size_for_every_jpeg(evaluated, tmp_path):
     export_run(str(evaluated), "mmseg", str(tmp_path), FLOOR)
     expected = masks_of(evaluated, FLOOR)
-    pictures = {file.stem: file for file in (tmp_path / "img_dir/train").iterdir()}
-    assert set(pictures) == {file.stem for file in (tmp_path / "ann_dir/train").iterdir()} == set(expected)
-    for name, file in pictures.items():
-        with Image.open(file) as picture, Image.open(tmp_path / f"ann_dir/train/{name}.png") as mask:
-            assert (picture.format, picture.size) == ("JPEG", mask.size)
+    images = {file.stem: file for file in (tmp_path / "img_dir/train").iterdir()}
+    assert set(images) == {file.stem for file in (tmp_path / "ann_dir/train").iterdir()} == set(expected)
+    for name, file in images.items():
+        with Image.open(file) as image, Image.open(tmp_path / f"ann_dir/train/{name}.png") as mask:
+            assert (image.format, image.size) == ("JPEG", mask.size)
             assert np.array_equal(np.array(mask), expected[name])
     config = runpy.run_path(str(tmp_path / "dataset.py"))["train_dataset"]
     assert (config["img_suffix"], config["ignore_index"]) == (".jpg", 255)
@@ -154,9 +154,9 @@ def test_turned_and_transparent_pictures_come_out_upright_and_flat(hostile, tmp_
     export_run(str(hostile), "mmseg", str(tmp_path))
     sizes = {}
     for file in (tmp_path / "img_dir/train").iterdir():
-        with Image.open(file) as picture, Image.open(tmp_path / f"ann_dir/train/{file.stem}.png") as mask:
-            assert (picture.size, picture.mode, picture.getexif().get(0x0112, 1)) == (mask.size, "RGB", 1)
-            sizes[file.stem.split("-")[0]] = picture.size
+        with Image.open(file) as image, Image.open(tmp_path / f"ann_dir/train/{file.stem}.png") as mask:
+            assert (image.size, image.mode, image.getexif().get(0x0112, 1)) == (mask.size, "RGB", 1)
+            sizes[file.stem.split("-")[0]] = image.size
     assert (40, 60) in sizes.values()
     assert (60, 40) in sizes.values()
 
@@ -169,8 +169,8 @@ def test_floor_without_confidence_says_how_to_get_it(hostile, tmp_path):
 
 def test_masks_without_a_class_can_be_left_out(evaluated, tmp_path):
     empty = [key for key, labels in masks_of(evaluated, 0.999).items() if not set(np.unique(labels)) - {0, 255}]
-    summary = export_run(str(evaluated), "png", str(tmp_path), 0.999, pictures=False, skip_empty=True)
-    assert (summary.skipped, summary.pictures) == (len(empty), 8 - len(empty))
+    summary = export_run(str(evaluated), "png", str(tmp_path), 0.999, images=False, skip_empty=True)
+    assert (summary.skipped, summary.images) == (len(empty), 8 - len(empty))
 
 
 def test_export_made_again_is_the_same_and_leaves_other_files_alone(evaluated, tmp_path):
@@ -185,7 +185,7 @@ def test_export_made_again_is_the_same_and_leaves_other_files_alone(evaluated, t
         (tmp_path / name).write_bytes(data)
     export_run(str(evaluated), "coco-rle", str(tmp_path))
     assert files() == before | mine
-    export_run(str(evaluated), "coco-rle", str(tmp_path), pictures=False)
+    export_run(str(evaluated), "coco-rle", str(tmp_path), images=False)
     assert sorted(name for name in files() if name.startswith("images")) == ["images/mine.jpg"]
 
 
@@ -209,7 +209,7 @@ def test_mask_that_somebody_mended_by_hand_is_not_exported_over(evaluated, tmp_p
 
 
 def test_file_in_the_way_of_an_export_stays(evaluated, tmp_path):
-    export_run(str(evaluated), "png", str(tmp_path), pictures=False)
+    export_run(str(evaluated), "png", str(tmp_path), images=False)
     (tmp_path / "pictures").mkdir()
     name = next(tmp_path.glob("masks/*.png")).stem
     (tmp_path / f"pictures/{name}.jpg").write_bytes(b"mine")
@@ -235,12 +235,12 @@ def test_damaged_mask_is_not_exported(evaluated, tmp_path):
 
 
 def test_export_that_was_killed_is_made_anew(evaluated, tmp_path, monkeypatch):
-    monkeypatch.setattr(Png, "add", lambda self, picture: 1 / 0)
+    monkeypatch.setattr(Png, "add", lambda self, image: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        export_run(str(evaluated), "png", str(tmp_path), pictures=False)
+        export_run(str(evaluated), "png", str(tmp_path), images=False)
     assert not (tmp_path / "export.json").exists()
     monkeypatch.undo()
-    assert export_run(str(evaluated), "png", str(tmp_path), pictures=False).pictures == 8
+    assert export_run(str(evaluated), "png", str(tmp_path), images=False).images == 8
     assert not (tmp_path / "export.begun").exists()
 
 
@@ -252,8 +252,8 @@ def test_run_that_is_not_finished_is_refused(evaluated, tmp_path):
 
 
 def test_quarantined_pictures_are_counted_as_missing(hostile, tmp_path):
-    summary = export_run(str(hostile), "png", str(tmp_path), pictures=False)
-    assert (summary.pictures, summary.missing) == (2, 1)
+    summary = export_run(str(hostile), "png", str(tmp_path), images=False)
+    assert (summary.images, summary.missing) == (2, 1)
 
 
 def test_picture_too_long_for_jpeg_is_named(prefect_server, tmp_path):
@@ -267,7 +267,7 @@ def test_picture_too_long_for_jpeg_is_named(prefect_server, tmp_path):
     label_pictures(LabelConfig.model_validate({**values, "preset": "tiny", "salience": salience}))
     with pytest.raises(UsageError, match="picture 'long' has a side of 66000 pixels, and JPEG ends at 65500"):
         export_run(str(tmp_path / "run"), "coco-rle", str(tmp_path / "out"))
-    assert export_run(str(tmp_path / "run"), "coco-rle", str(tmp_path / "out"), pictures=False).pictures == 1
+    assert export_run(str(tmp_path / "run"), "coco-rle", str(tmp_path / "out"), images=False).images == 1
 
 
 def test_folder_with_something_else_is_refused(evaluated, tmp_path):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from tests.pictures import PHOTOGRAPH, RGB, decoded, off, saved, tiff
+from tests.images import PHOTOGRAPH, RGB, decoded, off, saved, tiff
 
 
 @pytest.fixture

@@ -32,8 +32,8 @@ def test_scene_follows_from_split_and_index_alone():
 def test_mask_holds_exactly_the_classes_of_the_scene():
     for index in range(20):
         scene = drawing.make_scene("validation", index)
-        picture, labels = drawing.render(scene)
-        assert picture.shape == (192, 192, 3)
+        image, labels = drawing.render(scene)
+        assert image.shape == (192, 192, 3)
         assert set(np.unique(labels)) - {0} == set(scene.class_ids)
         assert 1 <= len(scene.objects) <= 4
 
@@ -70,8 +70,8 @@ def test_swapped_hues_keep_shapes_and_exchange_colours():
 def test_reader_gives_pictures_masks_and_labels():
     sample = next(open_dataset(load_card("scenes"), None, "test").samples())
     scene = drawing.make_scene("test", 0)
-    picture, labels = drawing.render(scene)
-    assert np.array_equal(decode_image(sample.image, 10**8).pixels, picture)
+    image, labels = drawing.render(scene)
+    assert np.array_equal(decode_image(sample.image, 10**8).pixels, image)
     assert np.array_equal(decode_label_map(sample.label_map), labels)
     assert sample.classes == scene.class_ids
 

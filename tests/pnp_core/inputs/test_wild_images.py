@@ -11,7 +11,7 @@ from PIL import Image
 
 from pnp_core.errors import UnreadableImage
 from pnp_core.inputs.images import decode_image
-from tests.pictures import PHOTOGRAPH, RGB, decoded, off, saved, tiff
+from tests.images import PHOTOGRAPH, RGB, decoded, off, saved, tiff
 
 RGB12 = RGB.astype(np.uint16) << 4
 NEAR_INFRARED = 255 - np.asarray(PHOTOGRAPH.convert("L"))

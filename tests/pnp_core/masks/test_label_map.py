@@ -177,10 +177,10 @@ def test_large_picture_is_refined_smaller_and_comes_back_at_its_own_size():
     maps = np.zeros((1, 1, 4, 4), dtype=np.float32)
     maps[..., :2] = 1
     record = ClassMaps(maps, (7,), np.zeros(1, dtype=np.float32), 90, 300)
-    picture = np.zeros((90, 300, 3), dtype=np.uint8)
+    image = np.zeros((90, 300, 3), dtype=np.uint8)
     config = MaskConfig(background="always", blur=0.0, crf=OFF, max_side=100)
-    found = label_map(record, picture, config)
-    full = label_map(record, picture, config.model_copy(update={"max_side": 300}))
+    found = label_map(record, image, config)
+    full = label_map(record, image, config.model_copy(update={"max_side": 300}))
     assert found.labels.shape == found.confidence.shape == (90, 300)
     assert (found.labels == full.labels).mean() > 0.97
 
@@ -190,6 +190,6 @@ def test_large_picture_is_refined_smaller_and_comes_back_at_its_own_size():
 def test_odd_picture_sizes_give_masks_of_that_size(size, crf):
     maps = np.random.default_rng(0).random((2, 3, 4, 4)).astype(np.float32)
     record = ClassMaps(maps, (1, 2, 3), np.zeros(3, dtype=np.float32), *size)
-    picture = np.zeros((*size, 3), dtype=np.uint8)
-    found = label_map(record, picture, MaskConfig(background="always", crf=CrfConfig(name=crf)))
+    image = np.zeros((*size, 3), dtype=np.uint8)
+    found = label_map(record, image, MaskConfig(background="always", crf=CrfConfig(name=crf)))
     assert found.labels.shape == size

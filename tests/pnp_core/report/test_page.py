@@ -16,14 +16,14 @@ from PIL import Image
 
 from pnp_core.config import EvalConfig
 from pnp_core.data import ClassMaps, RunSummary
-from pnp_core.inputs.images import VOC_PALETTE, picture_comment
+from pnp_core.inputs.images import VOC_PALETTE, image_comment
 from pnp_core.report import gallery as gallery_module
 from pnp_core.report import page as page_module
 from pnp_core.report.gallery import survey
 from pnp_core.report.page import PAGE, report_page
 from pnp_core.report.run_text import run_markdown
 from pnp_core.runs.plan import plan_eval
-from pnp_core.stages.scores import read_picture_scores
+from pnp_core.stages.scores import read_image_scores
 from pnp_core.storage.run_folder import RunFolder
 from pnp_core.storage.shards import read_refs
 
@@ -50,27 +50,25 @@ def layer(uri: str) -> np.ndarray:
 
 
 def test_run_leaves_a_page_with_every_picture_and_its_layers(page):
-    pictures = data_of(page)["pictures"]
-    assert [p["key"] for p in pictures] == [f"test_{i:05d}" for i in range(8)]
-    for picture in pictures:
-        width, height = picture["thumbnail"]
-        assert picture["size"] == [192, 192]
+    images = data_of(page)["pictures"]
+    assert [p["key"] for p in images] == [f"test_{i:05d}" for i in range(8)]
+    for image in images:
+        width, height = image["thumbnail"]
+        assert image["size"] == [192, 192]
         for name in ("photo", "prediction", "truth", "errors"):
-            assert layer(picture[name]).shape == (height, width, 4)
-        sprite = layer(picture["salience"])
-        assert sprite.shape[:2] == (12 * 2, 12 * len(picture["salience_classes"]))
-        assert picture["passes"] == 2
-        assert 0 < picture["confidence"] <= 1
+            assert layer(image[name]).shape == (height, width, 4)
+        sprite = layer(image["salience"])
+        assert sprite.shape[:2] == (12 * 2, 12 * len(image["salience_classes"]))
+        assert image["passes"] == 2
+        assert 0 < image["confidence"] <= 1
 
 
 def test_scores_of_pictures_are_those_of_their_pixels(config, evaluated, page):
     plan = plan_eval(config)
     assert plan.score
-    rows = [
-        row for shard in read_refs(RunFolder(str(evaluated))) for row in read_picture_scores(plan.score, shard.name)
-    ]
+    rows = [row for shard in read_refs(RunFolder(str(evaluated))) for row in read_image_scores(plan.score, shard.name)]
     shown = data_of(page)["pictures"]
-    assert [row["miou"] for row in rows] == [picture["miou"] for picture in shown]
+    assert [row["miou"] for row in rows] == [image["miou"] for image in shown]
     matrix = np.zeros((21, 21), int)
     for truth, prediction, pixels in data_of(page)["matrix"]:
         matrix[truth, prediction] = pixels
@@ -122,11 +120,11 @@ def test_of_more_pictures_than_fit_half_are_the_worst_and_half_are_spread(config
     assert plan.score
     found = survey(plan, shards, 4)
     keys = {key for shown in found.shown.values() for key in shown}
-    scores = {r["key"]: r["miou"] for s in shards for r in read_picture_scores(plan.score, s.name)}
+    scores = {r["key"]: r["miou"] for s in shards for r in read_image_scores(plan.score, s.name)}
     spread = {"test_00000", "test_00004"}
     worst = sorted(set(scores) - spread, key=lambda key: scores[key])[:2]
     assert keys == spread | set(worst)
-    assert (found.pictures, found.number_shown) == (8, 4)
+    assert (found.images, found.number_shown) == (8, 4)
 
 
 def test_errors_are_told_apart():
@@ -187,8 +185,8 @@ def test_comment_of_a_file_is_read_as_one_line_of_text(tmp_path: Path, form, sav
         values["pnginfo"].add_text("Comment", f"{EVIL}\n\x07")
     Image.new("RGB", (4, 4)).save(tmp_path / f"a.{form}", **values)
     expected = "" if save == {"exif": {}} else EVIL
-    assert picture_comment((tmp_path / f"a.{form}").read_bytes()) == expected
+    assert image_comment((tmp_path / f"a.{form}").read_bytes()) == expected
 
 
 def test_comment_of_anything_else_is_empty():
-    assert picture_comment(b"") == picture_comment(b"\xff\xd8 no picture") == ""
+    assert image_comment(b"") == image_comment(b"\xff\xd8 no picture") == ""

@@ -16,7 +16,7 @@ from PIL import Image
 from pnp_core.data import Sample
 from pnp_core.errors import UnreadableImage
 from pnp_core.inputs.images import decode_image
-from pnp_core.storage.first_bytes import FORMATS, only_pictures, refusal
+from pnp_core.storage.first_bytes import FORMATS, only_images, refusal
 
 MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I", "I;16", "F")
 
@@ -164,11 +164,11 @@ def test_file_whose_main_brand_is_heifs_may_be_avif():
 def test_hostile_pictures_are_kept_and_the_others_said(shared_data):
     files = sorted(path for path in (shared_data / "hostile").iterdir())
     samples = [Sample(str(number), file.read_bytes(), "x", file.name) for number, file in enumerate(files)]
-    refused = {sample.source for sample in only_pictures(samples) if sample.fault is not None}
+    refused = {sample.source for sample in only_images(samples) if sample.fault is not None}
     assert refused == {"._applefile.jpg", "text_named.jpg", "unreadable.heif"}
-    assert all(bool(s.image) == (s.source not in {*refused, "zero_byte.jpg"}) for s in only_pictures(samples))
+    assert all(bool(s.image) == (s.source not in {*refused, "zero_byte.jpg"}) for s in only_images(samples))
 
 
 def test_fault_of_a_source_stays():
     sample = Sample("a", b"", "jpg", "a.jpg", fault="cannot be read: Permission denied")
-    assert list(only_pictures([sample])) == [sample]
+    assert list(only_images([sample])) == [sample]

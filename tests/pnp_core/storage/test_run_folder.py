@@ -22,7 +22,7 @@ def run(request, tmp_path) -> RunFolder:
     return RunFolder(str(tmp_path / "run") if request.param == "local" else f"memory://{tmp_path.name}/run")
 
 
-PICTURE = encode_grey(np.arange(9, dtype=np.uint8).reshape(3, 3))
+IMAGE = encode_grey(np.arange(9, dtype=np.uint8).reshape(3, 3))
 
 
 def folder_of(run: RunFolder) -> StageFolder:
@@ -272,18 +272,18 @@ def test_reading_a_table_leaves_no_native_thread_behind(tmp_path):
 
 def test_pictures_in_the_way_of_ours_stay_and_so_do_those_mended_by_hand(run):
     folder = StageFolder(run, "png", "abc")
-    folder.complete("000000", "i", lambda: StageOutput({}, 1, extra={"png/abc/a.png": PICTURE}))
+    folder.complete("000000", "i", lambda: StageOutput({}, 1, extra={"png/abc/a.png": IMAGE}))
     mended = encode_grey(np.full((3, 3), 7, np.uint8))
     run.put("png/abc/a.png", mended)
     with pytest.raises(ForeignFilesError, match=r"a\.png' is there"):
-        folder.complete("000000", "i", lambda: StageOutput({}, 1, extra={"png/abc/a.png": PICTURE}))
+        folder.complete("000000", "i", lambda: StageOutput({}, 1, extra={"png/abc/a.png": IMAGE}))
     assert run.get("png/abc/a.png") == mended
-    run.put("png/abc/a.png", PICTURE[:-20] + bytes(20))  # damaged, and nobody's work
-    folder.complete("000000", "i", lambda: StageOutput({}, 1, extra={"png/abc/a.png": PICTURE}))
-    assert run.get("png/abc/a.png") == PICTURE
+    run.put("png/abc/a.png", IMAGE[:-20] + bytes(20))  # damaged, and nobody's work
+    folder.complete("000000", "i", lambda: StageOutput({}, 1, extra={"png/abc/a.png": IMAGE}))
+    assert run.get("png/abc/a.png") == IMAGE
     run.put("png/abc/b.png", mended)
     with pytest.raises(ForeignFilesError, match=r"b\.png' is there"):
-        folder.complete("000001", "i", lambda: StageOutput({}, 1, extra={"png/abc/b.png": PICTURE}))
+        folder.complete("000001", "i", lambda: StageOutput({}, 1, extra={"png/abc/b.png": IMAGE}))
 
 
 def test_records_that_name_files_outside_of_the_folder_are_none(tmp_path):

@@ -21,11 +21,11 @@ from pnp_core.storage.completion import _VERIFIED, tensor_of
 from pnp_core.storage.run_folder import RunFolder
 from pnp_core.storage.shards import read_shard
 from pnp_core.tuning.cache import (
+    cache_images,
     cache_maps,
-    cache_pictures,
     pair_name,
+    read_images,
     read_maps,
-    read_pictures,
     read_pixels,
     relative_to_peak,
 )
@@ -45,7 +45,7 @@ def cached(tmp_path_factory, random_blip) -> tuple[TunePlan, list[ShardRef]]:
     plan = plan_of(tmp_path_factory.mktemp("cache"), random_blip)
     shards = shard_tuning(plan.config)
     for shard in shards:
-        cache_pictures(plan.pictures, shard, cache_maps(plan.maps, shard))
+        cache_images(plan.images, shard, cache_maps(plan.maps, shard))
     return plan, shards
 
 
@@ -53,20 +53,20 @@ def test_every_slice_is_the_single_pass_of_its_layer_and_head(cached):
     plan, shards = cached
     backbone = plan.maps.load().backbone
     for shard in shards:
-        pictures = {picture.key: picture for picture in read_pictures(plan.maps, shard.name)}
+        images = {image.key: image for image in read_images(plan.maps, shard.name)}
         samples = list(read_shard(plan.run, shard))
-        assert list(pictures) == [sample.key for sample in samples]
+        assert list(images) == [sample.key for sample in samples]
         for sample in samples:
-            picture = pictures[sample.key]
-            assert picture.classes == sample.classes
-            names = [plan.card.captions[label - 1] for label in picture.classes]
+            image = images[sample.key]
+            assert image.classes == sample.classes
+            names = [plan.card.captions[label - 1] for label in image.classes]
             prompts = stack_prompts([build_prompts(names, plan.config.method.caption, backbone)])
             tokens = backbone.encode_image(model_pixels(decode_image(sample.image, 10**6).pixels, (48, 48))[None])
             for layer in (0, 1):
                 for head in (0, 1):
                     single = salience(backbone, tokens, prompts, layer, head).maps[0].unflatten(-1, backbone.grid)
                     expected = (single / single.amax((1, 2), keepdim=True)).nan_to_num()  # a map may be all zero
-                    found = torch.from_numpy(read_maps(plan.maps, shard.name, layer, head)[picture.rows].copy())
+                    found = torch.from_numpy(read_maps(plan.maps, shard.name, layer, head)[image.rows].copy())
                     torch.testing.assert_close(found.float(), expected, rtol=0, atol=1e-3)
 
 
@@ -112,7 +112,7 @@ def test_the_last_layer_is_left_out_of_gradcam_and_kept_of_attention(cached, ran
 def test_pictures_are_kept_as_clip_sees_them(cached):
     plan, shards = cached
     sample = next(iter(read_shard(plan.run, shards[1])))
-    pixels = read_pixels(plan.pictures, shards[1].name)
+    pixels = read_pixels(plan.images, shards[1].name)
     assert pixels.shape == (2, 96, 96, 3)
     mean = decode_image(sample.image, 10**6).pixels.mean(axis=(0, 1))
     np.testing.assert_allclose(pixels[0].mean(axis=(0, 1)), mean, atol=1)
@@ -136,7 +136,7 @@ def test_finished_shards_of_the_cache_are_not_computed_again(cached):
     plan, shards = cached
     again = [cache_maps(plan.maps, shard) for shard in shards]
     assert all(result.resumed for result in again)
-    assert all(cache_pictures(plan.pictures, s, r).resumed for s, r in zip(shards, again, strict=True))
+    assert all(cache_images(plan.images, s, r).resumed for s, r in zip(shards, again, strict=True))
 
 
 @given(arrays.arrays(np.float32, (2, 3, 3), elements=st.floats(0, 2**-30, width=32)))
@@ -158,16 +158,16 @@ def test_label_maps_from_the_cache_are_those_of_full_precision(cached):
     masks = plan.config.masks.model_copy(update={"background": "always", "crf": off})
     backbone = plan.maps.load().backbone
     for sample in read_shard(plan.run, shards[0]):
-        picture = next(p for p in read_pictures(plan.maps, shards[0].name) if p.key == sample.key)
-        names = [plan.card.captions[label - 1] for label in picture.classes]
+        image = next(p for p in read_images(plan.maps, shards[0].name) if p.key == sample.key)
+        names = [plan.card.captions[label - 1] for label in image.classes]
         prompts = stack_prompts([build_prompts(names, plan.config.method.caption, backbone)])
         pixels = decode_image(sample.image, 10**6).pixels
         tokens = backbone.encode_image(model_pixels(pixels, (48, 48))[None])
         exact = salience(backbone, tokens, prompts, 0, 1).maps[0].unflatten(-1, backbone.grid).numpy()
-        half = read_maps(plan.maps, shards[0].name, 0, 1)[picture.rows].astype(np.float32)
+        half = read_maps(plan.maps, shards[0].name, 0, 1)[image.rows].astype(np.float32)
         labels = [
             make_label_map(
-                ClassMaps(maps[None], picture.classes, None, *pixels.shape[:2]), pixels, masks, plan.config.method
+                ClassMaps(maps[None], image.classes, None, *pixels.shape[:2]), pixels, masks, plan.config.method
             ).labels
             for maps in (exact, half)
         ]

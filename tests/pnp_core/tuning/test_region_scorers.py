@@ -28,8 +28,8 @@ def backbone():
 
 @pytest.fixture(scope="module")
 def cat() -> np.ndarray:
-    picture = Image.open(PHOTOGRAPHS / "cat.jpg").convert("RGB")
-    return np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+    image = Image.open(PHOTOGRAPHS / "cat.jpg").convert("RGB")
+    return np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BICUBIC))
 
 
 def test_whole_picture_scores_the_log_odds_of_its_match(backbone, cat):

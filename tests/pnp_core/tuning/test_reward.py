@@ -59,7 +59,7 @@ def judge() -> Judge:
 
 
 @pytest.fixture
-def picture() -> np.ndarray:
+def image() -> np.ndarray:
     """Left half red, right half green."""
     pixels = np.zeros((SIDE, SIDE, 3), np.uint8)
     pixels[:, : SIDE // 2, 0] = pixels[:, SIDE // 2 :, 1] = 255
@@ -67,11 +67,11 @@ def picture() -> np.ndarray:
 
 
 def see(
-    judge: Judge, picture: np.ndarray, masks: list[np.ndarray], label: list[int], labels: tuple[int, ...]
+    judge: Judge, image: np.ndarray, masks: list[np.ndarray], label: list[int], labels: tuple[int, ...]
 ) -> RegionSimilarity:
     found, first = np.stack(masks), np.zeros(len(masks), int)
     here, *elsewhere = (
-        judge.similarity(picture[None], ["p"], first, r) for r in (found, rotate_180(found), roll_half(found))
+        judge.similarity(image[None], ["p"], first, r) for r in (found, rotate_180(found), roll_half(found))
     )
     area = found.mean(axis=(1, 2))
     return RegionSimilarity(here, judge.blank(), np.array(label), (labels,) * len(found), area, tuple(elsewhere))
@@ -83,10 +83,10 @@ def columns(first: int, last: int) -> np.ndarray:
     return mask
 
 
-def test_two_class_toy_by_hand(judge, picture):
+def test_two_class_toy_by_hand(judge, image):
     # Red region for red; the whole picture for red; green region for red; a quarter of green for green.
     masks = [columns(0, 4), columns(0, 8), columns(4, 8), columns(4, 6)]
-    sight = see(judge, picture, masks, [0, 0, 0, 1], (0, 1))
+    sight = see(judge, image, masks, [0, 0, 0, 1], (0, 1))
     # cos = 1 and 0, times ln 3: odds of 3 to 1. The whole picture is half red, half green: even odds, as blank.
     expected = np.log(3) * np.array([[1, 0], [math.sqrt(0.5), math.sqrt(0.5)], [0, 1], [0, 1]])
     np.testing.assert_allclose(sight.similarity, expected, atol=1e-6)
@@ -105,20 +105,20 @@ def test_regions_elsewhere_are_turned_and_moved_over_the_border():
     assert np.argwhere(roll_half(found)[0]).tolist() == [[2, 0], [2, 2], [2, 3]]
 
 
-def test_a_picture_with_one_label_never_scores_under_the_authors_softmax_but_does_under_contrast(judge, picture):
-    sight = see(judge, picture, [columns(0, 1), columns(4, 5)], [0, 0], (0,))
+def test_a_picture_with_one_label_never_scores_under_the_authors_softmax_but_does_under_contrast(judge, image):
+    sight = see(judge, image, [columns(0, 1), columns(4, 5)], [0, 0], (0,))
     assert authors_reward(sight).tolist() == [0, 0]
     np.testing.assert_allclose(contrast_reward(sight), [0.75 - 0.5 - 1 / 8, 0.25 - 0.5 - 1 / 8], atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", list(REWARDS))
-def test_empty_full_and_not_a_number_have_a_defined_reward(kind, judge, picture):
+def test_empty_full_and_not_a_number_have_a_defined_reward(kind, judge, image):
     maps = np.stack([np.zeros((2, 2)), np.ones((2, 2)), np.array([[np.nan, 1], [0, 0]]), [[np.inf, 1], [0, 0]]])
     found = regions(maps.astype(np.float32), 0.5, 0.0, SIDE)
     assert not found.any(), "no salience to tell apart: nothing is salient"
-    empty = REWARDS.get(kind).score(see(judge, picture, list(found), [0] * 4, (0, 1)))
+    empty = REWARDS.get(kind).score(see(judge, image, list(found), [0] * 4, (0, 1)))
     assert empty.tolist() == [0.0] * 4
-    full = REWARDS.get(kind).score(see(judge, picture, [np.ones((SIDE, SIDE), bool)], [0], (0, 1)))
+    full = REWARDS.get(kind).score(see(judge, image, [np.ones((SIDE, SIDE), bool)], [0], (0, 1)))
     assert np.isfinite(full).all()
     assert full[0] <= 0, "a region that leaves nothing out is worth no more than an empty one"
 
@@ -151,42 +151,42 @@ def test_region_does_not_depend_on_the_scale_of_a_map(maps, threshold):
     assert np.array_equal(regions(maps, threshold, 0.05, 12), regions(maps * 2**-20, threshold, 0.05, 12))
 
 
-def test_equal_regions_of_a_picture_are_looked_at_once(judge, picture):
+def test_equal_regions_of_a_picture_are_looked_at_once(judge, image):
     masks = [columns(0, 4), columns(0, 4), columns(1, 4), columns(0, 4)]
-    first = see(judge, picture, masks, [0] * 4, (0, 1))
+    first = see(judge, image, masks, [0] * 4, (0, 1))
     # Two regions, the empty picture, and elsewhere: the half in one place (either way), the other in two.
     assert judge.seen == 2 + 1 + 1 + 2
-    again = see(judge, picture, masks[::-1], [0] * 4, (0, 1))
+    again = see(judge, image, masks[::-1], [0] * 4, (0, 1))
     assert judge.seen == 6
     np.testing.assert_array_equal(again.similarity, first.similarity[::-1])
 
 
-def test_the_same_region_of_another_picture_is_another_region(judge, picture):
-    turned = picture[:, ::-1]
-    both = np.stack([picture, turned])
+def test_the_same_region_of_another_picture_is_another_region(judge, image):
+    turned = image[:, ::-1]
+    both = np.stack([image, turned])
     found = np.stack([columns(0, 4), columns(0, 4)])
     similarity = judge.similarity(both, ["a", "b"], np.array([0, 1]), found)
     np.testing.assert_allclose(similarity, np.log(3) * np.eye(2), atol=1e-6)
 
 
-def test_memory_of_what_was_seen_is_bounded(judge, picture, monkeypatch):
+def test_memory_of_what_was_seen_is_bounded(judge, image, monkeypatch):
     monkeypatch.setattr(reward, "MEMO_BYTES", 5 * (4 * 2 + 200))
     masks = [columns(first, last) for first in range(4) for last in range(5, 8)]
-    unlimited = see(judge, picture, masks, [0] * 12, (0, 1)).similarity
+    unlimited = see(judge, image, masks, [0] * 12, (0, 1)).similarity
     assert len(judge._memo) <= 5
-    np.testing.assert_array_equal(see(judge, picture, masks, [0] * 12, (0, 1)).similarity, unlimited)
+    np.testing.assert_array_equal(see(judge, image, masks, [0] * 12, (0, 1)).similarity, unlimited)
 
 
 def test_what_clip_says_of_a_region_does_not_depend_on_what_it_was_asked_before():
     clip = load_clip(ClipConfig(model="tiny"), "cpu")
     random = np.random.default_rng(0)
-    pictures = random.integers(0, 256, (3, clip.size, clip.size, 3), dtype=np.uint8)
+    images = random.integers(0, 256, (3, clip.size, clip.size, 3), dtype=np.uint8)
     found = random.random((40, clip.size, clip.size)) < 0.5
-    picture_of = np.arange(40) % 3
+    image_of = np.arange(40) % 3
     names, captions = ["a", "b", "c"], ["star", "car"]
 
     def judged(rows: np.ndarray, judge: Judge) -> np.ndarray:
-        return judge.similarity(pictures, names, picture_of[rows], found[rows])
+        return judge.similarity(images, names, image_of[rows], found[rows])
 
     onlooker = ClipOnlooker.create(clip, captions, "a {}")
     fresh = judged(np.arange(40), Judge(onlooker, 16))

@@ -67,10 +67,10 @@ def test_ground_truth_of_a_picture_that_is_to_be_turned_is_not_trusted(tmp_path,
         ("../../../outside", "leaves the data folder"),
     ],
 )
-def test_hostile_ids_in_a_split_list_cost_one_picture(tmp_path, picture_id, reason):
+def test_hostile_ids_in_a_split_list_cost_one_picture(tmp_path, image_id, reason):
     root = plain_voc(tmp_path / "VOCdevkit", VOC_XML)
     shutil.copy(root / "VOC2012/JPEGImages/x.jpg", tmp_path / "outside.jpg")
-    (root / "VOC2012/ImageSets/Segmentation/val.txt").write_text(f"{picture_id}\nx\n")
+    (root / "VOC2012/ImageSets/Segmentation/val.txt").write_text(f"{image_id}\nx\n")
     card = load_card("voc21")
     dataset = open_dataset(card, str(root))
     assert dataset.digest(None)

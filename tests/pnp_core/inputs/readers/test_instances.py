@@ -113,8 +113,8 @@ def coco_annotations(root: Path) -> list[dict]:
 
 def painted(annotations: list[dict], image_id: int, sample: Sample) -> np.ndarray:
     own = [a for a in annotations if a["image_id"] == image_id]
-    with Image.open(io.BytesIO(sample.image)) as picture:
-        return paint(own, load_card("coco-object").label_of, picture.height, picture.width)
+    with Image.open(io.BytesIO(sample.image)) as image:
+        return paint(own, load_card("coco-object").label_of, image.height, image.width)
 
 
 def test_polygons_without_area_are_left_out_with_a_remark(shared_data):

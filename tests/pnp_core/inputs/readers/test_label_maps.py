@@ -18,11 +18,11 @@ def raw(path: Path) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("card", "pictures"), [("voc21", 38), ("voc20", 38), ("context60", 3), ("context59", 3)])
-def test_pascal_masks_are_the_files_own(shared_data, card, pictures):
+def test_pascal_masks_are_the_files_own(shared_data, card, images):
     root = shared_data / "VOCdevkit"
     folder = "VOC2012/SegmentationClass" if card.startswith("voc") else "VOC2010/SegmentationClassContext"
     samples = samples_of(card, root, "val")
-    assert len(samples) == pictures
+    assert len(samples) == images
     for sample in samples:
         expected = raw(root / folder / f"{sample.key}.png")
         if not load_card(card).background:

@@ -34,7 +34,7 @@ def folder(tmp_path) -> Path:
     return tmp_path / "in"
 
 
-def pictures(source) -> dict[str, bytes]:
+def images(source) -> dict[str, bytes]:
     return {sample.source: sample.image for sample in source.samples()}
 
 
@@ -49,7 +49,7 @@ def add_links(folder: Path) -> None:
 def test_links_that_leave_the_folder_are_passed_over_and_counted(folder):
     add_links(folder)
     source = open_source(str(folder))
-    assert pictures(source) == {"a.png": INSIDE, "sub/b.png": INSIDE}
+    assert images(source) == {"a.png": INSIDE, "sub/b.png": INSIDE}
     assert source.ignored == {LINKS: 5}
     (warning,) = passed_over(source.ignored)
     assert "5 links that leave the folder passed over" in warning
@@ -62,7 +62,7 @@ def test_links_that_leave_the_folder_are_passed_over_and_counted(folder):
 def test_links_are_followed_when_asked_for(folder):
     add_links(folder)
     source = open_source(str(folder), follow_links=True)
-    found = pictures(source)
+    found = images(source)
     assert found["file.png"] == found["sub/relative.png"] == found["folder/secret.png"] == OUTSIDE
     assert not source.ignored[LINKS]
     assert source.digest() != open_source(str(folder)).digest()
@@ -86,7 +86,7 @@ def test_links_that_stay_inside_are_followed_and_broken_ones_set_aside(folder):
 
 def test_folder_given_by_the_user_may_itself_be_a_link(folder, tmp_path):
     (tmp_path / "link").symlink_to(folder)
-    assert pictures(open_source(str(tmp_path / "link"))) == {"a.png": INSIDE, "sub/b.png": INSIDE}
+    assert images(open_source(str(tmp_path / "link"))) == {"a.png": INSIDE, "sub/b.png": INSIDE}
     assert GrowingFolder.of(str(tmp_path / "link")).file("a.png").read() == INSIDE
 
 
@@ -101,7 +101,7 @@ def test_nothing_but_links_says_how_to_follow_them(folder, tmp_path):
     (tmp_path / "links/a.png").symlink_to(folder / "a.png")
     with pytest.raises(SourceError, match="1 links that leave the folder: --follow-links"):
         open_source(str(tmp_path / "links"))
-    assert pictures(open_source(str(tmp_path / "links"), follow_links=True)) == {"a.png": INSIDE}
+    assert images(open_source(str(tmp_path / "links"), follow_links=True)) == {"a.png": INSIDE}
 
 
 @pytest.mark.parametrize("swapped", ["a.png", "sub"])

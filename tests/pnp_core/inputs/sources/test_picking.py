@@ -15,10 +15,10 @@ from PIL import Image
 from pnp_core.errors import SourceError
 from pnp_core.inputs.images import decode_image
 from pnp_core.inputs.sources import open_source
-from pnp_core.inputs.sources._picking import _begins_like_a_picture
+from pnp_core.inputs.sources._picking import _begins_like_a_image
 from pnp_core.inputs.sources.folder import GrowingFolder
 from pnp_core.inputs.sources.links import passed_over
-from pnp_core.storage.first_bytes import only_pictures
+from pnp_core.storage.first_bytes import only_images
 
 FORMATS = {
     **{"pgm": "PPM", "pbm": "PPM", "ppm": "PPM", "pnm": "PPM", "pfm": "PPM", "dib": "DIB", "bmp": "BMP"},
@@ -28,7 +28,7 @@ FORMATS = {
 MODES = {"pgm": "L", "pbm": "1", "pfm": "F"}
 
 
-def picture(name: str = "JPEG", mode: str = "RGB") -> bytes:
+def image(name: str = "JPEG", mode: str = "RGB") -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (8, 8), (200, 100, 50)).convert(mode).save(buffer, format=name)
     return buffer.getvalue()
@@ -49,15 +49,15 @@ def test_folder_of_pgm_and_pbm_is_read(shared_data):
     source = open_source(str(shared_data / "wild/pgm-folder"))
     assert sources(source) == ["s1_1.pgm", "s1_2.pgm", "x.pbm"]
     assert not source.ignored
-    for sample in only_pictures(source.samples()):
+    for sample in only_images(source.samples()):
         assert sample.fault is None
         assert decode_image(sample.image, 10**8).pixels.std() > 10
 
 
 @pytest.mark.parametrize("ending", FORMATS)
 def test_every_ending_of_a_format_that_is_read_is_taken(tmp_path, ending):
-    put(tmp_path, {f"a.{ending.upper()}": picture(FORMATS[ending], MODES.get(ending, "RGB"))})
-    (sample,) = only_pictures(open_source(str(tmp_path)).samples())
+    put(tmp_path, {f"a.{ending.upper()}": image(FORMATS[ending], MODES.get(ending, "RGB"))})
+    (sample,) = only_images(open_source(str(tmp_path)).samples())
     assert sample.fault is None
     assert decode_image(sample.image, 10**8).pixels.shape == (8, 8, 3)
 
@@ -67,14 +67,14 @@ ODD = ("cat.jpg?w=640", "cat.jpg?w=320&v=1.2", "cat.jpg.1", "cat.jpg.2", "cat.jp
 
 @pytest.mark.parametrize("name", ODD)
 def test_first_bytes_decide_where_the_ending_does_not(tmp_path, name):
-    put(tmp_path, {f"yes/{name}": picture(), f"no/{name}": b"just some text", "a.png": picture("PNG")})
+    put(tmp_path, {f"yes/{name}": image(), f"no/{name}": b"just some text", "a.png": image("PNG")})
     source = open_source(str(tmp_path))
     assert sources(source) == ["a.png", f"yes/{name}"]
     assert source.ignored.total() == 1
 
 
 def test_names_made_by_downloads_give_pictures_of_their_own(tmp_path):
-    put(tmp_path, {name: picture() for name in ODD})
+    put(tmp_path, {name: image() for name in ODD})
     samples = list(open_source(str(tmp_path)).samples())
     assert len({sample.key for sample in samples}) == len(ODD)
     assert all(sample.fault is None and sample.extension.isalnum() for sample in samples)
@@ -95,33 +95,33 @@ def test_names_made_by_downloads_give_pictures_of_their_own(tmp_path):
     ],
 )
 def test_what_says_that_it_is_something_else_is_passed_over_unseen(tmp_path, name):
-    put(tmp_path, {name: picture(), "b.png": picture("PNG")})
+    put(tmp_path, {name: image(), "b.png": image("PNG")})
     source = open_source(str(tmp_path))
     assert sources(source) == ["b.png"]
     assert source.ignored.total() == 1
 
 
 def test_pipe_with_an_odd_name_is_not_waited_for(tmp_path):
-    put(tmp_path, {"a.png": picture("PNG")})
+    put(tmp_path, {"a.png": image("PNG")})
     os.mkfifo(tmp_path / "cat.jpg.1")
     assert sources(open_source(str(tmp_path))) == ["a.png"]
 
 
 def test_link_that_leaves_the_folder_is_not_looked_into(tmp_path):
-    put(tmp_path, {"in/a.png": picture("PNG"), "out/x.1": picture()})
+    put(tmp_path, {"in/a.png": image("PNG"), "out/x.1": image()})
     (tmp_path / "in/cat.jpg.1").symlink_to(tmp_path / "out/x.1")
     assert sources(open_source(str(tmp_path / "in"))) == ["a.png"]
     assert sources(open_source(str(tmp_path / "in"), follow_links=True)) == ["a.png", "cat.jpg.1"]
 
 
 SERVERS = {
-    "a.jpg": picture(),
-    "@eaDir/a.jpg/SYNOPHOTO_THUMB_M.jpg": picture(),
-    "b/@eaDir/b.jpg": picture(),
-    "#recycle/gone.jpg": picture(),
+    "a.jpg": image(),
+    "@eaDir/a.jpg/SYNOPHOTO_THUMB_M.jpg": image(),
+    "b/@eaDir/b.jpg": image(),
+    "#recycle/gone.jpg": image(),
     "__MACOSX/._a.jpg": b"\0\5\x16\7",
-    "$RECYCLE.BIN/c.jpg": picture(),
-    ".thumbnails/a.jpg": picture(),
+    "$RECYCLE.BIN/c.jpg": image(),
+    ".thumbnails/a.jpg": image(),
 }
 SAID = [
     "1 files passed over because they are no pictures (hidden folder x1)",
@@ -141,7 +141,7 @@ def test_bucket_and_growing_folder_pass_them_over_too(tmp_path):
     fs = fsspec.filesystem("memory")
     for name, data in SERVERS.items():
         fs.pipe_file(f"/servers/{name}", data)
-    fs.pipe_file("/servers/cat.jpg?w=1", picture())
+    fs.pipe_file("/servers/cat.jpg?w=1", image())
     source = open_source("memory://servers")
     assert sources(source) == ["a.jpg", "cat.jpg?w=1"]
     assert passed_over(source.ignored)[1].startswith("5 folders that file servers make")
@@ -152,13 +152,13 @@ def test_bucket_and_growing_folder_pass_them_over_too(tmp_path):
 
 
 def test_folder_that_holds_nothing_else_says_so(tmp_path):
-    put(tmp_path, {"@eaDir/a.jpg": picture()})
+    put(tmp_path, {"@eaDir/a.jpg": image()})
     with pytest.raises(SourceError, match=r"no pictures in .*, but 1 folders that file servers make passed over"):
         open_source(str(tmp_path))
 
 
 def test_folder_that_is_asked_for_is_read_whatever_it_is_called(tmp_path):
-    put(tmp_path, {"@eaDir/a.jpg": picture()})
+    put(tmp_path, {"@eaDir/a.jpg": image()})
     assert sources(open_source(str(tmp_path / "@eaDir"))) == ["a.jpg"]
 
 
@@ -177,7 +177,7 @@ NAMES = ("a.jpg", "b.gif", "raw/c.jpg", "raw/deep/d.jpg", "e/thumbs/f.jpg", "thu
 )
 def test_patterns_leave_out_files_and_folders_of_folders_lists_and_tars(tmp_path, patterns, left):
     folder = tmp_path / "in"
-    put(folder, {name: picture() for name in NAMES})
+    put(folder, {name: image() for name in NAMES})
     (folder / "all.txt").write_text("\n".join(NAMES))
     with tarfile.open(tmp_path / "all.tar", "w") as tar:
         for name in NAMES:
@@ -193,7 +193,7 @@ def test_patterns_leave_out_files_and_folders_of_folders_lists_and_tars(tmp_path
 
 
 def test_what_patterns_left_out_is_counted_and_said(tmp_path):
-    put(tmp_path, {name: picture() for name in NAMES})
+    put(tmp_path, {name: image() for name in NAMES})
     source = open_source(str(tmp_path), exclude=("*.gif", "raw"))
     assert passed_over(source.ignored) == ["2 files and folders left out by --exclude"]
     with pytest.raises(SourceError, match="but 5 files and folders left out by --exclude"):
@@ -204,7 +204,7 @@ def test_what_patterns_left_out_is_counted_and_said(tmp_path):
 
 
 def test_patterns_for_a_source_without_names_are_refused(tmp_path, shared_data):
-    put(tmp_path, {"a.jpg": picture()})
+    put(tmp_path, {"a.jpg": image()})
     shutil.copy(shared_data / "wild/list-of-images-parquet/list_image.parquet", tmp_path / "x.parquet")
     for name in ("a.jpg", "x.parquet"):
         with pytest.raises(SourceError, match=r"--exclude leaves out files of a folder, lines of a list and files of"):
@@ -216,7 +216,7 @@ def test_tar_sets_aside_what_lies_in_a_file_servers_folder(tmp_path):
     with tarfile.open(tmp_path / "x.tar", "w") as tar:
         for name in names:
             info = tarfile.TarInfo(name)
-            data = picture()
+            data = image()
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
     found = {s.source.removeprefix("x.tar!"): s.fault for s in open_source(str(tmp_path / "x.tar")).samples()}
@@ -256,18 +256,18 @@ def bucket():
 
 
 def test_file_is_looked_into_again_only_when_it_has_changed(tmp_path):
-    folder = GrowingFolder.of(put(tmp_path, {"x.dat": picture(), "y.dat": b"no picture"}))
+    folder = GrowingFolder.of(put(tmp_path, {"x.dat": image(), "y.dat": b"no picture"}))
     assert [file.name for file in folder.files(None, Counter())] == ["x.dat"]
-    looked = _begins_like_a_picture.cache_info().misses
+    looked = _begins_like_a_image.cache_info().misses
     assert [file.name for file in folder.files(None, Counter())] == ["x.dat"]
-    assert _begins_like_a_picture.cache_info().misses == looked
-    put(tmp_path, {"y.dat": picture()})
+    assert _begins_like_a_image.cache_info().misses == looked
+    put(tmp_path, {"y.dat": image()})
     assert [file.name for file in folder.files(None, Counter())] == ["x.dat", "y.dat"]
 
 
 def test_bucket_is_looked_into_where_a_name_claims_a_picture_and_once(bucket):
     for name in ("a.jpg", "b.jpg?w=1", "c.dat", "photo.php", "d.jpg.1"):
-        bucket.pipe_file(f"/looks/{name}", picture() if name != "d.jpg.1" else b"no picture")
+        bucket.pipe_file(f"/looks/{name}", image() if name != "d.jpg.1" else b"no picture")
     source = open_source("counted://looks")
     assert source.digest() == open_source("counted://looks").digest()
     assert sorted(Counted.asked) == ["/looks/b.jpg?w=1", "/looks/d.jpg.1"]
@@ -276,10 +276,10 @@ def test_bucket_is_looked_into_where_a_name_claims_a_picture_and_once(bucket):
 
 
 def test_bucket_that_grows_is_not_asked_for_what_its_manifest_knows(bucket):
-    bucket.pipe_file("/grows/a.jpg?w=1", picture())
+    bucket.pipe_file("/grows/a.jpg?w=1", image())
     growing = GrowingFolder.of("counted://grows")
     (seen,) = growing.files(None, Counter())
-    _begins_like_a_picture.cache_clear()  # as in another process
+    _begins_like_a_image.cache_clear()  # as in another process
     Counted.asked.clear()
     assert growing.files(None, Counter(), {seen.name: seen.stamp}) == [seen]
     assert Counted.asked == []
@@ -287,17 +287,17 @@ def test_bucket_that_grows_is_not_asked_for_what_its_manifest_knows(bucket):
 
 def test_name_in_a_bucket_that_looks_like_a_url_is_a_name(bucket):
     for name in ("a.jpg", "http://host/x.jpg"):
-        bucket.pipe_file(f"/odd/{name}", picture())
+        bucket.pipe_file(f"/odd/{name}", image())
     found = list(open_source("counted://odd").samples())
     assert [sample.source for sample in found] == ["a.jpg", "http://host/x.jpg"]
-    assert all(sample.fault is None and sample.image == picture() for sample in found)
+    assert all(sample.fault is None and sample.image == image() for sample in found)
 
 
 def test_file_that_is_replaced_by_one_of_the_same_size_and_time_is_looked_into_again(tmp_path):
-    folder = GrowingFolder.of(put(tmp_path, {"x.dat": bytes(len(picture()))}))
+    folder = GrowingFolder.of(put(tmp_path, {"x.dat": bytes(len(image()))}))
     assert folder.files(None, Counter()) == []
     times = (tmp_path / "x.dat").stat()
-    put(tmp_path, {"new": picture()})
+    put(tmp_path, {"new": image()})
     os.utime(tmp_path / "new", ns=(times.st_atime_ns, times.st_mtime_ns))
     (tmp_path / "new").rename(tmp_path / "x.dat")
     assert [file.name for file in folder.files(None, Counter())] == ["x.dat"]

@@ -18,16 +18,16 @@ def png(value: int) -> bytes:
 
 @pytest.fixture(params=["folder", "list", "tar"])
 def source(request, tmp_path):
-    pictures = {f"{i:02d}.png": png(i) for i in range(20)}
-    for name, data in pictures.items():
+    images = {f"{i:02d}.png": png(i) for i in range(20)}
+    for name, data in images.items():
         (tmp_path / name).write_bytes(data)
     if request.param == "folder":
         return open_source(str(tmp_path))
     if request.param == "list":
-        (tmp_path / "list.txt").write_text("\n".join(pictures))
+        (tmp_path / "list.txt").write_text("\n".join(images))
         return open_source(str(tmp_path / "list.txt"))
     with tarfile.open(tmp_path / "all.tar", "w") as tar:
-        for name in pictures:
+        for name in images:
             tar.add(tmp_path / name, name)
     return open_source(str(tmp_path / "all.tar"))
 

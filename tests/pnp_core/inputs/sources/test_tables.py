@@ -46,7 +46,7 @@ def test_hugging_face_pictures_with_bytes_or_paths(tmp_path):
 
 
 def test_bytes_with_keys(tmp_path):
-    found = samples(tmp_path / "x.parquet", id=["k1", "k 2", "k1", None], picture=[png()] * 4)
+    found = samples(tmp_path / "x.parquet", id=["k1", "k 2", "k1", None], image=[png()] * 4)
     assert found[0].key == "k1"
     assert len({s.key for s in found}) == 4
     assert all(s.fault is None for s in found)
@@ -134,7 +134,7 @@ def test_table_without_rows_is_refused(tmp_path):
 
 def test_every_picture_of_a_list_is_taken(shared_data):
     path = shared_data / "wild/list-of-images-parquet/list_image.parquet"
-    expected = [picture["bytes"] for row in pq.read_table(path).to_pylist() for picture in row["images"]]
+    expected = [image["bytes"] for row in pq.read_table(path).to_pylist() for image in row["images"]]
     found = list(open_source(str(path)).samples())
     assert [s.image for s in found] == expected
     assert len({s.key for s in found}) == len(found)
@@ -159,7 +159,7 @@ def test_lists_of_every_kind_hold_pictures(tmp_path, type_):
     values = [png(4), png(5)]
     if pa.types.is_string(type_.value_type):
         values = [base64.b64encode(value).decode() for value in values]
-    found = samples(tmp_path / "x.parquet", pictures=pa.array([values], type_), text=["a caption"])
+    found = samples(tmp_path / "x.parquet", images=pa.array([values], type_), text=["a caption"])
     assert [s.image for s in found] == [png(4), png(5)]
 
 

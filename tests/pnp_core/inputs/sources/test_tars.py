@@ -13,7 +13,7 @@ from PIL import Image
 from pnp_core.data import Sample
 from pnp_core.errors import SourceError
 from pnp_core.inputs.sources import open_source
-from pnp_core.inputs.sources.tars import read_pictures
+from pnp_core.inputs.sources.tars import read_images
 from pnp_core.storage.shards import pack
 
 DAMAGED = "the tar is damaged from byte {} to {}: what was there is lost"
@@ -125,7 +125,7 @@ def test_no_damage_crashes_or_loses_files_elsewhere(place, junk):
     data = bytearray(buffer.getvalue()[: 4 * 1024 + 1024])
     place = min(place, len(data) - len(junk))
     data[place : place + len(junk)] = junk
-    members = {found.member: found for found in read_pictures(io.BytesIO(bytes(data)))}
+    members = {found.member: found for found in read_images(io.BytesIO(bytes(data)))}
     for i, name in enumerate(("a.png", "b.png", "c.png", "d.png")):
         start, end = i * 1024, (i + 1) * 1024
         if place >= end or place + len(junk) <= start:
@@ -212,8 +212,8 @@ def test_labels_behind_their_pictures_are_no_lost_pictures(shared_data):
 )
 def test_labels_anywhere_in_a_tar_are_no_lost_pictures(tmp_path, names):
     tar_file(tmp_path / "0.tar", *names)
-    pictures = [name for name in names if name.endswith(".png") and ".seg." not in name]
-    assert faults(tmp_path / "0.tar") == {f"0.tar!{name}": None for name in pictures}
+    images = [name for name in names if name.endswith(".png") and ".seg." not in name]
+    assert faults(tmp_path / "0.tar") == {f"0.tar!{name}": None for name in images}
 
 
 def test_labels_whose_picture_is_missing_are_told(tmp_path):

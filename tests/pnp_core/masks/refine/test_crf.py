@@ -6,9 +6,9 @@ from pnp_core.masks.config import CrfConfig
 from pnp_core.masks.refine import open_refiner
 
 
-def refined(name: str, scores: np.ndarray, picture: np.ndarray, config: CrfConfig) -> np.ndarray:
+def refined(name: str, scores: np.ndarray, image: np.ndarray, config: CrfConfig) -> np.ndarray:
     refine = open_refiner(config.model_copy(update={"name": name}), "cpu")
-    return refine([scores], [picture])[0]
+    return refine([scores], [image])[0]
 
 
 def test_off_is_the_softmax():
@@ -18,11 +18,11 @@ def test_off_is_the_softmax():
     )
 
 
-def mean_field(scores: np.ndarray, picture: np.ndarray, config: CrfConfig) -> np.ndarray:
+def mean_field(scores: np.ndarray, image: np.ndarray, config: CrfConfig) -> np.ndarray:
     """Dense CRF mean field by brute force over all pixel pairs, symmetric normalisation, Potts."""
     number, height, width = scores.shape
     y, x = np.mgrid[0:height, 0:width].reshape(2, -1).astype(float)
-    colour = picture.reshape(-1, 3).astype(float)
+    colour = image.reshape(-1, 3).astype(float)
     apart = (y[:, None] - y) ** 2 + (x[:, None] - x) ** 2
     shade = ((colour[:, None] - colour) ** 2).sum(-1)
     kernels = [
@@ -48,12 +48,12 @@ def mean_field(scores: np.ndarray, picture: np.ndarray, config: CrfConfig) -> np
 @pytest.mark.parametrize("name", ["dense", "torch"])
 def test_agrees_with_brute_force_mean_field(name):
     rng = np.random.default_rng(0)
-    picture = np.zeros((12, 14, 3), np.uint8)
-    picture[:, 7:] = 200
+    image = np.zeros((12, 14, 3), np.uint8)
+    image[:, 7:] = 200
     scores = rng.random((3, 12, 14)).astype(np.float32)
     config = CrfConfig(iterations=5)
-    found = refined(name, scores, picture, config)
-    expected = mean_field(scores, picture, config)
+    found = refined(name, scores, image, config)
+    expected = mean_field(scores, image, config)
     # The permutohedral lattice approximates the Gaussians; labels agree, probabilities nearly.
     assert (found.argmax(0) == expected.argmax(0)).mean() > 0.95
     assert np.abs(found - expected).mean() < 0.05
@@ -62,14 +62,14 @@ def test_agrees_with_brute_force_mean_field(name):
 @pytest.mark.parametrize("name", ["dense", "torch"])
 def test_snaps_a_ragged_mask_to_the_edge_of_the_object(name):
     rng = np.random.default_rng(1)
-    picture = np.full((40, 40, 3), 30, np.uint8)
-    picture[10:30, 10:30] = 220
+    image = np.full((40, 40, 3), 30, np.uint8)
+    image[10:30, 10:30] = 220
     truth = np.zeros((40, 40), bool)
     truth[10:30, 10:30] = True
     noisy = np.where(truth, 0.7, 0.3) + rng.normal(0, 0.35, (40, 40))
     scores = np.stack([1 - noisy, noisy]).clip(0, 1).astype(np.float32)
     before = (scores.argmax(0) == truth).mean()
-    after = (refined(name, scores, picture, CrfConfig()).argmax(0) == truth).mean()
+    after = (refined(name, scores, image, CrfConfig()).argmax(0) == truth).mean()
     assert before < 0.9
     assert after > 0.99
 

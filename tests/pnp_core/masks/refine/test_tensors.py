@@ -23,7 +23,7 @@ def ragged_scores(number: int, height: int, width: int, seed: int) -> np.ndarray
     return coarse.repeat(16, 1).repeat(16, 2)[:, :height, :width]
 
 
-def drawn_picture(height: int, width: int, colours: int, seed: int) -> np.ndarray:
+def drawn_image(height: int, width: int, colours: int, seed: int) -> np.ndarray:
     """Stripes of some colours; a single one is a constant picture."""
     rng = np.random.default_rng(seed)
     palette = rng.integers(0, 256, (colours, 3), dtype=np.uint8)
@@ -35,10 +35,10 @@ def drawn_picture(height: int, width: int, colours: int, seed: int) -> np.ndarra
 def test_photographs_get_the_labels_of_pydensecrf(labels):
     differing = pixels = 0
     for path in PHOTOGRAPHS[:3]:
-        picture = np.ascontiguousarray(decode_image(path.read_bytes(), 10**8).pixels[::2, ::2])
-        scores = ragged_scores(labels, *picture.shape[:2], seed=labels)
-        expected = refined("dense", scores, picture, CrfConfig())
-        found = refined("torch", scores, picture, CrfConfig())
+        image = np.ascontiguousarray(decode_image(path.read_bytes(), 10**8).pixels[::2, ::2])
+        scores = ragged_scores(labels, *image.shape[:2], seed=labels)
+        expected = refined("dense", scores, image, CrfConfig())
+        found = refined("torch", scores, image, CrfConfig())
         differing += int((found.argmax(0) != expected.argmax(0)).sum())
         pixels += expected[0].size
         assert (np.abs(found - expected) > 1e-3).mean() < 1e-5
@@ -51,10 +51,10 @@ def test_photographs_get_the_labels_of_pydensecrf(labels):
 )  # fmt: skip
 def test_any_size_and_number_of_labels_agrees_with_pydensecrf(height, width, labels, colours, seed):
     scores = np.random.default_rng(seed).random((labels, height, width), dtype=np.float32)
-    picture = drawn_picture(height, width, colours, seed)
+    image = drawn_image(height, width, colours, seed)
     config = CrfConfig(iterations=3)
-    found = refined("torch", scores, picture, config)
-    expected = refined("dense", scores, picture, config)
+    found = refined("torch", scores, image, config)
+    expected = refined("dense", scores, image, config)
     np.testing.assert_allclose(found, expected, atol=2e-3)
     np.testing.assert_allclose(found.sum(0), 1, atol=1e-5)
 
@@ -68,40 +68,40 @@ def test_any_size_and_number_of_labels_agrees_with_pydensecrf(height, width, lab
     ],
 )
 def test_other_parameters_agree_with_pydensecrf(widths):
-    picture = decode_image(PHOTOGRAPHS[2].read_bytes(), 10**8).pixels[:96, :120].copy()
+    image = decode_image(PHOTOGRAPHS[2].read_bytes(), 10**8).pixels[:96, :120].copy()
     scores, config = ragged_scores(4, 96, 120, seed=0), CrfConfig(**widths)
-    found, expected = (refined(name, scores, picture, config) for name in ("torch", "dense"))
+    found, expected = (refined(name, scores, image, config) for name in ("torch", "dense"))
     np.testing.assert_allclose(found, expected, atol=1e-3)
 
 
 @given(height=st.integers(1, 12), width=st.integers(1, 12), labels=st.integers(2, 4), seed=st.integers(0, 1000))
 def test_the_smallest_pictures_follow_the_mean_field_as_closely_as_pydensecrf(height, width, labels, seed):
     scores = np.random.default_rng(seed).random((labels, height, width), dtype=np.float32)
-    picture = drawn_picture(height, width, 2, seed)
+    image = drawn_image(height, width, 2, seed)
     config = CrfConfig(iterations=2)
-    exact = mean_field(scores, picture, config)
-    found, dense = (np.abs(refined(name, scores, picture, config) - exact).max() for name in ("torch", "dense"))
+    exact = mean_field(scores, image, config)
+    found, dense = (np.abs(refined(name, scores, image, config) - exact).max() for name in ("torch", "dense"))
     assert found <= dense + 1e-3
 
 
 def test_a_batch_of_unequal_pictures_is_each_picture_alone_byte_for_byte():
     shapes = [(3, 20, 33), (2, 1, 40), (3, 41, 17), (1, 5, 5), (3, 20, 33)]
     scores = [ragged_scores(*shape, seed=n) for n, shape in enumerate(shapes)]
-    pictures = [drawn_picture(*shape[1:], colours=4, seed=n) for n, shape in enumerate(shapes)]
-    alone = [refine_batch([s], [p], CrfConfig(), CPU)[0] for s, p in zip(scores, pictures, strict=True)]
+    images = [drawn_image(*shape[1:], colours=4, seed=n) for n, shape in enumerate(shapes)]
+    alone = [refine_batch([s], [p], CrfConfig(), CPU)[0] for s, p in zip(scores, images, strict=True)]
     for chunk in (0, 10**6, 10**9):
-        together = refine_batch(scores, pictures, CrfConfig(), CPU, chunk)
+        together = refine_batch(scores, images, CrfConfig(), CPU, chunk)
         assert all(torch.equal(a, b) for a, b in zip(alone, together, strict=True))
 
 
 def test_the_same_bytes_for_any_number_of_threads():
-    scores, picture = ragged_scores(4, 90, 120, seed=0), drawn_picture(90, 120, 5, seed=0)
+    scores, image = ragged_scores(4, 90, 120, seed=0), drawn_image(90, 120, 5, seed=0)
     before = torch.get_num_threads()
     try:
         found = []
         for threads in (1, 2, 7):
             torch.set_num_threads(threads)
-            found.append(refine_batch([scores], [picture], CrfConfig(), CPU)[0])
+            found.append(refine_batch([scores], [image], CrfConfig(), CPU)[0])
     finally:
         torch.set_num_threads(before)
     assert torch.equal(found[0], found[1])
@@ -109,9 +109,9 @@ def test_the_same_bytes_for_any_number_of_threads():
 
 
 def test_scores_may_be_tensors():
-    scores, picture = ragged_scores(3, 9, 11, seed=0), drawn_picture(9, 11, 3, seed=0)
-    (found,) = refine_batch([torch.from_numpy(scores)], [picture], CrfConfig(), CPU)
-    np.testing.assert_array_equal(found.numpy(), refined("torch", scores, picture, CrfConfig()))
+    scores, image = ragged_scores(3, 9, 11, seed=0), drawn_image(9, 11, 3, seed=0)
+    (found,) = refine_batch([torch.from_numpy(scores)], [image], CrfConfig(), CPU)
+    np.testing.assert_array_equal(found.numpy(), refined("torch", scores, image, CrfConfig()))
 
 
 def test_every_vertex_knows_its_neighbours():
@@ -134,9 +134,9 @@ def test_every_vertex_knows_its_neighbours():
         ((3, 4), (3, 4, 3), "must have channels, rows and columns"),
     ],
 )
-def test_scores_and_picture_that_do_not_fit_are_told(shape, picture, message):
+def test_scores_and_picture_that_do_not_fit_are_told(shape, image, message):
     with pytest.raises(CrfInputError, match=message):
-        refine_batch([np.zeros(shape, np.float32)], [np.zeros(picture, np.uint8)], CrfConfig(), CPU)
+        refine_batch([np.zeros(shape, np.float32)], [np.zeros(image, np.uint8)], CrfConfig(), CPU)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

@@ -148,10 +148,10 @@ def _positions(table: torch.Tensor, down: int, across: int, mode: str) -> torch.
     return torch.cat([table[:1], grid[0].flatten(1).T])
 
 
-def _see_vit(state: State, picture: torch.Tensor) -> torch.Tensor:
+def _see_vit(state: State, image: torch.Tensor) -> torch.Tensor:
     e = "visual_encoder"
     patches = F.conv2d(
-        picture[None], state[f"{e}.patch_embed.proj.weight"], state[f"{e}.patch_embed.proj.bias"], stride=PATCH
+        image[None], state[f"{e}.patch_embed.proj.weight"], state[f"{e}.patch_embed.proj.bias"], stride=PATCH
     )
     x = torch.cat([state[f"{e}.cls_token"][0], patches[0].flatten(1).T])
     x = x + _positions(state[f"{e}.pos_embed"][0], *patches.shape[-2:], "bicubic")
@@ -164,9 +164,9 @@ def _see_vit(state: State, picture: torch.Tensor) -> torch.Tensor:
     return _normed(state, f"{e}.norm", x, 1e-6)
 
 
-def _see_clip(state: State, picture: torch.Tensor) -> torch.Tensor:
+def _see_clip(state: State, image: torch.Tensor) -> torch.Tensor:
     e = "visual_encoder.visual"
-    patches = F.conv2d(picture[None], state[f"{e}.conv1.weight"], stride=PATCH)
+    patches = F.conv2d(image[None], state[f"{e}.conv1.weight"], stride=PATCH)
     x = torch.cat([state[f"{e}.class_embedding"][None], patches[0].flatten(1).T])
     positions = _positions(state[f"{e}.positional_embedding"], *patches.shape[-2:], "bilinear")
     x = _normed(state, f"{e}.ln_pre", x + positions, 1e-5)
@@ -205,11 +205,11 @@ def _embed(state: State, prefix: str, ids: torch.Tensor) -> torch.Tensor:
 
 
 def original_forward(
-    model: str, state: State, picture: torch.Tensor, ids: torch.Tensor
+    model: str, state: State, image: torch.Tensor, ids: torch.Tensor
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """Match logits (2,) of a picture (3, H, W) and a caption without padding, and the probabilities of each
     cross-attention (heads, tokens, 1 + P)."""
-    image = _see_clip(state, picture) if model == "mplug" else _see_vit(state, picture)
+    image = _see_clip(state, image) if model == "mplug" else _see_vit(state, image)
     prefix = "text_encoder.bert" if model == "albef" else "text_encoder"
     x = _embed(state, prefix, ids)
     plain, fused = {"blip": ([], range(3)), "albef": (range(2), range(2, 4)), "mplug": (range(2), range(2, 4))}[model]

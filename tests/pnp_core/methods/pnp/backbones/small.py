@@ -39,7 +39,7 @@ def save_original(model: str, folder: Path) -> tuple[Path, PlainForward]:
     torch.save({"model": state, "epoch": 3}, folder / "original.pth")
     out = convert_weights(folder / "original.pth", model, str(save_vocabulary(folder)), folder / "checkpoint").folder
     leaves = {name: tensor.float().requires_grad_() for name, tensor in state.items() if tensor.is_floating_point()}
-    return out, lambda picture, ids: original_forward(model, leaves, picture, ids)
+    return out, lambda image, ids: original_forward(model, leaves, image, ids)
 
 
 def save_photo(folder: Path) -> tuple[Path, PlainForward]:
@@ -74,10 +74,10 @@ def plain_photo(model: PhotoForImageTextRetrieval) -> PlainForward:
     for layer in text.encoder.layer:
         layer.crossattention.self.register_forward_hook(lambda _m, _i, output: kept.append(output[1]))
 
-    def forward(picture: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    def forward(image: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
         kept.clear()
         mean, std = (torch.tensor(v)[:, None, None] for v in (PIXEL_MEAN, PIXEL_STD))
-        tokens = model.vision_model((((picture * std + mean) * 255 - 127) / 128)[None])
+        tokens = model.vision_model((((image * std + mean) * 255 - 127) / 128)[None])
         hidden = text(input_ids=ids[None], encoder_hidden_states=tokens, is_decoder=False).last_hidden_state
         for probabilities in kept:
             probabilities.retain_grad()
@@ -136,9 +136,9 @@ def stock_bridgetower(folder: Path) -> PlainForward:
     for layer in stock.bridgetower.cross_modal_text_layers:
         layer.crossattention.self.register_forward_hook(lambda _m, _i, output: kept.append(output[1]))
 
-    def forward(picture: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    def forward(image: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
         kept.clear()
-        logits = stock(input_ids=ids[None], pixel_values=picture[None], interpolate_pos_encoding=True).logits
+        logits = stock(input_ids=ids[None], pixel_values=image[None], interpolate_pos_encoding=True).logits
         for probabilities in kept:
             probabilities.retain_grad()
         return logits[0], kept

@@ -32,9 +32,9 @@ class Small:
         )
         return load_backbone(config, locate_checkpoint(config), "cpu")
 
-    def plain_maps(self, picture: torch.Tensor, ids: torch.Tensor) -> list[torch.Tensor]:
+    def plain_maps(self, image: torch.Tensor, ids: torch.Tensor) -> list[torch.Tensor]:
         """P * relu(dTarget/dP) of every layer by a backward through everything: (heads, tokens, P)."""
-        logits, kept = self.plain(picture, ids)
+        logits, kept = self.plain(image, ids)
         logits[1].backward()
         # What reaches the score by no way has no gradient.
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in kept]
@@ -157,11 +157,11 @@ def test_padding_and_batch_composition_change_no_map(model, pixels):
 def test_other_sizes_and_shapes_interpolate_positions_as_the_original(small, sides):
     model = small.load(image_size=sides)
     assert model.grid == (sides[0] // model.patch_size, sides[1] // model.patch_size)
-    picture = torch.randn(3, *sides, generator=torch.Generator().manual_seed(1))
+    image = torch.randn(3, *sides, generator=torch.Generator().manual_seed(1))
     prompts = prompts_of(model, NAMES)
-    match = model.match(model.encode_image(picture[None]), prompts.ids[None], prompts.mask[None], [0])
+    match = model.match(model.encode_image(image[None]), prompts.ids[None], prompts.mask[None], [0])
     assert match.probabilities[0].shape[-1] == 1 + model.grid[0] * model.grid[1]
-    logits, kept = small.plain(picture, prompts.ids[0])
+    logits, kept = small.plain(image, prompts.ids[0])
     torch.testing.assert_close(match.logits[0, 0], logits[1], rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(match.probabilities[0][0], kept[0].reshape(match.probabilities[0][0].shape))
 

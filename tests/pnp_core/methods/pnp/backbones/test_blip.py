@@ -391,12 +391,10 @@ def test_pruned_graph_equals_plain_full_backward_at_blip_large_336(tmp_path):
     folder = save_random_blip(tmp_path, LARGE)
     config = BackboneConfig(checkpoint=str(folder), image_size=336, heads=12)
     large = load_backbone(config, locate_checkpoint(config), "cpu")
-    picture = torch.randn(3, 336, 336, generator=torch.Generator().manual_seed(2))
+    image = torch.randn(3, 336, 336, generator=torch.Generator().manual_seed(2))
     prompts = build_prompts(NAMES, CaptionConfig(), large)
-    found = salience_dropout(
-        large, picture[None], stack_prompts([prompts]), DropoutConfig(iterations=2, amount=10), 7, 9
-    )
+    found = salience_dropout(large, image[None], stack_prompts([prompts]), DropoutConfig(iterations=2, amount=10), 7, 9)
     reference = FullBackward(BlipForImageTextRetrieval.from_pretrained(folder).eval())
-    maps, dropped = reference.dropout(picture, prompts, 7, 9, iterations=2, count=10, patch=16)
+    maps, dropped = reference.dropout(image, prompts, 7, 9, iterations=2, count=10, patch=16)
     assert torch.equal(found.dropped[0], dropped)
     assert relative_error(found.maps[0], maps) <= 1e-5

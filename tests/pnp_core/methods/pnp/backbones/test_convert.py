@@ -45,11 +45,11 @@ def refused(tmp_path, model, content, vocabulary) -> str:
 def logit_of_both(tmp_path, model, state) -> tuple[torch.Tensor, torch.Tensor]:
     config = BackboneConfig(name=model, checkpoint=str(tmp_path / "out"), image_size=48)
     backbone = load_backbone(config, locate_checkpoint(config), "cpu")
-    picture = torch.randn(3, 48, 48, generator=torch.Generator().manual_seed(4))
+    image = torch.randn(3, 48, 48, generator=torch.Generator().manual_seed(4))
     ids = torch.tensor(backbone.tokenize("A picture of ice cream").ids)
-    found = backbone.match(backbone.encode_image(picture[None]), ids[None, None], torch.ones(1, 1, len(ids)).bool(), [])
+    found = backbone.match(backbone.encode_image(image[None]), ids[None, None], torch.ones(1, 1, len(ids)).bool(), [])
     floats = {name: tensor.float() for name, tensor in state.items()}
-    return found.logits[0, 0], original_forward(model, floats, picture, ids)[0][1]
+    return found.logits[0, 0], original_forward(model, floats, image, ids)[0][1]
 
 
 @pytest.mark.parametrize("wrap", [lambda s: {"model": s}, lambda s: {"module": s}, lambda s: s])

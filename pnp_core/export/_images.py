@@ -160,7 +160,7 @@ def _model(parts: list[Part]) -> str:
     return ""
 
 
-def labelled_pictures(finished: Finished, floor: float | None = None) -> Iterator[Labelled]:
+def labelled_images(finished: Finished, floor: float | None = None) -> Iterator[Labelled]:
     """Every picture that has a mask, by the shard.
 
     Args:
