@@ -5,7 +5,6 @@ Every input comes out as exactly one sample, with its bytes or with the fault th
 
 from __future__ import annotations
 
-
 from pnp_core.errors import SourceError
 from pnp_core.inputs.sources._fetching import FETCH_SECONDS, Fetches
 from pnp_core.inputs.sources._sampling import shuffle
