@@ -25,15 +25,15 @@ def task_shard_tuning(config: TuneConfig) -> list[ShardRef]:
 
 
 @stage_task("maps", task_run_name="maps-{shard.name}")
-def task_cache_maps(job: TunePlan, shard: ShardRef, given: StageResult | None = None) -> StageResult:
+def task_cache_maps(job: TunePlan, shard: ShardRef, before: StageResult | None = None) -> StageResult:
     """Keep the maps of all (layer, head) pairs of one shard."""
     return run_on_shard("maps", shard, lambda progress: cache_maps(job.maps, shard, progress))
 
 
 @stage_task("pictures", task_run_name="pictures-{shard.name}")
-def task_cache_images(job: TunePlan, shard: ShardRef, given: StageResult) -> StageResult:
+def task_cache_images(job: TunePlan, shard: ShardRef, before: StageResult) -> StageResult:
     """Keep one shard's pictures as the judge sees them."""
-    return cache_images(job.images, shard, given)
+    return cache_images(job.images, shard, before)
 
 
 @dataclass(frozen=True)

@@ -88,8 +88,8 @@ class DaskWorkers(Inline):
         done: SimpleQueue[Any] = SimpleQueue()
         with dask.annotate(resources=GPU) if gpu else dask.annotate():
             shards = {
-                self._runner.submit(task, {"job": stage.job, "shard": shard, "given": given}): shard
-                for shard, given in work
+                self._runner.submit(task, {"job": stage.job, "shard": shard, "before": before}): shard
+                for shard, before in work
             }
         for future in shards:
             future.add_done_callback(done.put)

@@ -26,8 +26,8 @@ class Inline:
     def run(self, stage: Stage, work: list[Work]) -> Results:
         """One shard after the other."""
         task = stage.task.with_options(**attempts(self.config))
-        for shard, given in work:
+        for shard, before in work:
             try:
-                yield shard, task(stage.job, shard, given)
+                yield shard, task(stage.job, shard, before)
             except Exception as error:  # what stops the run is decided by run_stage
                 yield shard, error
