@@ -33,7 +33,7 @@ def masks(out: Path) -> dict[str, str]:
 def main() -> None:
     """Run all modes and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=int, default=48)
+    parser.add_argument("--images", type=int, default=48)
     parser.add_argument("--shards", type=int, default=12)
     arguments = parser.parse_args()
     use_stack()

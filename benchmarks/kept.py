@@ -97,7 +97,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("make", "resume"))
     parser.add_argument("folder", type=lambda text: Path(text).resolve())
-    parser.add_argument("--pictures", type=lambda text: Path(text).resolve(), default=PHOTOGRAPHS)
+    parser.add_argument("--images", type=lambda text: Path(text).resolve(), default=PHOTOGRAPHS)
     options = parser.parse_args()
     if options.what == "make":
         make(options.folder, options.images)
