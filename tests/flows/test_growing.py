@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import io
-import json
 import os
 import socket
 import time
@@ -17,81 +15,19 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from prefect import flow
-from typer.testing import CliRunner
 
 from flows.cli import app
 from flows.dispatch.stages import run_stages
-from pnp_core.checks.output import verify
 from pnp_core.config import CorpusConfig
 from pnp_core.corpus import Corpus
 from pnp_core.data import RunSummary
 from pnp_core.export import export_run
-from pnp_core.inputs.images import decode_label_map
 from pnp_core.methods.pnp.backbones import checkpoint
 from pnp_core.runs.plan import plan_label
 from pnp_core.stages.config import DispatchConfig
 from tasks.corpus import Collected
+from tests.flows.growing import OLD, TINY, image, labelled_in, latest, mask_of, put, run, runner
 from tests.processes import somebody_writing_to
-
-runner = CliRunner()
-OLD = time.time() - 3600
-
-
-def image(seed: int, size: tuple[int, int] = (24, 32)) -> bytes:
-    buffer = io.BytesIO()
-    pixels = np.random.default_rng(seed).integers(0, 255, (*size, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(buffer, format="PNG")
-    return buffer.getvalue()
-
-
-def put(folder: Path, name: str, data: bytes, changed: float = OLD) -> None:
-    (folder / name).parent.mkdir(parents=True, exist_ok=True)
-    (folder / name).write_bytes(data)
-    os.utime(folder / name, (changed, changed))
-
-
-TINY = ("--preset", "tiny")
-
-
-def run(folder: Path | str, out: Path, *options: str, code: int = 0) -> dict:
-    command = [
-        "label-corpus",
-        str(folder),
-        "--classes",
-        "heart,star",
-        "--out",
-        str(out),
-        *TINY,
-        "--json",
-        *options,
-    ]
-    result = runner.invoke(app, command)
-    assert result.exit_code == code, result.output
-    return json.loads(result.stdout.strip().splitlines()[-1]) if code == 0 else {"said": result.stderr}
-
-
-def latest(out: Path) -> tuple[dict, dict[str, dict]]:
-    """What a training job reads: latest.json, and the manifest's rows by source."""
-    pointer = json.loads((out / "latest.json").read_text())
-    rows = pq.read_table(out / pointer["manifest"]).to_pylist()
-    return pointer, {row["source"]: row for row in rows}
-
-
-def mask_of(out: Path, row: dict) -> np.ndarray:
-    table = pq.read_table(out / row["masks"], filters=[("key", "=", row["key"])]).to_pylist()
-    assert len(table) == 1
-    return decode_label_map(table[0]["mask"]["bytes"])
-
-
-def labelled_in(out: Path, number: int) -> set[str]:
-    """Pictures that one run labelled."""
-    files = (out / f"batches/{number:06d}").glob("masks/*/*.parquet")
-    return {row["source"] for f in files for row in pq.read_table(f, columns=["source"]).to_pylist()}
-
-
-@pytest.fixture
-def corpus(tmp_path, prefect_server) -> tuple[Path, Path]:
-    return tmp_path / "corpus", tmp_path / "out"
 
 
 def test_three_runs_over_a_growing_folder_label_exactly_what_is_new_or_changed(corpus):
@@ -173,23 +109,6 @@ def test_other_settings_label_all_again_and_the_old_manifest_stays(corpus, tmp_p
     assert pq.read_table(out / first["manifest"]).num_rows == 1
 
 
-def test_batch_of_a_run_that_was_killed_is_finished_before_anything_else(corpus):
-    """The state such a run leaves: shards that count, no manifest."""
-    folder, out = corpus
-    put(folder, "a.png", image(1))
-    run(folder, out)
-    for file in (out / "latest.json", out / "progress.json", out / "manifests/000001.parquet"):
-        file.unlink()
-    for record in out.rglob("masks/*/*.done.json"):
-        record.unlink()
-    salience = {f: f.stat().st_ino for f in out.rglob("salience/*/*.done.json")}
-    put(folder, "b.png", image(2))
-    summary = run(folder, out)
-    assert (summary["labelled"], summary["pictures"]) == (2, 2)
-    assert (labelled_in(out, 1), labelled_in(out, 2)) == ({"a.png"}, {"b.png"})
-    assert {f: f.stat().st_ino for f in salience} == salience
-
-
 def test_bucket_grows_too(prefect_server, tmp_path):
     bucket = fsspec.filesystem("memory")
     bucket.pipe({"/grown/a.png": image(1), "/grown/b.png": image(2)})
@@ -247,95 +166,6 @@ def test_second_run_into_the_same_folder_is_refused(corpus):
         said = " ".join(run(folder, out, code=2)["said"].split())
     assert f"another command is writing to '{out}' (process {pid} on {socket.gethostname()}, since 2" in said
     assert run(folder, out)["labelled"] == 1
-
-
-def test_lost_progress_is_taken_from_what_was_published(corpus):
-    folder, out = corpus
-    put(folder, "a.png", image(1))
-    run(folder, out)
-    (out / "progress.json").unlink()
-    put(folder, "b.png", image(2))
-    assert (run(folder, out)["labelled"], latest(out)[0]["run"]) == (1, 2)
-
-
-def test_lost_pointers_are_refused_and_nothing_is_overwritten(corpus):
-    folder, out = corpus
-    put(folder, "a.png", image(1))
-    run(folder, out)
-    for name in ("progress.json", "latest.json"):
-        (out / name).write_bytes(b"{")
-    manifest = (out / "manifests/000001.parquet").read_bytes()
-    assert "progress.json' is missing or damaged" in " ".join(run(folder, out, code=1)["said"].split())
-    assert (out / "manifests/000001.parquet").read_bytes() == manifest
-
-
-def files_of(folder: Path) -> dict[str, bytes]:
-    return {str(f.relative_to(folder)): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
-
-
-@pytest.mark.parametrize("damaged", ["manifests/000002.parquet", "contents/000002.parquet"])
-def test_damaged_manifest_is_made_again_from_the_batches(corpus, damaged):
-    folder, out = corpus
-    for number, name in enumerate(("a.png", "b.png")):
-        put(folder, name, image(number))
-        run(folder, out)
-    before = {name: files_of(out)[name] for name in ("latest.json", "manifests/000002.parquet")}
-    (out / damaged).write_bytes(b"PAR1")
-    assert run(folder, out)["labelled"] in (0, 1)
-    assert {name: files_of(out)[name] for name in before} == before
-
-
-def test_manifest_of_an_earlier_run_that_is_gone_stays_named(corpus):
-    folder, out = corpus
-    for number, name in enumerate(("a.png", "b.png")):
-        put(folder, name, image(number))
-        run(folder, out)
-    (out / "manifests/000001.parquet").unlink()
-    run(folder, out)
-    assert [problem.path for problem in verify(str(out)).problems] == ["manifests/000001.parquet"]
-
-
-def test_damaged_masks_that_were_published_are_made_again(corpus):
-    folder, out = corpus
-    put(folder, "a.png", image(1))
-    run(folder, out)
-    (masks,) = out.glob("batches/000001/masks/*/*.parquet")
-    whole = masks.read_bytes()
-    masks.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
-    manifest = latest(out)[0]
-    found = run(folder, out)
-    assert found["mended"] == [str(masks.relative_to(out))]
-    assert (masks.read_bytes(), latest(out)[0]) == (whole, manifest)
-
-
-def test_published_masks_that_cannot_be_made_again_are_named_and_hold_nothing_up(corpus):
-    folder, out = corpus
-    put(folder, "a.png", image(1))
-    run(folder, out)
-    next(out.glob("batches/000001/masks/*/*.parquet")).unlink()
-    next(out.glob("batches/000001/salience/*/*.safetensors")).unlink()
-    (out / "batches/000001/shards/000000.tar").write_bytes(b"")
-    put(folder, "b.png", image(2))
-    said = run(folder, out, code=1)["said"]
-    assert "000000.tar' is damaged" in said
-    assert latest(out)[0]["labelled"] == 2
-
-
-@pytest.mark.ops
-def test_shard_that_fails_in_every_run_holds_nothing_else_up(corpus, tmp_path):
-    folder, out = corpus
-    put(folder, "a.png", image(1))
-    run(folder, tmp_path / "warm")  # the model is loaded
-    put(folder, "b.png", image(2, (1000, 1000)))
-    (tmp_path / "c.yaml").write_text(
-        "{images_per_shard: 1, salience: {candidates: {source: vocabulary}}, dispatch: {attempts: 1, shard_seconds: 1}}"
-    )
-    options = ("--config", str(tmp_path / "c.yaml"))
-    for number in (1, 2):
-        put(folder, f"new{number}.png", image(10 + number))
-        summary = run(folder, out, *options)
-        assert (summary["failed"], latest(out)[1]["b.png"]["status"]) == (1, "failed")
-        assert latest(out)[1][f"new{number}.png"]["status"] == "labelled"
 
 
 def test_readers_see_the_old_generation_until_new_settings_are_through(corpus, tmp_path):
