@@ -9,6 +9,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from pnp_core._waiting import wait_asleep
+
 if TYPE_CHECKING:
     from pnp_core.config import AblateConfig, CorpusConfig, EvalConfig, LabelConfig, TablesConfig
     from pnp_core.errors import PnpError, UsageError
@@ -42,6 +44,9 @@ __all__ = [
     "export_run",
     "read_evaluations",
 ]
+
+
+wait_asleep()  # before any module of the package loads torch
 
 
 def __getattr__(name: str) -> Any:

@@ -13,11 +13,11 @@ from pydantic import ConfigDict, Field, model_validator
 from pnp_core.bundled import PHOTO, SCENES, TINY
 from pnp_core.errors import UsageError
 from pnp_core.frozen import NO_SCORE, Config, merge
-from pnp_core.masks.config import MaskConfig
-from pnp_core.methods import METHODS, AnyMethod
+from pnp_core.masks.config import FORMER_OF_MASKS, MaskConfig
+from pnp_core.methods import METHODS, AnyMethod, method_config
 from pnp_core.methods.base import PNP, MethodConfig
 from pnp_core.methods.pnp.config import PnpConfig
-from pnp_core.stages.config import DispatchConfig, RuntimeConfig, SalienceConfig, ScoreConfig
+from pnp_core.stages.config import FORMER_OF_SALIENCE, DispatchConfig, RuntimeConfig, SalienceConfig, ScoreConfig
 from pnp_core.storage.settings import read_settings
 from pnp_core.text.visible import visible
 
@@ -25,6 +25,10 @@ from pnp_core.text.visible import visible
 def _with_old_name(schema: dict[str, Any]) -> None:
     """`config_file` as it was called before, for deployments that name it."""
     schema["properties"]["settings"] = {**schema["properties"]["config_file"], "deprecated": True}
+
+
+FORMERLY = {"salience": FORMER_OF_SALIENCE, "masks": FORMER_OF_MASKS}
+"""Settings of PnP-OVSS by the part that they stood in."""
 
 
 class PipelineConfig(Config):
@@ -39,7 +43,7 @@ class PipelineConfig(Config):
     """YAML with parts of the configuration, such as best.yaml, a path or any fsspec URL; laid over the preset.
 
     What is given besides is laid over it; then this is empty again."""
-    preset: Annotated[Literal["authors", "paper", "tiny", "photo"] | None, NO_SCORE] = None
+    preset: Annotated[str | None, NO_SCORE] = None
     """Where the parts start from: `authors`, `paper`, `tiny` or `photo`. When empty `photo` (`tiny` for `scenes`), or
     `authors` with other weights.
 
@@ -48,7 +52,7 @@ class PipelineConfig(Config):
     """Run folder: a path or any fsspec URL."""
     method: AnyMethod = PnpConfig()
     """How images become maps of classes, and these scores. Told apart by `name`; `pnp-ovss` where nothing is said.
-    Its settings may also stand under `salience` and `masks`, where they were before there was more than one."""
+    Settings of that one may also stand under `salience` and `masks`, where they were before there were others."""
     salience: SalienceConfig = SalienceConfig()
     masks: MaskConfig = MaskConfig()
     runtime: Annotated[RuntimeConfig, NO_SCORE] = RuntimeConfig()
@@ -59,10 +63,10 @@ class PipelineConfig(Config):
     def _lay_over_defaults(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
-        if file := with_method(values).get("config_file"):
+        values = with_method(values)
+        if file := values.get("config_file"):
             values = {**laid_over(read_settings(file), values), "config_file": None}
-        values = laid_over(values)
-        method = method_named(values)
+        method = _method_of(values)
         cls._refuse_others(method)
         _refuse_foreign_settings(method, values.get("method"))
         base = method.defaults(values, cls.bundled_for(values))
@@ -72,9 +76,8 @@ class PipelineConfig(Config):
     @classmethod
     def _refuse_others(cls, method: type[MethodConfig]) -> None:
         """A flow that is for PnP-OVSS alone says why."""
-        name = method.model_fields["name"].default
-        if cls.for_pnp_alone and name != PNP:
-            raise UsageError(f"{cls.for_pnp_alone} only {PNP} has, not {name}")
+        if cls.for_pnp_alone and method is not PnpConfig:
+            raise UsageError(f"{cls.for_pnp_alone} only {PNP} has, not {method.own_name()}")
 
     @classmethod
     def bundled_for(cls, values: dict[str, Any]) -> str:
@@ -87,74 +90,50 @@ class PipelineConfig(Config):
         return {}
 
 
-def method_named(values: dict[str, Any]) -> type[MethodConfig]:
-    """The method that unchecked values are of.
-
-    Raises:
-        UnknownNameError: there is no such method.
-    """
-    method = values.get("method")
-    return METHODS.get(str(method.get("name", PNP)) if isinstance(method, dict) else getattr(method, "name", PNP))
+def _method_of(values: dict[str, Any]) -> type[MethodConfig]:
+    """The method that unchecked values are of."""
+    method = values.get("method", {})
+    return type(method) if isinstance(method, MethodConfig) else method_config(str(method.get("name", PNP)))
 
 
 def _refuse_foreign_settings(method: type[MethodConfig], values: Any) -> None:
     """A setting of another method is no slip of the pen."""
-    for key in values if isinstance(values, dict) else ():
-        owner = next((name for name in METHODS if key in METHODS.get(name).model_fields), None)
-        if key not in method.model_fields and owner:
-            raise UsageError(f"{method.model_fields['name'].default} has no setting '{key}', which is one of {owner}")
+    foreign = [key for key in values if key not in method.model_fields] if isinstance(values, dict) else []
+    for owner in METHODS if foreign else ():
+        if key := next((key for key in foreign if key in method_config(owner).model_fields), None):
+            raise UsageError(f"{method.own_name()} has no setting '{key}', which is one of {owner}")
 
 
 def laid_over(*layers: dict[str, Any]) -> dict[str, Any]:
-    """Unchecked values of which the later ones win, in the form of `with_method`; a later method drops what was said
-    of another before.
+    """Unchecked values of which the later ones win, in the form of `with_method`.
 
     >>> laid_over({"salience": {"layer": 7}}, {"method": {"head": 1}}, {"salience": {"layer": 3}})["method"]
-    {'name': 'pnp-ovss', 'layer': 3, 'head': 1}
+    {'layer': 3, 'head': 1}
     """
-    named = [name for layer in layers if (name := _method_said(layer))]
     values: dict[str, Any] = {}
     for layer in layers:
-        own = with_method(layer, named[-1] if named else PNP)
-        if _method_said(layer) not in (None, *named[-1:]):
-            own.pop("method")
-        values = merge(values, own)
+        values = merge(values, with_method(layer))
     return values
 
 
-def _method_said(values: dict[str, Any]) -> str | None:
-    """The method that unchecked values name."""
-    method = values.get("method")
-    said = method if isinstance(method, str) else method.get("name") if isinstance(method, dict) else None
-    return said if isinstance(said, str) else None
-
-
-def with_method(values: dict[str, Any], usual: str = PNP) -> dict[str, Any]:
-    """Unchecked values in one form: the method's settings under `method`, wherever they stand, with its name.
-
-    Args:
-        usual: the method where they name none.
+def with_method(values: dict[str, Any]) -> dict[str, Any]:
+    """Unchecked values in one form: settings of PnP-OVSS under `method`, also where they stand where they were before.
 
     >>> with_method({"salience": {"layer": 7, "words": "natural"}, "masks": {"sum": "plain"}})["method"]
-    {'name': 'pnp-ovss', 'layer': 7, 'sum': 'plain'}
+    {'layer': 7, 'sum': 'plain'}
     """
     values = dict(values)
     if "settings" in values:  # as the file was called before
         values.setdefault("config_file", values.pop("settings"))
-    if isinstance(given := values.get("method"), str):
-        values["method"] = {"name": given}
-    if not isinstance(values.get("method", {}), dict):
+    method = values.get("method", {})
+    method = {"name": method} if isinstance(method, str) else method
+    if not isinstance(method, dict):
         return values
-    name = _method_said(values) or usual
-    fields, moved = METHODS.get(name).model_fields, {}
-    for part, kind in (("salience", SalienceConfig), ("masks", MaskConfig)):
+    for part, names in FORMERLY.items():
         if isinstance(parts := values.get(part), dict):
-            own = {key for key in parts if key in fields and key not in kind.model_fields}
-            moved |= {key: parts[key] for key in parts if key in own}
-            values[part] = {key: value for key, value in parts.items() if key not in own}
-    if moved or values.get("method"):
-        values["method"] = {"name": name, **merge(values.get("method") or {}, moved)}
-    return values
+            method = merge(method, {key: value for key, value in parts.items() if key in names})
+            values[part] = {key: value for key, value in parts.items() if key not in names}
+    return {**values, "method": method} if method else values
 
 
 class LabellingConfig(PipelineConfig):
@@ -207,7 +186,7 @@ class EvalConfig(DatasetConfig, LabellingConfig):
             ValidationError: it is not one of `eval`.
         """
         values = with_method(values)
-        before = {"salience": SalienceConfig(), "masks": MaskConfig(), "method": method_named(values).model_construct()}
+        before = {"salience": SalienceConfig(), "masks": MaskConfig(), "method": _method_of(values).model_construct()}
         return cls.model_validate(merge({part: config.model_dump() for part, config in before.items()}, values))
 
     @property

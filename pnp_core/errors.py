@@ -66,6 +66,10 @@ class PluginError(PnpError):
     """What another package adds cannot be used."""
 
 
+class MethodError(PnpError):
+    """A method gives what does not fit what it was asked."""
+
+
 class ClassNameError(UsageError):
     """A class name is duplicated, empty, or has no piece in the text encoder's vocabulary."""
 

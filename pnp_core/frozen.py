@@ -21,6 +21,8 @@ NO_RESULT = Mark("no result")
 """In no fingerprint: it changes no stored result, or something else in the fingerprint names what it stands for."""
 NO_SCORE = Mark("no score")
 """Changes no score: tables take settings that differ in it for one."""
+OF_MASKS = Mark("of masks")
+"""Of a method's settings: in the fingerprint of its masks, not in that of its maps, which stay when it changes."""
 
 
 @dataclass(frozen=True)
@@ -28,13 +30,6 @@ class Newer:
     """A field that is newer than the first runs: in a fingerprint only where it is not what those had."""
 
     before: Any
-
-
-@dataclass(frozen=True)
-class OfStage:
-    """The stage whose results a method's field enters; that of the maps where nothing is said."""
-
-    stage: str
 
 
 if TYPE_CHECKING:
@@ -63,7 +58,7 @@ class Config(BaseModel, metaclass=_Frozen):
         return _dumped(self, NO_SCORE, mode="json")
 
 
-def formerly(*names: str) -> Callable[[dict[str, Any]], None]:
+def formerly(names: tuple[str, ...]) -> Callable[[dict[str, Any]], None]:
     """For the JSON schema of a part: names of settings that stood in it and still may, where a flow's configuration
     takes them to their place.
     """
@@ -78,7 +73,7 @@ def formerly(*names: str) -> Callable[[dict[str, Any]], None]:
 
 def marks(field: FieldInfo) -> tuple[Any, ...]:
     """What a field is marked with."""
-    return tuple(mark for mark in field.metadata if isinstance(mark, Mark | Newer | OfStage))
+    return tuple(mark for mark in field.metadata if isinstance(mark, Mark | Newer))
 
 
 def _dumped(config: Config, without: Mark, mode: str = "python") -> dict[str, Any]:

@@ -131,7 +131,7 @@ def field_at(model: Model, path: str) -> FieldInfo:
     models, (*parts, name) = [model], path.split(".")
     for part in parts:
         fields = [m.model_fields[part] for m in models if part in m.model_fields]
-        models = [inner for field in fields for inner in _models(field.annotation)]
+        models = [inner for field in fields for inner in (*_models(field.annotation), *_usual(field))]
     for found in models:
         if name in found.model_fields:
             return found.model_fields[name]
@@ -157,6 +157,11 @@ def _models(annotation: Any) -> Iterator[Model]:
         yield annotation
     for form in get_args(annotation):
         yield from _models(form)
+
+
+def _usual(field: FieldInfo) -> list[Model]:
+    """What a part usually is, where its type tells less: the configuration of PnP-OVSS among all methods'."""
+    return [type(field.default)] if isinstance(field.default, BaseModel) else []
 
 
 def _forms(annotation: Any) -> list[Any]:

@@ -8,9 +8,9 @@ from typing import Any
 
 from pnp_core.data import Progress, silent
 from pnp_core.errors import ForeignFilesError, UsageError
-from pnp_core.export._images import Finished, labelled_images, open_finished
 from pnp_core.export.base import Writer
 from pnp_core.export.folder import ExportFolder
+from pnp_core.export.labelled import Finished, labelled_images, open_finished
 from pnp_core.registry import Registry
 from pnp_core.storage.ownership import writing
 

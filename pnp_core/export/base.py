@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 from PIL import Image
 
 from pnp_core.errors import UsageError
-from pnp_core.export._images import Labelled
+from pnp_core.export.labelled import Labelled
 from pnp_core.inputs.images import decode_image
 
 JPEG_QUALITY = 95

@@ -11,8 +11,8 @@ import numpy as np
 from pycocotools import mask as rle
 
 from pnp_core.data import IGNORE
-from pnp_core.export._images import Finished, Labelled
 from pnp_core.export.base import upright_jpeg
+from pnp_core.export.labelled import Finished, Labelled
 from pnp_core.storage.run_folder import RunFolder
 
 ANNOTATIONS = "annotations.json"

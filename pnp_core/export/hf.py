@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import yaml
 
-from pnp_core.export._images import Finished, Labelled
+from pnp_core.export.labelled import Finished, Labelled
 from pnp_core.storage.run_folder import RunFolder, table_bytes
 
 IMAGES_PER_FILE = 256

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from types import TracebackType
 
-from pnp_core.export._images import Finished, Labelled
 from pnp_core.export.base import upright_jpeg
+from pnp_core.export.labelled import Finished, Labelled
 from pnp_core.storage.run_folder import RunFolder
 
 CONFIG = "dataset.py"

@@ -7,8 +7,8 @@ import io
 from types import TracebackType
 
 from pnp_core.data import IGNORE
-from pnp_core.export._images import Finished, Labelled
 from pnp_core.export.base import upright_jpeg
+from pnp_core.export.labelled import Finished, Labelled
 from pnp_core.inputs.images import VOC_PALETTE
 from pnp_core.storage.run_folder import RunFolder
 

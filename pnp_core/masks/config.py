@@ -32,10 +32,14 @@ class CrfConfig(Config):
         return {"name": self.name} if self.name == "off" else super().setting()
 
 
+FORMER_OF_MASKS = ("passes", "sum")
+"""Settings that stood in the part of the masks stage when there was one method."""
+
+
 class MaskConfig(Config):
     """The masks stage: scores to label map (ALGORITHM section 4)."""
 
-    model_config = ConfigDict(json_schema_extra=formerly("passes", "sum"))
+    model_config = ConfigDict(json_schema_extra=formerly(FORMER_OF_MASKS))
 
     threshold: float = Field(default=0.15, ge=0, lt=1)
     """On the min-max of each class map; salience below it is cut to 0."""

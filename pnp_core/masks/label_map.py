@@ -11,6 +11,7 @@ from PIL import Image
 from PIL.Image import Resampling
 
 from pnp_core.data import ClassMaps
+from pnp_core.errors import MethodError
 from pnp_core.masks.refine import Refiner
 
 FEW_CLASSES = 3
@@ -22,14 +23,20 @@ class Scores:
     """What a method makes of an image's maps, ready for refinement and argmax.
 
     Attributes:
-        channels: in [0, 1].
-        labels: class id of each channel, 0 for background; a class may have several.
+        channels: what refiners begin with the softmax of: scores in [0, 1], or logarithms of probabilities.
+        labels: class id of each channel, 0 for background; a class may have several, one that was asked about none.
         strength: per candidate class how strongly it was seen (PnP-OVSS: its mean salience).
     """
 
     channels: Float[np.ndarray, "N H W"]
     labels: tuple[int, ...]
     strength: Float[np.ndarray, " C"]
+
+    def fit(self, size: tuple[int, int], classes: int) -> bool:
+        """Whether they are of a size (H, W) and so many classes that were asked about."""
+        return (
+            self.channels.shape == (len(self.labels), *size) and len(self.labels) > 0 and len(self.strength) == classes
+        )
 
 
 Decide = Callable[[ClassMaps, tuple[int, int]], Scores]
@@ -87,10 +94,15 @@ def make_label_maps(
 
     Without candidate classes it is all background. Images with a side over `max_side` are refined at a smaller size,
     so that memory has a bound.
+
+    Raises:
+        MethodError: what is decided on fits neither size nor classes.
     """
     asked = [n for n, one in enumerate(maps) if one.classes]
     small = [_shrunk(images[n], max_side) for n in asked]
     scores = [decide(maps[n], image.shape[:2]) for n, image in zip(asked, small, strict=True)]
+    if not all(s.fit(i.shape[:2], len(maps[n].classes)) for n, s, i in zip(asked, scores, small, strict=True)):
+        raise MethodError("the method's scores do not fit the image and the classes asked")
     refined = refine([one.channels for one in scores], small)
     made = {n: _label_map(maps[n], one, own) for n, one, own in zip(asked, scores, refined, strict=True)}
     return [made[n] if n in made else _all_background(one) for n, one in enumerate(maps)]

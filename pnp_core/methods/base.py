@@ -17,14 +17,12 @@ from jaxtyping import Float, UInt8
 
 from pnp_core.data import ClassMaps
 from pnp_core.errors import UsageError
-from pnp_core.frozen import Config, Newer, OfStage, marks
+from pnp_core.frozen import OF_MASKS, Config, Newer, marks
 from pnp_core.masks.config import MaskConfig
 from pnp_core.masks.label_map import Scores
 
 PNP = "pnp-ovss"
 """The method of runs that name none."""
-MAPS, MASKS = "salience", "masks"
-"""The stages that a method's settings belong to."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,15 +61,26 @@ class Description:
 
 
 class MethodConfig(Config):
-    """Settings of a method. Light: what tables, reports and help texts need is here, without any model."""
+    """Settings of a method. Light: what tables, reports and help texts need is here, without any model.
 
-    method: ClassVar[str]
-    """Place of its `Method`, `module:object`."""
+    A method declares `name` as a `Literal` with its one value as default. Settings are marked with what they mean for
+    the names of results (`pnp_core.frozen`); those of `decide` alone with `OF_MASKS`.
+    """
+
+    place: ClassVar[str]
+    """Of its `Method`, `module:object`."""
     matches: ClassVar[bool] = False
-    """Whether it has a match score of its own, for the source of candidates `itm`."""
+    """Whether it has a match score of its own (`LoadedMethod.match`), for the source of candidates `itm`."""
+    decides: ClassVar[int] = 1
+    """Version of `Method.decide`: goes up when the same maps give other scores."""
 
     name: Annotated[str, Newer(PNP)]
     """The method."""
+
+    @classmethod
+    def own_name(cls) -> str:
+        """What configurations call it."""
+        return cls.model_fields["name"].default
 
     @classmethod
     def defaults(cls, values: Mapping[str, Any], bundled: str) -> dict[str, Any]:
@@ -85,50 +94,64 @@ class MethodConfig(Config):
             UsageError: a preset that is none of this method's.
         """
         if values.get("preset"):
-            name = cls.model_fields["name"].default
-            raise UsageError(f"preset '{values['preset']}' is none of {name}'s; leave it out")
+            raise UsageError(f"preset '{values['preset']}' is none of {cls.own_name()}'s; leave it out")
         return {}
 
     @abstractmethod
     def describe(self) -> Description:
         """In words."""
 
-    def facts_of(self, stage: str) -> dict[str, Any]:
-        """What names the results of one stage in fingerprints."""
-        facts = self.facts()
-        return {name: value for name, value in facts.items() if _stage_of(type(self), name) == stage}
+    def map_facts(self) -> dict[str, Any]:
+        """What names its maps in fingerprints."""
+        return {name: fact for name, fact in self.facts().items() if not _of_masks(type(self), name)}
 
-    def settled(self, pinned: Pinned) -> MethodConfig:
+    def mask_facts(self) -> dict[str, Any]:
+        """What names its masks in fingerprints, besides the maps."""
+        version = {"decides": self.decides} if self.decides > 1 else {}
+        return version | {name: fact for name, fact in self.facts().items() if _of_masks(type(self), name)}
+
+    def without_masks(self) -> MethodConfig:
+        """The same with the settings of `decide` at their defaults: what a loaded model depends on."""
+        usual = {n: f.get_default(call_default_factory=True) for n, f in type(self).model_fields.items()}
+        return self.model_copy(update={n: value for n, value in usual.items() if _of_masks(type(self), n)})
+
+    def with_revision(self, pinned: Pinned) -> MethodConfig:
         """The same with the weights named so that they are these tomorrow and elsewhere."""
         return self
 
 
-def _stage_of(kind: type[MethodConfig], field: str) -> str:
-    return next((mark.stage for mark in marks(kind.model_fields[field]) if isinstance(mark, OfStage)), MAPS)
+def _of_masks(kind: type[MethodConfig], field: str) -> bool:
+    return OF_MASKS in marks(kind.model_fields[field])
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What a method saw in one image.
+    """What a method saw in one image. A class that it drops has maps of zeros, or is left out by `decide`.
 
     Attributes:
-        maps: (K, C, gh, gw) float32, passes or windows x asked class x patch grid.
+        maps: (K, C, gh, gw) float32, passes x asked class x patch grid; grids may differ by image. What K, the values
+            and their signs mean is the method's; windows are put together before.
         match: (C,) float32, probability in [0, 1] that the class is there; None where the method has none.
     """
 
     maps: Float[np.ndarray, "K C gh gw"]
     match: Float[np.ndarray, " C"] | None = None
 
+    def fits(self, classes: int) -> bool:
+        """Whether it is of so many classes."""
+        of_match = self.match is None or self.match.shape == (classes,)
+        return self.maps.ndim == 4 and self.maps.shape[1] == classes and self.maps.dtype == np.float32 and of_match
+
 
 class LoadedMethod(ABC):
-    """A method with its model loaded."""
+    """A method with its model loaded. The stage of the maps calls `prepare`, `encode`, `match`, `look`, in turn."""
 
-    numbers: str = "the model's numbers overflow"
+    overflow: str = "the model's numbers overflow"
     """Why what it says may not be finite, for people."""
 
     @abstractmethod
     def prepare(self, image: UInt8[np.ndarray, "H W 3"]) -> Any:
-        """What the model needs of an image; called on the decoding threads."""
+        """What the model needs of an image; called on several decoding threads at a time."""
 
     @abstractmethod
     def encode(self, prepared: Sequence[Any]) -> Any:
@@ -150,7 +173,7 @@ class LoadedMethod(ABC):
         raise NotImplementedError
 
     def check(self, labels: tuple[int, ...]) -> None:  # noqa: B027 - most models can be asked about anything
-        """Find out whether the model can be asked about some classes.
+        """Find out, before `label` and `tune` begin, whether the model can be asked about some classes.
 
         Raises:
             UsageError: it cannot read a name.
@@ -189,7 +212,7 @@ class Method(ABC, Generic[Settings, Weights]):
         """Scores of one image's stored maps at a size (H, W) in pixels, ready for refinement and argmax.
 
         Args:
-            masks: with `background` other than `auto`.
+            masks: with `background` other than `auto`. What threshold, ties, blur and background mean is the method's.
             maps: of at least one class.
         """
 

@@ -135,8 +135,8 @@ def askable_labels(config: PipelineConfig, card: DatasetCard, only: tuple[int, .
         UsageError: there is none.
     """
     wanted = [label for label in only or range(1, len(card.classes) + 1) if label]
-    captions = {label: card.captions[label - 1] for label in wanted}
-    return method_of(config.method).askable(config.method, captions)
+    captions = card.captions_in(config.salience.words)
+    return method_of(config.method).askable(config.method, {label: captions[label - 1] for label in wanted})
 
 
 def open_images(config: LabelConfig) -> Source:

@@ -36,7 +36,7 @@ class SalienceBatch(Config):
         """What a worker has to know of a job."""
         return cls(
             out=job.out,
-            method=job.method.settled(job.pinned),
+            method=job.method.with_revision(job.pinned),
             salience=job.config,
             runtime=job.runtime,
             dispatch=dispatch,

@@ -10,11 +10,14 @@ from pnp_core.candidates.config import CandidatesConfig
 from pnp_core.frozen import NO_RESULT, Config, formerly
 from pnp_core.inputs.cards import Words
 
+FORMER_OF_SALIENCE = ("backbone", "caption", "dropout", "layer", "head", "kind")
+"""Settings that stood in the part of the salience stage when there was one method."""
+
 
 class SalienceConfig(Config):
     """The salience stage: what it needs whatever the method."""
 
-    model_config = ConfigDict(json_schema_extra=formerly("backbone", "caption", "dropout", "layer", "head", "kind"))
+    model_config = ConfigDict(json_schema_extra=formerly(FORMER_OF_SALIENCE))
 
     max_pixels: int = Field(default=100_000_000, ge=1, le=178_956_970)
     """Pictures with more pixels are quarantined."""

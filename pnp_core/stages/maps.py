@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -24,7 +24,7 @@ from pnp_core.candidates import (
     open_candidates,
 )
 from pnp_core.data import ClassMaps, Progress, Quarantined, Sample, ShardRef, StageResult, silent
-from pnp_core.errors import UnreadableImage, UsageError
+from pnp_core.errors import MethodError, UnreadableImage, UsageError
 from pnp_core.finite import require_finite
 from pnp_core.frozen import Config
 from pnp_core.inputs.cards import DatasetCard
@@ -38,6 +38,8 @@ from pnp_core.storage.shards import read_shard
 
 STAGE = "salience"
 VERSION = 2
+DECODERS = 4
+"""Threads that decode; with what waits there are images of two batches in memory."""
 
 
 class SalienceJob(Config):
@@ -98,7 +100,7 @@ class SalienceJob(Config):
 
     def fingerprint_without(self, *settings: str) -> str:
         """The fingerprint of what does not depend on some settings of the method."""
-        own = {name: fact for name, fact in self.method.facts_of(STAGE).items() if name not in settings}
+        own = {name: fact for name, fact in self.method.map_facts().items() if name not in settings}
         classes: list[Any] = [self.card.captions, self.vocabulary, self.candidates]
         # A file of candidates may use any spelling or number of a class.
         spellings = [c.model_dump(exclude={"authors"}) for c in self.card.classes]
@@ -171,7 +173,7 @@ class _Shared:
         seen = self.method.look(encoded, {i: choice.classes for i, choice in enumerate(choices) if choice.usable})
         for i, (item, choice) in enumerate(zip(batch, choices, strict=True)):
             if choice.usable:
-                yield self._class_maps(item, choice, seen[i])
+                yield self._class_maps(item, choice, seen.get(i))
             else:
                 yield Quarantined(item.sample.key, item.sample.source, STAGE, choice.how)
 
@@ -187,9 +189,13 @@ class _Shared:
     def _require_finite(self, values: np.ndarray, what: str, item: _Input, classes: tuple[int, ...]) -> None:
         """Refuse what a model made of an image, a part for each class, where it is NaN or infinity."""
         names = [self.job.card.names[label - 1] for label in classes]
-        require_finite(values, what, item.sample.key, names, self.method.numbers)
+        require_finite(values, what, item.sample.key, names, self.method.overflow)
 
-    def _class_maps(self, item: _Input, choice: Choice, seen: Seen) -> ClassMaps:
+    def _class_maps(self, item: _Input, choice: Choice, seen: Seen | None) -> ClassMaps:
+        if seen is None or not seen.fits(len(choice.classes)):
+            raise MethodError(
+                f"method {self.job.method.name} gives maps of {item.sample.key} that fit no classes asked"
+            )
         self._require_finite(seen.maps.swapaxes(0, 1), "the salience", item, choice.classes)
         if seen.match is not None:
             self._require_finite(seen.match, "the match probability", item, choice.classes)
@@ -219,19 +225,34 @@ def extract_maps(
     if job.runtime.threads:  # holds for the calling thread, hence here
         torch.set_num_threads(job.runtime.threads)
     shared = _Shared.create(job, method or job.load())
-    with ThreadPoolExecutor(4, thread_name_prefix="decode") as pool:
-        remaining = iter(samples)
-        while group := list(islice(remaining, job.runtime.batch_size)):
-            prepared = list(pool.map(shared.prepare, group))
-            ready = [p for p in prepared if isinstance(p, _Input)]
-            results = shared.results(ready) if ready else iter(())
-            for item in prepared:
-                if isinstance(item, Quarantined):
-                    yield item
-                    continue
-                result = next(results)
-                yield result if isinstance(result, Quarantined) else (item.sample, result)
-            progress(len(group))
+    for prepared in _prepared_ahead(samples, shared):
+        ready = [p for p in prepared if isinstance(p, _Input)]
+        results = shared.results(ready) if ready else iter(())
+        for item in prepared:
+            if isinstance(item, Quarantined):
+                yield item
+                continue
+            result = next(results)
+            yield result if isinstance(result, Quarantined) else (item.sample, result)
+        progress(len(prepared))
+
+
+def _prepared_ahead(samples: Iterable[Sample], shared: _Shared) -> Iterator[list[_Input | Quarantined]]:
+    """Batches of decoded samples; while one is looked at the next is being decoded."""
+    remaining = iter(samples)
+    with ThreadPoolExecutor(DECODERS, thread_name_prefix="decode") as pool:
+
+        def begin() -> list[Future[_Input | Quarantined]]:
+            return [pool.submit(shared.prepare, one) for one in islice(remaining, shared.job.runtime.batch_size)]
+
+        batch = begin()
+        try:
+            while batch:
+                following = begin()
+                yield [future.result() for future in batch]
+                batch = following
+        finally:  # whoever stops early does not wait for what nobody will look at
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def extract_shard(job: SalienceJob, shard: ShardRef, progress: Progress = silent) -> StageResult:

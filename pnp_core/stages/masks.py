@@ -107,7 +107,7 @@ class MaskJob(Config):
     @property
     def fingerprint(self) -> str:
         """Names the configuration and the salience it starts from."""
-        settings = {**self.config.facts(), **self.method.facts_of(STAGE)}
+        settings = {**self.config.facts(), **self.method.mask_facts()}
         return fingerprint(STAGE, VERSION, settings, [self.class_names, self.palette], self.salience_fingerprint)
 
     @property

@@ -18,7 +18,6 @@ from pnp_core.errors import DatasetError
 from pnp_core.inputs.images import decode_image, decode_label_map
 from pnp_core.inputs.readers import Dataset
 from pnp_core.masks.config import MaskConfig
-from pnp_core.methods.base import MASKS
 from pnp_core.methods.pnp.channels import make_label_map
 from pnp_core.metrics import ConfusionMatrix
 from pnp_core.runs.plan import class_subset, scored_labels
@@ -148,7 +147,7 @@ def compare(
         return None
     rewards = {trial.setting: trial.reward for trial in trials}
     asked = [VERSION, dataset.digest(None), config.compare.model_dump()]
-    asked += [{**_mask_config(plan).facts(), **config.method.facts_of(MASKS)}]
+    asked += [{**_mask_config(plan).facts(), **config.method.mask_facts()}]
     asked += [config.method.dropout.model_dump(), [asdict(setting) for setting in rewards]]
     file = f"{plan.search_folder(shards)}/compare-{fingerprint(*asked)}.parquet"
     if table := plan.run.find_table(file):

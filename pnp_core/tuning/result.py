@@ -62,7 +62,7 @@ def best_settings(plan: TunePlan, best: Trial) -> dict[str, Any]:
     dropout = config.method.dropout.model_dump()
     if config.space.iterations != (1,):
         dropout["iterations"] = setting.iterations
-    method = config.method.settled(plan.maps.checkpoint)
+    method = config.method.with_revision(plan.maps.checkpoint)
     return {
         "preset": config.preset,
         "method": {

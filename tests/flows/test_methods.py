@@ -13,9 +13,9 @@ ROOT = Path(__file__).parents[2]
 TOY = ROOT / "tests" / "toy_method"
 
 
-def pnp_ovss(*arguments: Path | str) -> subprocess.CompletedProcess[str]:
+def pnp_ovss(*arguments: Path | str, more: Path = TOY) -> subprocess.CompletedProcess[str]:
     """The command line in a process that has the toy's package."""
-    paths = os.pathsep.join([str(TOY), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    paths = os.pathsep.join([str(TOY), str(more), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     command = [sys.executable, "-m", "flows.cli", *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": paths, "COLUMNS": "200"}
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -96,6 +96,29 @@ def test_what_is_pnp_ovss_alone_is_refused_for_it_in_one_line(command, message, 
     assert done.returncode == 2
     (line,) = done.stderr.strip().splitlines()
     assert message in line
+
+
+def test_a_package_may_import_its_own_configuration_first(tmp_path):
+    code = (
+        "import toy_method.config, pnp_core.config as c; assert c.EvalConfig(out='x', method='toy').method.grid == 24"
+    )
+    subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(TOY)}, cwd=ROOT, check=True)
+
+
+def test_a_package_that_is_broken_costs_nobody_else_anything_and_whoever_asks_for_it_one_line(tmp_path):
+    info = tmp_path / "broken-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
+    lines = "[pnp_ovss.methods]\nbroken = no_such_module:Config\nmisnamed = toy_method.config:ToyConfig\n"
+    (info / "entry_points.txt").write_text(lines)
+    assert pnp_ovss("eval", "--help", more=tmp_path).returncode == 0
+    for name, message in (
+        ("broken", "cannot be loaded: No module named 'no_such_module'"),
+        ("misnamed", "itself 'toy'"),
+    ):
+        done = pnp_ovss("eval", "scenes", "--method", name, "--out", tmp_path / "x", more=tmp_path)
+        (line,) = done.stderr.strip().splitlines()
+        assert message in line
 
 
 def test_an_unknown_method_lists_those_there_are(tmp_path):

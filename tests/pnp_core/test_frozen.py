@@ -1,6 +1,7 @@
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pnp_core.frozen import NO_RESULT, NO_SCORE, Config, Newer
+from pnp_core.frozen import NO_RESULT, NO_SCORE, OF_MASKS, Config, Newer
+from pnp_core.methods.base import Description, MethodConfig
 
 
 class Part(Config):
@@ -29,3 +30,24 @@ def test_a_setting_leaves_out_what_changes_no_score_alone():
 
 def test_configuration_is_hashable():
     assert len({Whole(), Whole(), Whole(name="m")}) == 2
+
+
+class ToyMethod(MethodConfig):
+    place = "nowhere:nothing"
+    name: Literal["toy"] = "toy"
+    grid: int = 3
+    cut: Annotated[float, OF_MASKS] = 0.5
+
+    def describe(self) -> Description:
+        return Description("w", "m", "r")
+
+
+def test_settings_of_masks_name_masks_alone_and_no_loaded_model_depends_on_them():
+    method = ToyMethod(cut=0.7)
+    assert (method.map_facts(), method.mask_facts()) == ({"name": "toy", "grid": 3}, {"cut": 0.7})
+    assert method.without_masks() == ToyMethod()
+
+
+def test_another_way_to_decide_makes_other_masks_of_the_same_maps():
+    newer = type("Newer", (ToyMethod,), {"decides": 2, "__annotations__": {}})()
+    assert (newer.map_facts(), newer.mask_facts()) == (ToyMethod().map_facts(), {"decides": 2, "cut": 0.5})

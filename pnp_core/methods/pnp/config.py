@@ -8,8 +8,8 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from pnp_core.bundled import TINY
-from pnp_core.frozen import NO_RESULT, NO_SCORE, Config, Newer, OfStage
-from pnp_core.methods.base import MASKS, PNP, Description, MethodConfig, Pinned
+from pnp_core.frozen import NO_RESULT, NO_SCORE, OF_MASKS, Config, Newer
+from pnp_core.methods.base import PNP, Description, MethodConfig, Pinned
 from pnp_core.methods.pnp.presets import starting_point
 
 LEAST_SIDE, MOST_SIDE = 16, 2048
@@ -90,7 +90,7 @@ class DropoutConfig(Config):
 class PnpConfig(MethodConfig):
     """PnP-OVSS: cross-attention x gradient of the match score, and Salience DropOut (arXiv 2311.17095)."""
 
-    method: ClassVar[str] = "pnp_core.methods.pnp.method:METHOD"
+    place: ClassVar[str] = "pnp_core.methods.pnp.method:METHOD"
     matches: ClassVar[bool] = True
 
     # What is declared here is not seen by type checkers as narrower, since it is frozen.
@@ -105,10 +105,10 @@ class PnpConfig(MethodConfig):
     """Head of that layer, counted from 0."""
     kind: Literal["gradcam", "attention"] = "gradcam"
     """Attention x ReLU of the gradient of the match logit, or the attention alone (ablation)."""
-    passes: Annotated[int | None, OfStage(MASKS)] = Field(default=None, ge=1)
+    passes: Annotated[int | None, OF_MASKS] = Field(default=None, ge=1)
     """Use only the first so many drop iterations of the stored salience; all of them when empty. They are the same
     however many follow, so fewer need no new salience."""
-    sum: Annotated[Literal["plain", "first_twice"], OfStage(MASKS)] = "plain"
+    sum: Annotated[Literal["plain", "first_twice"], OF_MASKS] = "plain"
     """How the drop iterations' maps add up; the authors' code counts the first twice."""
 
     @model_validator(mode="after")
@@ -179,7 +179,7 @@ class PnpConfig(MethodConfig):
             values["dropout"] = None
         return values
 
-    def settled(self, pinned: Pinned) -> PnpConfig:
+    def with_revision(self, pinned: Pinned) -> PnpConfig:
         """A hub snapshot is named by its commit: the newest one may be another tomorrow."""
         if not getattr(pinned, "from_hub", False):
             return self

@@ -75,7 +75,7 @@ class LoadedPnp(LoadedMethod):
         self._kept = kept or config.dropout.iterations
         self._prompts_of = lru_cache(maxsize=1024)(self._build_prompts)
         self._single_prompts_of = lru_cache(maxsize=1)(self._build_single_prompts)
-        self.numbers = f"the model's numbers overflow (its image encoder runs in {config.backbone.dtype})"
+        self.overflow = f"the model's numbers overflow (its image encoder runs in {config.backbone.dtype})"
 
     def prepare(self, image: UInt8[np.ndarray, "H W 3"]) -> torch.Tensor:
         """Model pixels."""

@@ -8,9 +8,11 @@ from scipy.ndimage import gaussian_filter1d
 
 from pnp_core.config import EvalConfig
 from pnp_core.data import ClassMaps
+from pnp_core.errors import MethodError
 from pnp_core.masks.config import CrfConfig, MaskConfig
 from pnp_core.masks.grids import blur_matrix, grid_places, min_max, resize_matrix
-from pnp_core.masks.label_map import LabelMap, wants_background
+from pnp_core.masks.label_map import LabelMap, Scores, make_label_maps, wants_background
+from pnp_core.masks.refine import open_refiner
 from pnp_core.methods.pnp.channels import channels, make_label_map, sum_iterations, threshold
 from pnp_core.methods.pnp.config import PnpConfig
 
@@ -193,3 +195,19 @@ def test_odd_picture_sizes_give_masks_of_that_size(size, crf):
     image = np.zeros((*size, 3), dtype=np.uint8)
     found = label_map(record, image, MaskConfig(background="always", crf=CrfConfig(name=crf)))
     assert found.labels.shape == size
+
+
+@pytest.mark.parametrize(
+    "scores",
+    [
+        Scores(np.zeros((2, 3, 4), np.float32), (0, 7), np.ones(1)),
+        Scores(np.zeros((2, 4, 4), np.float32), (0, 7, 8), np.ones(1)),
+        Scores(np.zeros((2, 4, 4), np.float32), (0, 7), np.ones(2)),
+        Scores(np.zeros((0, 4, 4), np.float32), (), np.ones(1)),
+    ],
+    ids=["another size", "too few channels", "too many classes", "nothing"],
+)
+def test_scores_that_do_not_fit_are_refused(scores):
+    maps = salience([[[[9, 0], [0, 0]]]], [7])
+    with pytest.raises(MethodError, match="do not fit the image and the classes asked"):
+        make_label_maps([maps], [BLACK], lambda *_: scores, open_refiner(OFF, "cpu"), 100)

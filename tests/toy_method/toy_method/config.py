@@ -12,7 +12,7 @@ from pnp_core.methods.base import Description, MethodConfig
 class ToyConfig(MethodConfig):
     """What differs from the image's border is the class, whichever it is."""
 
-    method: ClassVar[str] = "toy_method.method:METHOD"
+    place: ClassVar[str] = "toy_method.method:METHOD"
 
     name: Literal["toy"] = "toy"  # pyright: ignore[reportIncompatibleVariableOverride]
     """The method."""
