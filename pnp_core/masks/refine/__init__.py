@@ -13,7 +13,7 @@ from pnp_core.masks.config import CrfConfig
 Crf = Callable[[np.ndarray, np.ndarray, CrfConfig], np.ndarray]
 """(scores (C, H, W) in [0, 1], picture (H, W, 3) uint8 RGB, parameters) -> probabilities (C, H, W)."""
 
-CRFS: dict[str, str] = {"dense": "dense_crf", "off": "off", "torch": "tensor_crf"}
+CRFS: dict[str, str] = {"dense": "dense_crf", "fast": "fast_crf", "off": "off", "torch": "tensor_crf"}
 """Modules with `refine`, a `Crf`."""
 
 
