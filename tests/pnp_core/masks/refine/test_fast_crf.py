@@ -1,0 +1,321 @@
+import gc
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from threading import Thread
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pnp_core.errors import CompiledPartError, CrfInputError
+from pnp_core.inputs.images import decode_image
+from pnp_core.masks.config import CrfConfig
+from pnp_core.masks.refine import fast_crf, get_crf
+from pnp_core.masks.refine.fast_crf import BUILDS, CHOICE, digest, load_library, refine, refine_batch
+from tests.pnp_core.masks.refine.test_crf import mean_field
+from tests.pnp_core.masks.refine.test_tensors import drawn_picture, ragged_scores
+
+ROOT = Path(__file__).parents[4]
+PHOTOGRAPHS = sorted((ROOT / "pnp_core" / "_photographs").glob("*.jpg"))
+
+
+def runnable() -> list[str]:
+    """Builds that this processor can run."""
+    return [build for build in BUILDS if build == "plain" or load_library("plain").has_avx2]
+
+
+@pytest.fixture(params=runnable())
+def build(request, monkeypatch):
+    monkeypatch.setenv(CHOICE, request.param)
+    return request.param
+
+
+@pytest.mark.parametrize("labels", [2, 3, 5, 21])
+def test_photographs_get_the_labels_of_pydensecrf(labels):
+    differing = pixels = 0
+    for path in PHOTOGRAPHS[:3]:
+        picture = np.ascontiguousarray(decode_image(path.read_bytes(), 10**8).pixels[::2, ::2])
+        scores = ragged_scores(labels, *picture.shape[:2], seed=labels)
+        expected = get_crf("dense")(scores, picture, CrfConfig())
+        found = refine(scores, picture, CrfConfig())
+        differing += int((found.argmax(0) != expected.argmax(0)).sum())
+        pixels += expected[0].size
+        assert (np.abs(found - expected) > 1e-3).mean() < 1e-5
+    assert differing / pixels <= 1e-5
+
+
+@given(
+    height=st.integers(1, 64), width=st.integers(1, 64), labels=st.integers(1, 30), colours=st.sampled_from([1, 2, 7]),
+    seed=st.integers(0, 1000),
+)  # fmt: skip
+def test_any_size_and_number_of_labels_agrees_with_pydensecrf(height, width, labels, colours, seed):
+    scores = np.random.default_rng(seed).random((labels, height, width), dtype=np.float32)
+    picture = drawn_picture(height, width, colours, seed)
+    config = CrfConfig(iterations=3)
+    found = refine(scores, picture, config)
+    np.testing.assert_allclose(found, get_crf("dense")(scores, picture, config), atol=2e-3)
+    np.testing.assert_allclose(found.sum(0), 1, atol=1e-5)
+
+
+@given(
+    height=st.integers(1, 40), width=st.integers(1, 40), labels=st.integers(1, 30), colours=st.sampled_from([1, 2, 7]),
+    seed=st.integers(0, 1000),
+)  # fmt: skip
+def test_every_build_gives_the_same_bytes(height, width, labels, colours, seed):
+    scores = np.random.default_rng(seed).random((labels, height, width), dtype=np.float32)
+    picture = drawn_picture(height, width, colours, seed)
+    found = []
+    for build in runnable():
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv(CHOICE, build)
+            found.append(refine(scores, picture, CrfConfig(iterations=2)).tobytes())
+    assert len(set(found)) == 1
+
+
+@given(height=st.integers(1, 12), width=st.integers(1, 12), labels=st.integers(2, 30), seed=st.integers(0, 1000))
+def test_the_smallest_pictures_follow_the_mean_field_as_closely_as_pydensecrf(height, width, labels, seed):
+    scores = np.random.default_rng(seed).random((labels, height, width), dtype=np.float32)
+    picture = drawn_picture(height, width, 2, seed)
+    config = CrfConfig(iterations=2)
+    exact = mean_field(scores, picture, config)
+    found, dense = (np.abs(get_crf(name)(scores, picture, config) - exact).max() for name in ("fast", "dense"))
+    assert found <= dense + 1e-3
+
+
+@pytest.mark.slow
+@settings(max_examples=1500)
+@given(
+    height=st.integers(1, 64), width=st.integers(1, 64), labels=st.integers(1, 30), noise=st.booleans(),
+    iterations=st.integers(1, 12), seed=st.integers(0, 10**6),
+)  # fmt: skip
+def test_noise_agrees_with_pydensecrf(height, width, labels, noise, iterations, seed):
+    rng = np.random.default_rng(seed)
+    scores = rng.random((labels, height, width), dtype=np.float32)
+    picture = rng.integers(0, 256, (height, width, 3), dtype=np.uint8) if noise else drawn_picture(height, width, 3, 0)
+    config = CrfConfig(iterations=iterations)
+    np.testing.assert_allclose(refine(scores, picture, config), get_crf("dense")(scores, picture, config), atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    "widths",
+    [
+        {"bilateral_srgb": 0.5, "bilateral_sxy": 2},  # vertices take numbers of nearly 60 bits
+        {"bilateral_srgb": 40, "gaussian_sxy": 0.7},
+        {"gaussian_compat": 0, "bilateral_compat": 3, "iterations": 1},
+        {"gaussian_compat": 3, "bilateral_compat": 0},
+    ],
+)
+def test_other_parameters_agree_with_pydensecrf(widths, build):
+    picture = decode_image(PHOTOGRAPHS[2].read_bytes(), 10**8).pixels[:96, :120].copy()
+    scores, config = ragged_scores(4, 96, 120, seed=0), CrfConfig(**widths)
+    np.testing.assert_allclose(refine(scores, picture, config), get_crf("dense")(scores, picture, config), atol=1e-3)
+
+
+@pytest.mark.parametrize("spread", [1, 80, 1e4, 3e38])
+def test_scores_far_apart_are_as_certain_as_they_can_be(spread):
+    scores = np.zeros((2, 4, 5), np.float32)
+    scores[1], scores[0] = spread / 2, -spread / 2
+    found = refine(scores, np.zeros((4, 5, 3), np.uint8), CrfConfig())
+    assert np.isfinite(found).all()
+    assert (found[1] > 0.7).all()
+
+
+def test_the_same_bytes_for_any_number_of_threads():
+    shapes = [(3, 90, 120), (2, 1, 40), (3, 41, 57), (1, 5, 5), (9, 90, 120), (21, 40, 64), (5, 64, 1), (3, 90, 120)]
+    scores = [ragged_scores(*shape, seed=n) for n, shape in enumerate(shapes)]
+    pictures = [drawn_picture(*shape[1:], colours=4, seed=n) for n, shape in enumerate(shapes)]
+    alone = [refine(s, p, CrfConfig()).tobytes() for s, p in zip(scores, pictures, strict=True)]
+    for threads in (1, 2, 7):
+        found = refine_batch(scores, pictures, CrfConfig(), threads)
+        assert [one.tobytes() for one in found] == alone
+
+
+def test_other_threads_go_on_meanwhile():
+    scores, picture = ragged_scores(9, 300, 300, seed=0), drawn_picture(300, 300, 7, seed=0)
+    worker = Thread(target=refine, args=(scores, picture, CrfConfig(iterations=40)))
+    worker.start()
+    turns = 0
+    while worker.is_alive():
+        worker.join(0.001)
+        turns += 1
+    assert turns > 10
+
+
+def test_arrays_of_any_order_and_precision_are_taken():
+    scores = np.random.default_rng(0).random((9, 11, 3))  # channels last, 64 bits
+    picture = drawn_picture(18, 11, 3, seed=0)[::2]
+    picture.setflags(write=False)
+    found = refine(scores.transpose(2, 0, 1), picture, CrfConfig())
+    ordered = np.ascontiguousarray(scores.transpose(2, 0, 1), dtype=np.float32)
+    np.testing.assert_array_equal(found, refine(ordered, picture.copy(), CrfConfig()))
+    assert found.dtype == np.float32
+    half = refine(ordered.astype(np.float16), picture, CrfConfig())
+    np.testing.assert_allclose(half, found, atol=0.05)
+
+
+def test_the_kernels_of_positions_that_are_kept_have_a_limit(monkeypatch):
+    monkeypatch.setattr(fast_crf, "KEPT", 1000)
+    scores, picture = ragged_scores(2, 20, 30, seed=0), drawn_picture(20, 30, 3, seed=0)
+    first = refine(scores, picture, CrfConfig())
+    assert list(fast_crf._kept)[-1][1] == (20, 30)
+    refine(ragged_scores(2, 30, 20, seed=0), drawn_picture(30, 20, 3, seed=0), CrfConfig())
+    assert [size for _, size, *_ in fast_crf._kept] == [(30, 20)]
+    refine(ragged_scores(2, 40, 40, seed=0), drawn_picture(40, 40, 3, seed=0), CrfConfig())  # larger than the limit
+    assert not fast_crf._kept
+    gc.collect()
+    np.testing.assert_array_equal(refine(scores, picture, CrfConfig()), first)
+
+
+BAD = [
+    ((2, 3, 4), (4, 3, 3), r"need 3 x 4 pixels of RGB bytes, not \(4, 3, 3\) uint8"),
+    ((2, 3, 4), (3, 4), r"need 3 x 4 pixels of RGB bytes, not \(3, 4\) uint8"),
+    ((2, 3, 4), (3, 4, 4), r"need 3 x 4 pixels of RGB bytes, not \(3, 4, 4\) uint8"),
+    ((0, 3, 4), (3, 4, 3), "at least one of each"),
+    ((2, 0, 4), (0, 4, 3), "at least one of each"),
+    ((3, 4), (3, 4, 3), "must have channels, rows and columns"),
+    ((70_000, 2, 2), (2, 2, 3), "more than 65535 channels"),
+]
+
+
+@pytest.mark.parametrize(("shape", "picture", "message"), BAD)
+def test_scores_and_picture_that_do_not_fit_are_told(shape, picture, message):
+    with pytest.raises(CrfInputError, match=message):
+        refine_batch([np.zeros(shape, np.float32)], [np.zeros(picture, np.uint8)], CrfConfig())
+
+
+def test_as_many_labels_as_there_may_be_are_taken():
+    scores = np.zeros((65_535, 1, 2), np.float32)
+    found = refine(scores, np.zeros((1, 2, 3), np.uint8), CrfConfig(iterations=1))
+    np.testing.assert_allclose(found, 1 / 65_535, rtol=0.02)  # sums of so many have lost digits
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("labels", [1, 2])
+def test_scores_that_are_no_numbers_are_told(value, labels):
+    scores = np.zeros((labels, 3, 4), np.float32)
+    scores[0, 1, 1] = value
+    with pytest.raises(CrfInputError, match="NaN or infinite"):
+        refine(scores, np.zeros((3, 4, 3), np.uint8), CrfConfig())
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.complex64, object, "U3"])
+def test_scores_of_another_kind_are_told(dtype):
+    with pytest.raises(CrfInputError, match="must be real numbers, not"):
+        refine_batch([np.zeros((2, 3, 4)).astype(dtype)], [np.zeros((3, 4, 3), np.uint8)], CrfConfig())
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.float32, np.uint16])
+def test_pictures_of_another_kind_are_told(dtype):
+    with pytest.raises(CrfInputError, match=f"not .* {np.dtype(dtype)}"):
+        refine_batch([np.zeros((2, 3, 4), np.float32)], [np.zeros((3, 4, 3), dtype)], CrfConfig())
+
+
+@pytest.mark.parametrize("bandwidth", [{"bilateral_srgb": 1e-6}, {"gaussian_sxy": 1e-6}, {"gaussian_sxy": 1e-45}])
+def test_bandwidths_too_small_for_the_lattice_are_told(bandwidth):
+    with pytest.raises(CrfInputError, match="too many standard deviations"):
+        refine(np.zeros((2, 50, 50), np.float32), np.zeros((50, 50, 3), np.uint8), CrfConfig(**bandwidth))
+
+
+@pytest.mark.parametrize("size", [(2**31, 1), (20_000, 20_000), (2**40, 2**40)])
+def test_sizes_over_32_bits_are_told(size):
+    with pytest.raises(CrfInputError, match="too large"):
+        load_library("plain").smoothness(size, CrfConfig())
+
+
+def test_pictures_without_scores_are_told():
+    with pytest.raises(CrfInputError, match="scores of 0 pictures and 1 pictures"):
+        refine_batch([], [np.zeros((3, 4, 3), np.uint8)], CrfConfig())
+
+
+def test_no_picture_is_no_result():
+    assert refine_batch([], [], CrfConfig(), threads=3) == []
+
+
+def test_no_thread_is_told():
+    with pytest.raises(CrfInputError, match="at least 1 thread, not 0"):
+        refine_batch([], [], CrfConfig(), threads=0)
+
+
+def test_a_bad_picture_of_a_batch_is_told_with_any_number_of_threads():
+    good, bad = np.zeros((2, 3, 4), np.float32), np.full((2, 3, 4), np.nan, np.float32)
+    with pytest.raises(CrfInputError, match="NaN"):
+        refine_batch([good, bad, good], [np.zeros((3, 4, 3), np.uint8)] * 3, CrfConfig(), threads=2)
+
+
+def test_too_little_memory_is_told():
+    script = (
+        "import resource, numpy as np\n"
+        "from pnp_core.masks.config import CrfConfig\n"
+        "from pnp_core.masks.refine.fast_crf import refine\n"
+        "scores, picture = np.zeros((9, 700, 700), np.float32), np.zeros((700, 700, 3), np.uint8)\n"
+        "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (used + 50_000_000, resource.RLIM_INFINITY))\n"
+        "refine(scores, picture, CrfConfig())\n"
+    )
+    if not Path("/proc/self/statm").exists():
+        pytest.skip("memory can only be limited on Linux")
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 1, done.stderr
+    assert "CrfInputError: scores" in done.stderr.splitlines()[-1]
+    assert "more memory than there is" in done.stderr.splitlines()[-1]
+
+
+def test_a_library_that_is_missing_is_told(tmp_path):
+    with pytest.raises(CompiledPartError, match="'crf_plain.so' is not installed with pnp-ovss"):
+        load_library("plain", tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"no library", b"\x7fELF" + bytes(300)])
+def test_a_library_that_is_none_is_told(tmp_path, content):
+    (tmp_path / "crf_plain.so").write_bytes(content)
+    with pytest.raises(CompiledPartError, match="cannot be loaded"):
+        load_library("plain", tmp_path)
+
+
+def test_a_library_of_something_else_is_told(tmp_path):
+    other = next(Path(entry) for entry in _loaded() if "libstdc++" in entry or "libm" in entry)
+    shutil.copy(other, tmp_path / "crf_plain.so")
+    with pytest.raises(CompiledPartError, match="cannot be loaded"):
+        load_library("plain", tmp_path)
+
+
+def _loaded() -> list[str]:
+    maps = Path("/proc/self/maps")
+    if not maps.exists():
+        pytest.skip("which libraries there are is only told on Linux")
+    return sorted({line.split()[-1] for line in maps.read_text().splitlines() if line.count("/")})
+
+
+def test_a_library_of_older_sources_is_told(monkeypatch, tmp_path):
+    load_library("plain")
+    installed = next(entry for entry in _loaded() if entry.endswith("_fast/crf_plain.so"))
+    shutil.copy(installed, tmp_path)
+    monkeypatch.setattr(fast_crf, "digest", lambda: "of later ones")
+    with pytest.raises(CompiledPartError, match="made of other sources than are here: install it again"):
+        load_library("plain", tmp_path)
+
+
+def test_an_unknown_build_is_told(monkeypatch):
+    monkeypatch.setenv(CHOICE, "avx9")
+    with pytest.raises(CompiledPartError, match="no build 'avx9' .* available: plain, avx2"):
+        refine(np.zeros((2, 3, 4), np.float32), np.zeros((3, 4, 3), np.uint8), CrfConfig())
+
+
+def test_installed_checkouts_are_made_anew_when_the_sources_change():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    hook = project["tool"]["hatch"]["build"]["targets"]["wheel"]["hooks"]["custom"]
+    assert hook["sources"] == digest(), f'write sources = "{digest()}" into pyproject.toml'
+
+
+def _build(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    pytest.importorskip("hatchling")
+    return subprocess.run(
+        [sys.executable, "-c", f"from pathlib import Path\nimport hatch_build\n{code}"],
+        env={**os.environ, **environment}, cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
