@@ -6,33 +6,21 @@
 //   which stays the same in all iterations, less the others';
 // - the normalisation, the scale of the lattice and the weight of the kernel are in the pixels' weights;
 // - reading the vertices, the softmax, and giving to the next iteration's vertices are one pass over blocks of pixels;
-// - vertices hold GROUP labels side by side, further ones follow as further arrays, so that a blur stays in the cache.
+// - vertices hold up to 32 labels side by side; of more, the others follow as further arrays.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <memory>
 #include <new>
+#include <type_traits>
 
 #include "lattice.hpp"
+#include "vectors.hpp"
 
 namespace crf {
 namespace {
 
 // ---------------------------------------------------------------- vectors
-
-#ifdef __AVX2__
-constexpr int WIDTH = 8;
-#else
-constexpr int WIDTH = 4;
-#endif
-typedef float Wide __attribute__((vector_size(4 * WIDTH)));
-typedef int32_t WideInt __attribute__((vector_size(4 * WIDTH)));
-
-// The labels of a vertex that lie side by side.
-template <int L>
-struct Lanes {
-  static constexpr int STEP = L < 4 ? 1 : (L < WIDTH ? L : WIDTH);
-};
 
 template <int N>
 struct Vector;
@@ -51,9 +39,10 @@ struct Vector<8> {
 };
 #endif
 
+// The labels of a vertex that lie side by side.
 template <int L>
 struct Row {
-  static constexpr int STEP = Lanes<L>::STEP;
+  static constexpr int STEP = L < 4 ? 1 : (L < WIDTH ? L : WIDTH);
   static constexpr int PARTS = L / STEP;
   typedef typename Vector<STEP>::type Part;
   Part part[PARTS];
@@ -81,30 +70,6 @@ struct Row {
     return row;
   }
 };
-
-inline Wide wide(float value) { return Wide{} + value; }
-inline Wide load(const float* from) { return *reinterpret_cast<const Wide*>(from); }
-inline void store(float* to, Wide value) { *reinterpret_cast<Wide*>(to) = value; }
-inline Wide larger(Wide a, Wide b) { return a > b ? a : b; }
-
-// e to the power of values <= 0; the relative error is below 2e-7, and below -87 it stays what it is there.
-inline Wide exponential(Wide value) {
-  constexpr float MAGIC = 12582912.0f;  // see nearest_whole
-  value = larger(value, wide(-87.0f));
-  const Wide shifted = value * 1.44269504f + MAGIC;
-  const Wide whole = shifted - MAGIC;
-  const Wide rest = (value - whole * 0.693359375f) + whole * 2.12194440e-4f;  // ln 2 in two parts
-  Wide sum = wide(1.0f / 720);
-  sum = sum * rest + 1.0f / 120;
-  sum = sum * rest + 1.0f / 24;
-  sum = sum * rest + 1.0f / 6;
-  sum = sum * rest + 0.5f;
-  sum = sum * rest + 1.0f;
-  sum = sum * rest + 1.0f;
-  // The low bits of the shifted value are the whole number: moved up they are an exponent.
-  const WideInt power = ((WideInt)shifted << 23) + (127 << 23);
-  return sum * (Wide)power;
-}
 
 // ---------------------------------------------------------------- the lattice's three steps, L labels side by side
 
@@ -136,6 +101,11 @@ void slice(const Lattice<D>& lattice, size_t block, const float* values, float* 
   }
 }
 
+template <int L>
+void prefetch(const float* row) {
+  for (int line = 0; line < L; line += BLOCK) __builtin_prefetch(row + line, 1);
+}
+
 // In place: along a chain only the values before are needed, and they are at hand. Two rows follow those of the
 // vertices: one of zeros, which ends chains, and one to write to in its place.
 template <int L, int D>
@@ -145,6 +115,7 @@ void blur(const Lattice<D>& lattice, float* values) {
     auto before = Row<L>::zero();
     auto here = Row<L>::load(values + size_t(order[0]) * L);
     for (size_t i = 0; i < chains.length; i++) {
+      prefetch<L>(values + size_t(order[i + AHEAD]) * L);
       const auto after = Row<L>::load(values + size_t(order[i + 1]) * L);
       const size_t to = size_t(order[i]) + (order[i] == lattice.vertices);
       here.mixed(before, after).store(values + to * L);
@@ -398,14 +369,18 @@ void refine(
     return;
   }
   const Kernel<5> alike = appearance(size, picture, bilateral[0], bilateral[1], bilateral[2]);
-  if (labels == 2)
-    MeanField<1>(near, alike, blocks, labels).run(iterations, pixels, out);
-  else if (labels == 3)
-    MeanField<2>(near, alike, blocks, labels).run(iterations, pixels, out);
-  else if (labels <= 5)
-    MeanField<4>(near, alike, blocks, labels).run(iterations, pixels, out);
-  else
-    MeanField<8>(near, alike, blocks, labels).run(iterations, pixels, out);
+  const auto run = [&](auto lanes) {
+    MeanField<lanes>(near, alike, blocks, labels).run(iterations, pixels, out);
+  };
+  // As many labels side by side as there are, if there is room: all of a vertex are then found at once.
+  const size_t filtered = labels - 1;
+  if (filtered == 1) return run(std::integral_constant<int, 1>());
+  if (filtered == 2) return run(std::integral_constant<int, 2>());
+  if (filtered <= 4) return run(std::integral_constant<int, 4>());
+  if (filtered <= 8) return run(std::integral_constant<int, 8>());
+  if (filtered <= 16) return run(std::integral_constant<int, 16>());
+  if (filtered <= 24) return run(std::integral_constant<int, 24>());
+  return run(std::integral_constant<int, 32>());
 }
 
 // ---------------------------------------------------------------- no exception leaves the library

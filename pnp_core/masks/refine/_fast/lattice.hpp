@@ -19,6 +19,8 @@
 #include <sys/mman.h>
 #endif
 
+#include "vectors.hpp"
+
 namespace crf {
 
 constexpr int BLOCK = 16;  // pixels handled together: a cache line of float32
@@ -101,61 +103,81 @@ struct Packing {
   }
 };
 
-// Vertices by key, numbered in the order of their first use.
+// Vertices by key, numbered in the order of their first use. A slot has the number and half of the hash; keys are apart,
+// because vertices of pixels side by side have numbers that are close to each other, and so are mostly in the cache.
 class Table {
  public:
-  explicit Table(int bits) { allocate(bits); }
+  // For so many vertices at most; about as many slots as there are pixels to begin with.
+  Table(size_t most, size_t pixels) : keys_(most) {
+    while (bits_ < 31 && (size_t{1} << bits_) < pixels) bits_++;
+    allocate();
+  }
 
-  void prefetch(uint64_t key) const { __builtin_prefetch(&slots_[place(key)]); }
+  void prefetch(uint64_t key) const { __builtin_prefetch(&slots_[place(hash(key))]); }
 
+  // The number of the key, -1 if there is none.
   int32_t find(uint64_t key) const {
-    for (size_t at = place(key);; at = (at + 1) & mask_) {
-      if (slots_[at].key == key) return slots_[at].number;
-      if (slots_[at].key == EMPTY) return -1;
+    const uint64_t hashed = hash(key);
+    for (size_t at = place(hashed);; at = (at + 1) & mask_) {
+      const uint64_t slot = slots_[at];
+      if (slot == EMPTY) return -1;
+      if (tag(slot) == tag(hashed) && keys_[number(slot)] == key) return number(slot);
     }
   }
 
-  // The number of the key; `next` if it is new.
-  int32_t insert(uint64_t key, int32_t next) {
-    for (size_t at = place(key);; at = (at + 1) & mask_) {
-      if (slots_[at].key == key) return slots_[at].number;
-      if (slots_[at].key == EMPTY) {
-        slots_[at] = {key, next};
-        return next;
+  // The number of the key, the next one if it is new.
+  int32_t insert(uint64_t key) {
+    const uint64_t hashed = hash(key);
+    for (size_t at = place(hashed);; at = (at + 1) & mask_) {
+      const uint64_t slot = slots_[at];
+      if (slot == EMPTY) {
+        keys_[size_] = key;
+        slots_[at] = made(hashed, size_);
+        return int32_t(size_++);
       }
+      if (tag(slot) == tag(hashed) && keys_[number(slot)] == key) return number(slot);
     }
   }
 
-  bool full(size_t number) const { return 2 * number > mask_; }
-
-  // Twice as large, with the keys there are.
-  void grow(const uint64_t* keys, size_t number) {
-    allocate(bits_ + 1);
-    for (size_t i = 0; i < number; i++) insert(keys[i], int32_t(i));
+  // Make room for so many more.
+  void reserve(size_t more) {
+    if (2 * (size_ + more) <= mask_) return;
+    bits_++;
+    allocate();
+    for (size_t i = 0; i < size_; i++) {
+      const uint64_t hashed = hash(keys_[i]);
+      size_t at = place(hashed);
+      while (slots_[at] != EMPTY) at = (at + 1) & mask_;
+      slots_[at] = made(hashed, i);
+    }
   }
+
+  int32_t size() const { return int32_t(size_); }
+  uint64_t key(int32_t number) const { return keys_[size_t(number)]; }
 
  private:
-  static constexpr uint64_t EMPTY = ~uint64_t{0};
-  struct Slot {
-    uint64_t key;
-    int32_t number;
-  };
+  static constexpr uint64_t EMPTY = ~uint64_t{0};  // no number is as large
 
-  void allocate(int bits) {
-    slots_ = Buffer<Slot>(size_t{1} << bits);
-    slots_.fill({EMPTY, 0});
+  static uint64_t hash(uint64_t key) { return key * 0x9E3779B97F4A7C15u; }
+  static uint32_t tag(uint64_t value) { return uint32_t(value >> 32); }
+  static int32_t number(uint64_t slot) { return int32_t(uint32_t(slot)); }
+  static uint64_t made(uint64_t hashed, size_t number) { return (hashed >> 32 << 32) | number; }
+  size_t place(uint64_t hashed) const { return size_t(hashed >> (64 - bits_)); }
+
+  void allocate() {
+    slots_ = Buffer<uint64_t>(size_t{1} << bits_);
+    slots_.fill(EMPTY);
     mask_ = slots_.size() - 1;
-    bits_ = bits;
   }
-  size_t place(uint64_t key) const { return size_t((key * 0x9E3779B97F4A7C15u) >> (64 - bits_)); }
 
-  Buffer<Slot> slots_;
-  size_t mask_ = 0;
-  int bits_ = 0;
+  Buffer<uint64_t> slots_, keys_;
+  size_t mask_ = 0, size_ = 0;
+  int bits_ = 10;
 };
 
 // Neighbours of one axis as chains: numbers of the vertices one after the other, each chain ended by the number of all
 // vertices. Vertices that have no neighbour on the axis are in no chain: the blur leaves them as they are.
+constexpr int AHEAD = 8;  // as many ends follow the last chain, for a blur that looks so far ahead
 struct Chains {
   Buffer<int32_t> order;
   size_t length = 0;
@@ -175,7 +197,7 @@ struct Lattice {
 // The simplices around the pixels of a block: keys of their vertices, those of remainder 0 first, and weights.
 template <int D>
 struct Simplices {
-  float weight[D + 1][BLOCK];
+  alignas(64) float weight[D + 1][BLOCK];
   uint64_t key[D + 1][BLOCK];
 };
 
@@ -188,133 +210,122 @@ std::array<float, D> lattice_scales() {
   return scales;
 }
 
-// To the nearest whole number, ties to even; |value| < 2^22. Wrong if a compiler may reassociate.
-inline float nearest_whole(float value) {
-  constexpr float MAGIC = 12582912.0f;  // 1.5 * 2^23: the sum has no bits left for fractions
-  return (value + MAGIC) - MAGIC;
-}
-
 // Onto the plane of points whose D + 1 coordinates sum to 0.
 template <int D>
-void elevate(const float (&feature)[D][BLOCK], const std::array<float, D>& scales, float (&elevated)[D + 1][BLOCK]) {
-  float total[BLOCK] = {};
-  for (int j = D; j > 0; j--)
-    for (int p = 0; p < BLOCK; p++) {
-      const float scaled = feature[j - 1][p] * scales[j - 1];
-      elevated[j][p] = total[p] - float(j) * scaled;
-      total[p] += scaled;
-    }
-  for (int p = 0; p < BLOCK; p++) elevated[0][p] = total[p];
+void elevate(const float (&feature)[D][BLOCK], int p, const std::array<float, D>& scales, Wide (&elevated)[D + 1]) {
+  Wide total{};
+  for (int j = D; j > 0; j--) {
+    const Wide scaled = load(feature[j - 1] + p) * scales[j - 1];
+    elevated[j] = total - float(j) * scaled;
+    total += scaled;
+  }
+  elevated[0] = total;
 }
 
 // The nearest point of remainder 0 as multiples of D + 1, the place of each coordinate among the distances to it
 // (largest first, the earlier one first of equals), and the distances over D + 1.
 template <int D>
-void locate(
-    const float (&elevated)[D + 1][BLOCK], float (&multiple)[D + 1][BLOCK], int32_t (&rank)[D + 1][BLOCK],
-    float (&rest)[D + 1][BLOCK]) {
+void locate(const Wide (&elevated)[D + 1], WideInt (&multiple)[D + 1], WideInt (&rank)[D + 1], Wide (&rest)[D + 1]) {
   constexpr float SHARE = 1.0f / (D + 1);
-  float off[BLOCK] = {};
-  for (int i = 0; i <= D; i++)
-    for (int p = 0; p < BLOCK; p++) {
-      multiple[i][p] = nearest_whole(SHARE * elevated[i][p]);
-      rest[i][p] = elevated[i][p] - multiple[i][p] * float(D + 1);
-      off[p] += multiple[i][p];
-      rank[i][p] = 0;
-    }
+  Wide nearest[D + 1], off{};
+  for (int i = 0; i <= D; i++) {
+    nearest[i] = nearest_whole(SHARE * elevated[i]);
+    rest[i] = elevated[i] - nearest[i] * float(D + 1);
+    off += nearest[i];
+  }
+  const WideInt moved = to_whole(off);
+  for (int i = 0; i <= D; i++) rank[i] = moved + i;
   for (int i = 0; i < D; i++)
-    for (int j = i + 1; j <= D; j++)
-      for (int p = 0; p < BLOCK; p++) {
-        const int32_t less = rest[i][p] < rest[j][p];
-        rank[i][p] += less;
-        rank[j][p] += 1 - less;
-      }
-  // A point that is off the plane is brought back along the coordinates that were rounded furthest.
-  for (int i = 0; i <= D; i++)
-    for (int p = 0; p < BLOCK; p++) {
-      const int32_t moved = rank[i][p] + int32_t(off[p]);
-      const int32_t back = int32_t(moved < 0) - int32_t(moved > D);
-      rank[i][p] = moved + back * (D + 1);
-      multiple[i][p] += float(back);
-      rest[i][p] = (elevated[i][p] - multiple[i][p] * float(D + 1)) * SHARE;
+    for (int j = i + 1; j <= D; j++) {
+      const WideInt less = rest[i] < rest[j];  // -1 where it is
+      rank[i] -= less;
+      rank[j] += less;
     }
+  // A point that is off the plane is brought back along the coordinates that were rounded furthest.
+  for (int i = 0; i <= D; i++) {
+    const WideInt back = (rank[i] > D) - (rank[i] < 0);
+    rank[i] += back * (D + 1);
+    multiple[i] = to_whole(nearest[i]) + back;
+    rest[i] = (elevated[i] - (nearest[i] + __builtin_convertvector(back, Wide)) * float(D + 1)) * SHARE;
+  }
 }
 
 template <int D>
 void find_simplices(
     const float (&feature)[D][BLOCK], const std::array<float, D>& scales, const Packing<D>& packing,
     Simplices<D>& found) {
-  float elevated[D + 1][BLOCK], multiple[D + 1][BLOCK], rest[D + 1][BLOCK];
-  int32_t rank[D + 1][BLOCK];
-  elevate<D>(feature, scales, elevated);
-  locate<D>(elevated, multiple, rank, rest);
-  float ordered[8][BLOCK] = {};    // rests by rank
-  int64_t stride[8][BLOCK] = {};  // strides by rank; 8, so that no rounding whatever leads out of the array
   static_assert(D < 8);
-  for (int p = 0; p < BLOCK; p++) {
-    int64_t origin = packing.bias;
+  alignas(64) int32_t multiple[D + 1][BLOCK], rank[D + 1][BLOCK];
+  alignas(64) float rest[D + 1][BLOCK], ordered[8][BLOCK];  // rests by rank
+  for (int p = 0; p < BLOCK; p += WIDTH) {
+    Wide elevated[D + 1], away[D + 1];
+    WideInt near[D + 1], place[D + 1];
+    elevate<D>(feature, p, scales, elevated);
+    locate<D>(elevated, near, place, away);
     for (int i = 0; i <= D; i++) {
-      const int place = rank[i][p] & 7;
-      ordered[place][p] = rest[i][p];
-      stride[place][p] = packing.strides[i];
-      origin += int64_t(int32_t(multiple[i][p])) * (D + 1) * packing.strides[i];
+      store(multiple[i] + p, near[i]);
+      store(rank[i] + p, place[i] & 7);  // so that no rounding whatever leads out of the arrays
+      store(rest[i] + p, away[i]);
     }
+  }
+  for (int p = 0; p < BLOCK; p++) {
+    int64_t origin = 0, stride[8] = {};  // by rank
+    for (int i = 0; i <= D; i++) {
+      ordered[rank[i][p]][p] = rest[i][p];
+      stride[rank[i][p]] = packing.strides[i];
+      origin += multiple[i][p] * packing.strides[i];
+    }
+    origin = origin * (D + 1) + packing.bias;
     // The vertex of remainder r adds r to all coordinates, and takes D + 1 from the r that rank last.
     for (int r = 0; r <= D; r++) {
       found.key[r][p] = uint64_t(origin);
-      origin += packing.sum - (D + 1) * stride[D - r][p];
+      origin += packing.sum - (D + 1) * stride[D - r];
     }
   }
-  for (int p = 0; p < BLOCK; p++) found.weight[0][p] = ordered[D][p] + (1 - ordered[0][p]);
-  for (int r = 1; r <= D; r++)
-    for (int p = 0; p < BLOCK; p++) found.weight[r][p] = ordered[D - r][p] - ordered[D - r + 1][p];
-}
-
-// Numbers for the vertices of a block's pixels.
-template <int D>
-void number_vertices(
-    const Simplices<D>& simplices, int pixels, Table& table, Buffer<uint64_t>& keys, int32_t& number,
-    int32_t* vertex) {
-  for (int r = 0; r <= D; r++)
-    for (int p = 0; p < pixels; p++) table.prefetch(simplices.key[r][p]);
-  for (int r = 0; r <= D; r++) {
-    int32_t* row = vertex + r * BLOCK;
-    for (int p = 0; p < pixels; p++) {
-      const uint64_t key = simplices.key[r][p];
-      if (p && key == simplices.key[r][p - 1]) {
-        row[p] = row[p - 1];
-        continue;
-      }
-      row[p] = table.insert(key, number);
-      if (row[p] == number) keys[number++] = key;
-    }
+  for (int p = 0; p < BLOCK; p += WIDTH) {
+    store(found.weight[0] + p, load(ordered[D] + p) + (1 - load(ordered[0] + p)));
+    for (int r = 1; r <= D; r++) store(found.weight[r] + p, load(ordered[D - r] + p) - load(ordered[D - r + 1] + p));
   }
 }
 
 // Of each vertex the one after it on an axis, and whether there is one before it.
-inline void find_neighbours(
-    const Table& table, const Buffer<uint64_t>& keys, int32_t number, uint64_t step, int32_t* after, uint8_t* preceded) {
-  constexpr int AHEAD = 16;
+inline void find_neighbours(const Table& table, uint64_t step, int32_t* after, uint8_t* preceded) {
+  constexpr int SOON = 16;
+  const int32_t number = table.size();
   std::memset(preceded, 0, size_t(number));
-  for (int32_t i = 0; i < std::min(number, AHEAD); i++) table.prefetch(keys[i] + step);
+  for (int32_t i = 0; i < std::min(number, SOON); i++) table.prefetch(table.key(i) + step);
   for (int32_t i = 0; i < number; i++) {
-    if (i + AHEAD < number) table.prefetch(keys[i + AHEAD] + step);
-    after[i] = table.find(keys[i] + step);
+    if (i + SOON < number) table.prefetch(table.key(i + SOON) + step);
+    after[i] = table.find(table.key(i) + step);
     if (after[i] >= 0) preceded[after[i]] = 1;
   }
 }
 
 inline Chains chain(const int32_t* after, const uint8_t* preceded, int32_t number) {
   Chains chains;
-  chains.order = Buffer<int32_t>(size_t(number) / 2 * 3 + 2);  // chains have two vertices or more, and an end
-  size_t length = 0;
+  // Chains have two vertices or more, and an end.
+  chains.order = Buffer<int32_t>(size_t(number) / 2 * 3 + 1 + AHEAD);
+  int32_t* to = chains.order.data();
   for (int32_t first = 0; first < number; first++) {
     if (preceded[first] || after[first] < 0) continue;
-    for (int32_t i = first; i >= 0; i = after[i]) chains.order[length++] = i;
-    chains.order[length++] = number;
+    for (int32_t i = first; i >= 0; i = after[i]) *to++ = i;
+    *to++ = number;
   }
-  chains.order[length] = number;
-  chains.length = length;
+  std::fill_n(to, AHEAD, number);
+  chains.length = size_t(to - chains.order.data());
+  return chains;
+}
+
+template <int D>
+std::array<Chains, D + 1> find_chains(const Table& table, const Packing<D>& packing) {
+  std::array<Chains, D + 1> chains;
+  Buffer<int32_t> after(size_t(table.size()));
+  Buffer<uint8_t> preceded(size_t(table.size()));
+  for (int axis = 0; axis <= D; axis++) {
+    const uint64_t step = uint64_t((D + 1) * packing.strides[axis] - packing.sum);
+    find_neighbours(table, step, after.data(), preceded.data());
+    chains[axis] = chain(after.data(), preceded.data(), table.size());
+  }
   return chains;
 }
 
@@ -323,36 +334,31 @@ template <int D, class FeatureOf>
 Lattice<D> build_lattice(size_t pixels, const std::array<float, D>& largest, FeatureOf feature_of) {
   const auto scales = lattice_scales<D>();
   const Packing<D> packing(largest, scales);
+  constexpr size_t PER_BLOCK = size_t(D + 1) * BLOCK;
   Lattice<D> lattice;
   lattice.blocks = (pixels + BLOCK - 1) / BLOCK;
-  const size_t per_block = size_t(D + 1) * BLOCK;
-  lattice.vertex = Buffer<int32_t>(lattice.blocks * per_block);
-  lattice.weight = Buffer<float>(lattice.blocks * per_block);
-  Table table(16);
-  Buffer<uint64_t> keys(lattice.blocks * per_block + 1);
+  lattice.vertex = Buffer<int32_t>(lattice.blocks * PER_BLOCK);
+  lattice.weight = Buffer<float>(lattice.blocks * PER_BLOCK);
+  Table table(lattice.blocks * PER_BLOCK, pixels);
   for (size_t b = 0; b < lattice.blocks; b++) {
-    float feature[D][BLOCK];
+    alignas(64) float feature[D][BLOCK];
     feature_of(b, feature);
     Simplices<D> simplices;
     find_simplices<D>(feature, scales, packing, simplices);
-    const int here = int(std::min<size_t>(BLOCK, pixels - b * BLOCK));
-    int32_t* vertex = lattice.vertex.data() + b * per_block;
-    number_vertices<D>(simplices, here, table, keys, lattice.vertices, vertex);
     for (int r = 0; r <= D; r++)
-      for (int p = here; p < BLOCK; p++) {
-        vertex[r * BLOCK + p] = 0;
-        simplices.weight[r][p] = 0;
-      }
-    std::memcpy(lattice.weight.data() + b * per_block, simplices.weight, sizeof simplices.weight);
-    if (table.full(size_t(lattice.vertices) + per_block)) table.grow(keys.data(), size_t(lattice.vertices));
+      for (int p = 0; p < BLOCK; p++) table.prefetch(simplices.key[r][p]);
+    table.reserve(PER_BLOCK);
+    const int here = int(std::min<size_t>(BLOCK, pixels - b * BLOCK));
+    for (int r = 0; r <= D; r++) {
+      int32_t* vertex = lattice.vertex.data() + b * PER_BLOCK + r * BLOCK;
+      for (int p = 0; p < here; p++) vertex[p] = table.insert(simplices.key[r][p]);
+      for (int p = here; p < BLOCK; p++) vertex[p] = 0;
+      for (int p = here; p < BLOCK; p++) simplices.weight[r][p] = 0;
+    }
+    std::memcpy(lattice.weight.data() + b * PER_BLOCK, simplices.weight, sizeof simplices.weight);
   }
-  Buffer<int32_t> after(size_t(lattice.vertices));
-  Buffer<uint8_t> preceded(size_t(lattice.vertices));
-  for (int axis = 0; axis <= D; axis++) {
-    const uint64_t step = uint64_t((D + 1) * packing.strides[axis] - packing.sum);
-    find_neighbours(table, keys, lattice.vertices, step, after.data(), preceded.data());
-    lattice.chains[axis] = chain(after.data(), preceded.data(), lattice.vertices);
-  }
+  lattice.vertices = table.size();
+  lattice.chains = find_chains<D>(table, packing);
   return lattice;
 }
 
