@@ -30,12 +30,12 @@ struct Vector<1> {
 };
 template <>
 struct Vector<4> {
-  typedef float type __attribute__((vector_size(16)));
+  typedef float type __attribute__((vector_size(16), may_alias));
 };
 #ifdef __AVX2__
 template <>
 struct Vector<8> {
-  typedef float type __attribute__((vector_size(32)));
+  typedef float type __attribute__((vector_size(32), may_alias));
 };
 #endif
 

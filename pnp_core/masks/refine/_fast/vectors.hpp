@@ -11,8 +11,8 @@ constexpr int WIDTH = 8;
 #else
 constexpr int WIDTH = 4;
 #endif
-typedef float Wide __attribute__((vector_size(4 * WIDTH)));
-typedef int32_t WideInt __attribute__((vector_size(4 * WIDTH)));
+typedef float Wide __attribute__((vector_size(4 * WIDTH), may_alias));
+typedef int32_t WideInt __attribute__((vector_size(4 * WIDTH), may_alias));
 
 inline Wide wide(float value) { return Wide{} + value; }
 inline Wide load(const float* from) { return *reinterpret_cast<const Wide*>(from); }

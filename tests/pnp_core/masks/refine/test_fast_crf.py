@@ -1,10 +1,12 @@
 import gc
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import tomllib
+import zipfile
 from pathlib import Path
 from threading import Thread
 
@@ -313,9 +315,81 @@ def test_installed_checkouts_are_made_anew_when_the_sources_change():
     assert hook["sources"] == digest(), f'write sources = "{digest()}" into pyproject.toml'
 
 
-def _build(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    pytest.importorskip("hatchling")
-    return subprocess.run(
-        [sys.executable, "-c", f"from pathlib import Path\nimport hatch_build\n{code}"],
-        env={**os.environ, **environment}, cwd=ROOT, capture_output=True, text=True, check=False,
+@pytest.mark.ops
+@pytest.mark.parametrize("kind", ["address,undefined", "thread"])
+@pytest.mark.parametrize("build", BUILDS)
+def test_sanitizers_find_nothing(tmp_path, kind, build):
+    compiler = shlex.split(os.environ.get("CXX", "")) or [shutil.which("c++") or pytest.skip("no C++ compiler")]
+    sanitized = [f"-fsanitize={kind}", "-fno-sanitize-recover=all", "-pthread"]
+    (tmp_path / "nothing.cpp").write_text("int main() { return 0; }")
+    trial = [*compiler, *sanitized, tmp_path / "nothing.cpp", "-o", tmp_path / "nothing"]
+    if subprocess.run(trial, capture_output=True, check=False).returncode or _fails(tmp_path / "nothing"):
+        pytest.skip(f"this compiler or system has no sanitizers ({kind})")
+    flags = ["-std=c++17", "-O1", "-g", "-ffp-contract=off", "-Wno-psabi", '-DCRF_SOURCES="of a test"']
+    flags += ["-mavx2"] if build == "avx2" else []
+    sources = [ROOT / "pnp_core/masks/refine/_fast/crf.cpp", Path(__file__).parent / "drive_crf.cpp"]
+    made = subprocess.run(
+        [*compiler, *flags, *sanitized, *sources, "-o", tmp_path / "drive"], capture_output=True, text=True, check=False
+    )
+    if made.returncode and build == "avx2" and "mavx2" in made.stderr:
+        pytest.skip("not a compiler for x86-64")
+    assert made.returncode == 0, made.stderr
+    done = subprocess.run([tmp_path / "drive", build], capture_output=True, text=True, check=False)
+    if done.returncode == 77:
+        pytest.skip("a processor without AVX2")
+    assert done.returncode == 0, done.stderr
+
+
+def _fails(program: Path) -> bool:
+    return subprocess.run([program], capture_output=True, check=False).returncode != 0
+
+
+def _uv() -> Path:
+    beside = Path(sys.executable).parent / "uv"
+    found = beside if beside.exists() else shutil.which("uv")
+    return Path(found or pytest.skip("uv is not on the path"))
+
+
+@pytest.mark.ops
+def test_wheels_made_of_the_source_distribution_refine_pictures(tmp_path):
+    done = subprocess.run(
+        [_uv(), "build", "--out-dir", tmp_path, ROOT], capture_output=True, text=True, check=False
+    )  # the source distribution, and from it the wheel
+    assert done.returncode == 0, done.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    assert re.search(r"-py3-none-(?!any)\w+\.whl$", wheel.name)
+    with zipfile.ZipFile(wheel) as archive:
+        compiled = [one for one in archive.infolist() if one.filename.endswith(".so")]
+        archive.extractall(tmp_path / "site")
+    assert {one.filename.rsplit("_", 1)[1] for one in compiled} >= {"plain.so"}
+    assert sum(one.file_size for one in compiled) < 1_000_000
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[1]); sys.path = [p for p in sys.path if not p.endswith(sys.argv[2])]\n"
+        "import numpy as np\n"
+        "from pnp_core.masks.config import CrfConfig\n"
+        "from pnp_core.masks.refine import fast_crf\n"
+        "assert fast_crf.__file__.startswith(sys.argv[1])\n"
+        "found = fast_crf.refine(np.zeros((2, 9, 9), np.float32), np.zeros((9, 9, 3), np.uint8), CrfConfig())\n"
+        "print(found.sum())"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", script, tmp_path / "site", ROOT], cwd=tmp_path, capture_output=True, text=True, check=False
     )  # fmt: skip
+    assert ran.stdout.strip() == "81.0", ran.stderr
+
+
+@pytest.mark.ops
+def test_without_a_compiler_there_is_one_line_that_says_so(tmp_path):
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "uv").symlink_to(_uv())
+    environment = {name: value for name, value in os.environ.items() if name != "CXX"}
+    for named, message in [({}, "none of c++, g++, clang++ is on the path"), ({"CXX": "c+++"}, "CXX is 'c+++', which")]:
+        done = subprocess.run(
+            [tmp_path / "bin" / "uv", "build", "--wheel", "--python", sys.executable, "--out-dir", tmp_path, ROOT],
+            env={**environment, "PATH": str(tmp_path / "bin"), **named}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode != 0
+        (line,) = [line for line in done.stderr.splitlines() if "needs a C++ compiler" in line]
+        assert message in line
+        assert "apt-get install g++" in line
+        assert "Traceback" not in done.stderr
