@@ -2,8 +2,8 @@
 // bilateral edges with symmetric normalisation, Potts compatibility.
 //
 // What makes it fast, beside what the lattice does:
-// - the probabilities of a pixel sum to one, so the last label is not filtered: its message is that of a constant one,
-//   which stays the same in all iterations, less the others';
+// - only differences between the labels of a pixel count, so the differences of the others' probabilities to the last
+//   one's are filtered, and its own message is 0: a label less, and sums of smaller numbers;
 // - the normalisation, the scale of the lattice and the weight of the kernel are in the pixels' weights;
 // - reading the vertices, the softmax, and giving to the next iteration's vertices are one pass over blocks of pixels;
 // - vertices hold up to 32 labels side by side; of more, the others follow as further arrays.
@@ -132,40 +132,25 @@ size_t value_count(const Lattice<D>& lattice) {
 
 // ---------------------------------------------------------------- kernels
 
+// The lattice with symmetric normalisation and a weight: each pixel's weights times n sqrt(weight), n = 1 / sqrt(K 1).
 template <int D>
-struct Kernel {
-  Lattice<D> lattice;
-  Buffer<float> ones;  // what a constant one becomes: weight * n K n 1
-};
-
-// The lattice with symmetric normalisation and its weight: each pixel's weights times n sqrt(weight), n = 1 / sqrt(K 1).
-template <int D>
-Kernel<D> normalised(Lattice<D>&& lattice, float weight) {
-  Kernel<D> kernel{std::move(lattice), {}};
-  const Lattice<D>& own = kernel.lattice;
-  Buffer<float> values(value_count<1>(own));
+Lattice<D> normalised(Lattice<D>&& lattice, float weight) {
+  Buffer<float> values(value_count<1>(lattice));
+  values.fill(0);
   alignas(64) float row[BLOCK];
+  std::fill(row, row + BLOCK, 1.0f);
+  for (size_t b = 0; b < lattice.blocks; b++) splat<1>(lattice, b, row, values.data());
+  blur<1>(lattice, values.data());
   const float alpha = 1.0f / (1 + std::ldexp(1.0f, -D));  // the blur's weights do not sum to one
-  const auto spread = [&] {
-    values.fill(0);
-    std::fill(row, row + BLOCK, 1.0f);
-    for (size_t b = 0; b < own.blocks; b++) splat<1>(own, b, row, values.data());
-    blur<1>(own, values.data());
-  };
-  spread();
-  for (size_t b = 0; b < own.blocks; b++) {
+  for (size_t b = 0; b < lattice.blocks; b++) {
     std::fill(row, row + BLOCK, 0.0f);
-    slice<1>(own, b, values.data(), row);
-    float* weights = kernel.lattice.weight.data() + b * (D + 1) * BLOCK;
+    slice<1>(lattice, b, values.data(), row);
+    float* weights = lattice.weight.data() + b * (D + 1) * BLOCK;
     for (int p = 0; p < BLOCK; p++) row[p] = std::sqrt(alpha * weight) / std::sqrt(row[p] * alpha + 1e-20f);
     for (int k = 0; k <= D; k++)
       for (int p = 0; p < BLOCK; p++) weights[k * BLOCK + p] *= row[p];
   }
-  spread();
-  kernel.ones = Buffer<float>(own.blocks * BLOCK);
-  kernel.ones.fill(0);
-  for (size_t b = 0; b < own.blocks; b++) slice<1>(own, b, values.data(), kernel.ones.data() + b * BLOCK);
-  return kernel;
+  return std::move(lattice);
 }
 
 struct Size {
@@ -202,7 +187,7 @@ struct Positions {
   float last_row() const { return rows[rows.size() - 1]; }
 };
 
-Kernel<2> smoothness(int64_t height, int64_t width, float deviation, float weight) {
+Lattice<2> smoothness(int64_t height, int64_t width, float deviation, float weight) {
   Positions positions(height, width, deviation);
   const auto features = [&](size_t, float (&feature)[2][BLOCK]) {
     for (int p = 0; p < BLOCK; p++) positions.next(feature[0][p], feature[1][p]);
@@ -211,7 +196,7 @@ Kernel<2> smoothness(int64_t height, int64_t width, float deviation, float weigh
   return normalised(build_lattice<2>(size_t(height) * size_t(width), largest, features), weight);
 }
 
-Kernel<5> appearance(const Size& size, const uint8_t* picture, float position, float colour, float weight) {
+Lattice<5> appearance(const Size& size, const uint8_t* picture, float position, float colour, float weight) {
   Positions positions(size.height, size.width, position);
   const Buffer<float> shades = spread_out(256, colour);
   const size_t last = size.pixels() - 1;
@@ -252,12 +237,12 @@ Buffer<float> in_blocks(const float* scores, size_t labels, size_t pixels) {
 template <int L>
 class MeanField {
  public:
-  MeanField(const Kernel<2>& near, const Kernel<5>& alike, const Buffer<float>& scores, size_t labels)
+  MeanField(const Lattice<2>& near, const Lattice<5>& alike, const Buffer<float>& scores, size_t labels)
       : near_(near), alike_(alike), scores_(scores), labels_(labels), groups_((labels - 2) / L + 1),
         rows_(groups_ * BLOCK * L), message_(groups_ * BLOCK * L + BLOCK) {
     for (int i = 0; i < 2; i++) {
-      near_values_[i] = Buffer<float>(groups_ * value_count<L>(near.lattice));
-      alike_values_[i] = Buffer<float>(groups_ * value_count<L>(alike.lattice));
+      near_values_[i] = Buffer<float>(groups_ * value_count<L>(near));
+      alike_values_[i] = Buffer<float>(groups_ * value_count<L>(alike));
     }
   }
 
@@ -276,7 +261,7 @@ class MeanField {
       near_values_[1].fill(0);
       alike_values_[1].fill(0);
     }
-    for (size_t b = 0; b < near_.lattice.blocks; b++) {
+    for (size_t b = 0; b < near_.blocks; b++) {
       if (from)
         receive(b);
       else
@@ -289,26 +274,22 @@ class MeanField {
     }
     if (!on) return;
     for (size_t g = 0; g < groups_; g++) {
-      blur<L>(near_.lattice, near_values_[1].data() + g * value_count<L>(near_.lattice));
-      blur<L>(alike_.lattice, alike_values_[1].data() + g * value_count<L>(alike_.lattice));
+      blur<L>(near_, near_values_[1].data() + g * value_count<L>(near_));
+      blur<L>(alike_, alike_values_[1].data() + g * value_count<L>(alike_));
     }
   }
 
   // The messages (labels, BLOCK) to a block's pixels.
   void receive(size_t block) {
     rows_.fill(0);
-    alignas(64) float last[BLOCK];
-    for (int p = 0; p < BLOCK; p++) last[p] = near_.ones[block * BLOCK + p] + alike_.ones[block * BLOCK + p];
     for (size_t g = 0; g < groups_; g++) {
       float* rows = rows_.data() + g * BLOCK * L;
-      slice<L>(near_.lattice, block, near_values_[0].data() + g * value_count<L>(near_.lattice), rows);
-      slice<L>(alike_.lattice, block, alike_values_[0].data() + g * value_count<L>(alike_.lattice), rows);
+      slice<L>(near_, block, near_values_[0].data() + g * value_count<L>(near_), rows);
+      slice<L>(alike_, block, alike_values_[0].data() + g * value_count<L>(alike_), rows);
       for (int l = 0; l < L; l++)
         for (int p = 0; p < BLOCK; p++) message_[(g * L + l) * BLOCK + p] = rows[p * L + l];
     }
-    for (size_t c = 0; c + 1 < labels_; c++)
-      for (int p = 0; p < BLOCK; p++) last[p] -= message_[c * BLOCK + p];
-    std::copy(last, last + BLOCK, message_.data() + (labels_ - 1) * BLOCK);
+    std::fill_n(message_.data() + (labels_ - 1) * BLOCK, BLOCK, 0.0f);
   }
 
   // In place of the messages the probabilities.
@@ -334,13 +315,16 @@ class MeanField {
   }
 
   void give(size_t block) {
+    const float* last = message_.data() + (labels_ - 1) * BLOCK;
     for (size_t g = 0; g < groups_; g++) {
       float* rows = rows_.data() + g * BLOCK * L;
-      for (int l = 0; l < L; l++)
-        for (int p = 0; p < BLOCK; p++)
-          rows[p * L + l] = g * L + l + 1 < labels_ ? message_[(g * L + l) * BLOCK + p] : 0.0f;
-      splat<L>(near_.lattice, block, rows, near_values_[1].data() + g * value_count<L>(near_.lattice));
-      splat<L>(alike_.lattice, block, rows, alike_values_[1].data() + g * value_count<L>(alike_.lattice));
+      for (int l = 0; l < L; l++) {
+        const bool more = g * L + l + 1 < labels_;
+        const float* values = more ? message_.data() + (g * L + l) * BLOCK : last;
+        for (int p = 0; p < BLOCK; p++) rows[p * L + l] = values[p] - last[p];
+      }
+      splat<L>(near_, block, rows, near_values_[1].data() + g * value_count<L>(near_));
+      splat<L>(alike_, block, rows, alike_values_[1].data() + g * value_count<L>(alike_));
     }
   }
 
@@ -350,8 +334,8 @@ class MeanField {
       std::memcpy(out + c * pixels + block * BLOCK, message_.data() + c * BLOCK, here * sizeof(float));
   }
 
-  const Kernel<2>& near_;
-  const Kernel<5>& alike_;
+  const Lattice<2>& near_;
+  const Lattice<5>& alike_;
   const Buffer<float>& scores_;
   size_t labels_, groups_;
   Buffer<float> rows_;     // (groups, BLOCK, L): pixels of a block, as vertices have them
@@ -360,7 +344,7 @@ class MeanField {
 };
 
 void refine(
-    const Kernel<2>& near, const Size& size, const float* scores, const uint8_t* picture, const float* bilateral,
+    const Lattice<2>& near, const Size& size, const float* scores, const uint8_t* picture, const float* bilateral,
     int64_t iterations, float* out) {
   const size_t labels = size_t(size.labels), pixels = size.pixels();
   const Buffer<float> blocks = in_blocks(scores, labels, pixels);
@@ -368,7 +352,7 @@ void refine(
     std::fill(out, out + pixels, 1.0f);
     return;
   }
-  const Kernel<5> alike = appearance(size, picture, bilateral[0], bilateral[1], bilateral[2]);
+  const Lattice<5> alike = appearance(size, picture, bilateral[0], bilateral[1], bilateral[2]);
   const auto run = [&](auto lanes) {
     MeanField<lanes>(near, alike, blocks, labels).run(iterations, pixels, out);
   };
@@ -431,10 +415,10 @@ EXPORT int crf_has_avx2() {
 EXPORT int crf_smoothness(int64_t height, int64_t width, float deviation, float weight, void** made) {
   if (!crf::fits(1, height, width)) return crf::TOO_LARGE;
   return crf::guarded(
-      [&] { *made = new crf::Kernel<2>(crf::smoothness(height, width, deviation, weight)); });
+      [&] { *made = new crf::Lattice<2>(crf::smoothness(height, width, deviation, weight)); });
 }
 
-EXPORT void crf_forget(void* made) { delete static_cast<crf::Kernel<2>*>(made); }
+EXPORT void crf_forget(void* made) { delete static_cast<crf::Lattice<2>*>(made); }
 
 // Probabilities (labels, height, width) from scores of that shape and a picture (height, width, 3). `bilateral` are
 // the standard deviations of positions and colours, and the weight.
@@ -444,6 +428,6 @@ EXPORT int crf_refine(
   if (!crf::fits(labels, height, width)) return crf::TOO_LARGE;
   return crf::guarded([&] {
     crf::refine(
-        *static_cast<const crf::Kernel<2>*>(near), {labels, height, width}, scores, picture, bilateral, iterations, out);
+        *static_cast<const crf::Lattice<2>*>(near), {labels, height, width}, scores, picture, bilateral, iterations, out);
   });
 }

@@ -194,7 +194,7 @@ def test_scores_and_picture_that_do_not_fit_are_told(shape, picture, message):
 def test_as_many_labels_as_there_may_be_are_taken():
     scores = np.zeros((65_535, 1, 2), np.float32)
     found = refine(scores, np.zeros((1, 2, 3), np.uint8), CrfConfig(iterations=1))
-    np.testing.assert_allclose(found, 1 / 65_535, rtol=0.02)  # sums of so many have lost digits
+    np.testing.assert_allclose(found, 1 / 65_535, rtol=1e-4)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
