@@ -86,10 +86,14 @@ def refine_batch(
     if threads < 1:
         raise CrfInputError(f"the CRF needs at least 1 thread, not {threads}")
     compiled = library()
+
+    def work(number: int) -> np.ndarray:
+        return _refine_one(compiled, scores[number], pictures[number], config)
+
     if threads == 1 or len(scores) < 2:
-        return [_refine_one(compiled, *one, config) for one in zip(scores, pictures, strict=True)]
+        return [work(number) for number in range(len(scores))]
     with ThreadPoolExecutor(min(threads, len(scores))) as pool:
-        return list(pool.map(lambda one: _refine_one(compiled, *one, config), zip(scores, pictures, strict=True)))
+        return list(pool.map(work, range(len(scores))))
 
 
 def library() -> Library:
@@ -245,6 +249,4 @@ def _check_input(scores: np.ndarray, picture: np.ndarray) -> None:
         raise CrfInputError(f"{place} have more than {LABELS} channels")
     if picture.shape != (*scores.shape[1:], 3) or picture.dtype != np.uint8:
         height, width = scores.shape[1:]
-        raise CrfInputError(
-            f"{place} need {height} x {width} pixels of RGB bytes, not {picture.shape} {picture.dtype}"
-        )
+        raise CrfInputError(f"{place} need {height} x {width} pixels of RGB bytes, not {picture.shape} {picture.dtype}")

@@ -269,7 +269,7 @@ def test_too_little_memory_is_told():
 
 
 def test_a_library_that_is_missing_is_told(tmp_path):
-    with pytest.raises(CompiledPartError, match="'crf_plain.so' is not installed with pnp-ovss"):
+    with pytest.raises(CompiledPartError, match=r"'crf_plain\.so' is not installed with pnp-ovss"):
         load_library("plain", tmp_path)
 
 
@@ -305,7 +305,7 @@ def test_a_library_of_older_sources_is_told(monkeypatch, tmp_path):
 
 def test_an_unknown_build_is_told(monkeypatch):
     monkeypatch.setenv(CHOICE, "avx9")
-    with pytest.raises(CompiledPartError, match="no build 'avx9' .* available: plain, avx2"):
+    with pytest.raises(CompiledPartError, match=r"no build 'avx9' .* available: plain, avx2"):
         refine(np.zeros((2, 3, 4), np.float32), np.zeros((3, 4, 3), np.uint8), CrfConfig())
 
 
@@ -372,9 +372,8 @@ def test_wheels_made_of_the_source_distribution_refine_pictures(tmp_path):
         "found = fast_crf.refine(np.zeros((2, 9, 9), np.float32), np.zeros((9, 9, 3), np.uint8), CrfConfig())\n"
         "print(found.sum())"
     )
-    ran = subprocess.run(
-        [sys.executable, "-c", script, tmp_path / "site", ROOT], cwd=tmp_path, capture_output=True, text=True, check=False
-    )  # fmt: skip
+    command = [sys.executable, "-c", script, tmp_path / "site", ROOT]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert ran.stdout.strip() == "81.0", ran.stderr
 
 
