@@ -127,8 +127,8 @@ def print_threads(pictures: Sequence[np.ndarray], labels: int, runs: int) -> Non
             wall[threads] = min(wall[threads], time.perf_counter() - start)
             cpu[threads] = min(cpu[threads], time.process_time() - own)
     print(
-        f"{len(batch)} pictures, {labels} labels: two threads are {wall[1] / wall[2]:.2f} times as fast as one, and take"
-        f" {cpu[2] / cpu[1]:.2f} times its CPU time",
+        f"{len(batch)} pictures, {labels} labels: two threads are {wall[1] / wall[2]:.2f} times as fast as one,"
+        f" and take {cpu[2] / cpu[1]:.2f} times its CPU time",
         flush=True,
     )
 

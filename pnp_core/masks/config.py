@@ -13,8 +13,8 @@ class CrfConfig(Config):
     """Dense CRF (Kraehenbuehl and Koltun 2011), parameters as in the authors' code."""
 
     name: str = "dense"
-    """`dense` (pydensecrf), `fast` (the same labels several times as fast), `torch` (the same as tensors, on a GPU where
-    there is one) or `off` (softmax only)."""
+    """`dense` (pydensecrf), `fast` (the same labels several times as fast), `torch` (the same as tensors, on a GPU
+    where there is one) or `off` (softmax only)."""
     iterations: int = Field(default=10, ge=1)
     gaussian_sxy: float = Field(default=3, gt=0)
     """Position bandwidth of the smoothness term, image pixels."""

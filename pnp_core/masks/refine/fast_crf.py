@@ -113,13 +113,16 @@ def load_library(build: str, folder: Path | None = None) -> Library:
     """One of the `BUILDS`, of a folder or where it is installed.
 
     Raises:
-        CompiledPartError: it cannot be loaded.
+        CompiledPartError: it cannot be loaded, or the processor cannot run it.
     """
     if build not in BUILDS:
         raise CompiledPartError(f"no build '{build}' of the compiled CRF ({CHOICE}); available: {', '.join(BUILDS)}")
     name = f"crf_{build}.so"
     places = [folder] if folder else [Path(entry) / PLACE for entry in sys.path]
-    return Library(next((place / name for place in places if (place / name).is_file()), places[0] / name))
+    found = Library(next((place / name for place in places if (place / name).is_file()), places[0] / name))
+    if build == "avx2" and not found.has_avx2:
+        raise CompiledPartError(f"this processor has no AVX2, which the build 'avx2' of the CRF needs ({CHOICE})")
+    return found
 
 
 @lru_cache

@@ -220,16 +220,17 @@ struct NotFinite {};
 Buffer<float> in_blocks(const float* scores, size_t labels, size_t pixels) {
   const size_t blocks = (pixels + BLOCK - 1) / BLOCK;
   Buffer<float> found(blocks * labels * BLOCK);
-  float check = 0;  // NaN once there is anything that is no number
+  Wide check{};  // NaN once there is anything that is no number
   for (size_t b = 0; b < blocks; b++)
     for (size_t c = 0; c < labels; c++) {
       float* to = found.data() + (b * labels + c) * BLOCK;
       const size_t here = std::min<size_t>(BLOCK, pixels - b * BLOCK);
       std::fill(to, to + BLOCK, 0.0f);
       std::memcpy(to, scores + c * pixels + b * BLOCK, here * sizeof(float));
-      for (int p = 0; p < BLOCK; p++) check += 0.0f * to[p];
+      for (int p = 0; p < BLOCK; p += WIDTH) check += 0.0f * load(to + p);
     }
-  if (!(check == 0)) throw NotFinite();
+  for (int p = 0; p < WIDTH; p++)
+    if (!(check[p] == 0)) throw NotFinite();
   return found;
 }
 
