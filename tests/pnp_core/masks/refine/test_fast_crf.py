@@ -93,15 +93,17 @@ def test_the_smallest_pictures_follow_the_mean_field_as_closely_as_pydensecrf(he
 @pytest.mark.slow
 @settings(max_examples=1500)
 @given(
-    height=st.integers(1, 64), width=st.integers(1, 64), labels=st.integers(1, 30), noise=st.booleans(),
-    iterations=st.integers(1, 4), seed=st.integers(0, 10**6),
+    height=st.integers(1, 64), fours=st.integers(1, 16), labels=st.integers(1, 30), noise=st.booleans(),
+    iterations=st.integers(1, 12), seed=st.integers(0, 10**6),
 )  # fmt: skip
-def test_noise_agrees_with_pydensecrf(height, width, labels, noise, iterations, seed):
+def test_noise_agrees_with_pydensecrf(height, fours, labels, noise, iterations, seed):
+    # To other numbers of pixels pydensecrf adds up to 3 black ones in the corner, which join its lattice.
+    width = 4 * fours
     rng = np.random.default_rng(seed)
     scores = rng.random((labels, height, width), dtype=np.float32)
     picture = rng.integers(0, 256, (height, width, 3), dtype=np.uint8) if noise else drawn_picture(height, width, 3, 0)
-    config = CrfConfig(iterations=iterations)  # few: pixels of noise between two labels multiply roundings in each
-    np.testing.assert_allclose(refine(scores, picture, config), get_crf("dense")(scores, picture, config), atol=5e-3)
+    config = CrfConfig(iterations=iterations)
+    np.testing.assert_allclose(refine(scores, picture, config), get_crf("dense")(scores, picture, config), atol=1e-2)
 
 
 @pytest.mark.parametrize(
