@@ -94,7 +94,7 @@ def test_the_smallest_pictures_follow_the_mean_field_as_closely_as_pydensecrf(he
 @settings(max_examples=1500)
 @given(
     height=st.integers(1, 64), fours=st.integers(1, 16), labels=st.integers(1, 30), noise=st.booleans(),
-    iterations=st.integers(1, 12), seed=st.integers(0, 10**6),
+    iterations=st.integers(1, 4), seed=st.integers(0, 10**6),
 )  # fmt: skip
 def test_noise_agrees_with_pydensecrf(height, fours, labels, noise, iterations, seed):
     # To other numbers of pixels pydensecrf adds up to 3 black ones in the corner, which join its lattice.
@@ -102,8 +102,8 @@ def test_noise_agrees_with_pydensecrf(height, fours, labels, noise, iterations, 
     rng = np.random.default_rng(seed)
     scores = rng.random((labels, height, width), dtype=np.float32)
     picture = rng.integers(0, 256, (height, width, 3), dtype=np.uint8) if noise else drawn_picture(height, width, 3, 0)
-    config = CrfConfig(iterations=iterations)
-    np.testing.assert_allclose(refine(scores, picture, config), get_crf("dense")(scores, picture, config), atol=1e-2)
+    config = CrfConfig(iterations=iterations)  # each multiplies the roundings of a pixel between two labels by 5 or so
+    np.testing.assert_allclose(refine(scores, picture, config), get_crf("dense")(scores, picture, config), atol=1e-3)
 
 
 @pytest.mark.parametrize(
