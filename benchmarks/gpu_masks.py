@@ -1,4 +1,4 @@
-"""The masks' part of `benchmarks.gpu`: dense CRF, resize and blur as tensors."""
+"""The masks' part of `benchmarks.gpu`: dense CRF, resize and blur as tensor_crf."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from PIL import Image
 from torch.nn import functional as F
 
 from pnp_core.masks.config import CrfConfig
-from pnp_core.masks.label_map import blur_matrix, channels, resize_matrix
-from pnp_core.masks.refine import tensors
+from pnp_core.masks.grids import blur_matrix, resize_matrix
+from pnp_core.masks.refine import tensor_crf
 from pnp_core.masks.refine.lattice import Lattice
+from pnp_core.methods.pnp.channels import channels
 
 if TYPE_CHECKING:
     from benchmarks.gpu import Report
@@ -72,7 +73,7 @@ def measure_crf(report: Report, small: bool) -> None:
 
 def refine(scores: list[torch.Tensor], images: list[np.ndarray], device: torch.device) -> list[torch.Tensor]:
     """All of them at once."""
-    return tensors.refine_batch(scores, images, CrfConfig(), device, chunk=2**36)
+    return tensor_crf.refine_batch(scores, images, CrfConfig(), device, chunk=2**36)
 
 
 def measure_agreement(report: Report, small: bool) -> None:
@@ -105,10 +106,10 @@ def measure_crf_parts(report: Report, small: bool) -> None:
         ("photographs", photographs(number, height, width)),
         ("constant", [np.full((height, width, 3), 128, np.uint8)] * number),
     ):
-        alike = tensors._appearance(sizes, images, config, report.device)
-        near = tensors._smoothness(sizes, config.gaussian_sxy, config.gaussian_compat, report.device)
+        alike = tensor_crf._appearance(sizes, images, config, report.device)
+        near = tensor_crf._smoothness(sizes, config.gaussian_sxy, config.gaussian_compat, report.device)
         report.add("crf parts", kind=kind, vertices=len(alike.starts) - 1, near_vertices=len(near.starts) - 1)
-        making = report.measure(lambda p=images: tensors._appearance(sizes, p, config, report.device), 0.3, 3)[0]
+        making = report.measure(lambda p=images: tensor_crf._appearance(sizes, p, config, report.device), 0.3, 3)[0]
         report.add("crf parts", kind=kind, batch=number, step="appearance lattice", ms=1000 * making)
         for labels in (2, 5, 21):
             values = torch.rand(number * height * width, labels, device=report.device)

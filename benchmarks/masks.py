@@ -14,8 +14,9 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from pnp_core.masks.config import CrfConfig
-from pnp_core.masks.label_map import channels, min_max
+from pnp_core.masks.grids import min_max
 from pnp_core.masks.refine import open_refiner
+from pnp_core.methods.pnp.channels import channels
 
 
 def median_ms(work: Callable[[], object], runs: int) -> float:

@@ -31,6 +31,7 @@ def parse_parameters(parameters: Sequence[str]) -> dict[str, Any]:
             value: Any = yaml.safe_load(text)
         except yaml.YAMLError as error:
             raise UsageError(f"-p {parameter}: {' '.join(str(error).split())}") from error
+        path += ["name"] if path == ["method"] and isinstance(value, str) else []
         given = merge(given, nested(".".join(path), value))
     return given
 

@@ -64,7 +64,7 @@ class PipelineConfig(Config):
         if not isinstance(values, dict):
             return values
         values = with_method(values)
-        if file := values.get("config_file"):
+        if isinstance(file := values.get("config_file"), str) and file:
             values = {**laid_over(read_settings(file), values), "config_file": None}
         method = _method_of(values)
         cls._refuse_others(method)
@@ -93,7 +93,7 @@ class PipelineConfig(Config):
 def _method_of(values: dict[str, Any]) -> type[MethodConfig]:
     """The method that unchecked values are of."""
     method = values.get("method", {})
-    return type(method) if isinstance(method, MethodConfig) else method_config(str(method.get("name", PNP)))
+    return method_config(str(method.get("name", PNP)) if isinstance(method, dict) else PNP)
 
 
 def _refuse_foreign_settings(method: type[MethodConfig], values: Any) -> None:
@@ -123,17 +123,36 @@ def with_method(values: dict[str, Any]) -> dict[str, Any]:
     {'layer': 7, 'sum': 'plain'}
     """
     values = dict(values)
-    if "settings" in values:  # as the file was called before
-        values.setdefault("config_file", values.pop("settings"))
+    former = values.pop("settings", None)  # as the file was called before
+    if former is not None and values.get("config_file") is None:
+        values["config_file"] = former
     method = values.get("method", {})
-    method = {"name": method} if isinstance(method, str) else method
-    if not isinstance(method, dict):
+    if isinstance(method, str):
+        method = {"name": method}
+    elif isinstance(method, MethodConfig):
+        method = method.model_dump()
+    elif not isinstance(method, dict):
         return values
     for part, names in FORMERLY.items():
         if isinstance(parts := values.get(part), dict):
-            method = merge(method, {key: value for key, value in parts.items() if key in names})
+            own = {key: value for key, value in parts.items() if key in names}
+            _refuse_both(part, own, method)
+            method = merge(method, own)
             values[part] = {key: value for key, value in parts.items() if key not in names}
     return {**values, "method": method} if method else values
+
+
+def _refuse_both(part: str, own: dict[str, Any], method: dict[str, Any]) -> None:
+    """A setting that stands in both of its places must be the same."""
+    for key, value in own.items():
+        other = method.get(key)
+        if isinstance(value, dict) and isinstance(other, dict):
+            _refuse_both(f"{part}.{key}", value, other)
+        elif other is not None and other != value:
+            name = f"{part}.{key}".partition(".")[2]
+            raise UsageError(
+                f"{part}.{key} is {value} and method.{name} is {other}, which are one setting: leave one out"
+            )
 
 
 class LabellingConfig(PipelineConfig):

@@ -102,6 +102,10 @@ class CrfInputError(UsageError):
     """Scores and picture of a CRF do not fit together, or hold no number."""
 
 
+class CompiledPartError(UsageError):
+    """A compiled part of the package is missing or cannot be loaded."""
+
+
 class CandidatesFileError(UsageError):
     """A file of candidate classes is missing, or not of a form that is read."""
 

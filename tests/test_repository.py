@@ -1,5 +1,6 @@
 """What holds for the repository as a whole."""
 
+import ast
 import csv
 import importlib
 import inspect
@@ -99,6 +100,17 @@ def test_table_of_the_readme_is_the_one_the_commands_made():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     written = re.findall(r"^\| (.+?) \| (\d+\.\d) \|$", readme, re.MULTILINE)
     assert written == made != []
+
+
+@pytest.mark.parametrize("folder", ["benchmarks", "training"])
+def test_scripts_import_what_there_is(folder):
+    missing = []
+    for file in tracked(f"{folder}/**.py"):
+        for node in ast.walk(ast.parse((ROOT / file).read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(("pnp_core", "flows", "tasks")):
+                module = importlib.import_module(node.module or "")
+                missing += [f"{file}: {node.module}.{a.name}" for a in node.names if not hasattr(module, a.name)]
+    assert not missing
 
 
 def test_deployments_name_no_path_of_a_machine():

@@ -32,7 +32,8 @@ class Parameter:
         flag: such as `--threshold`; from the last name of the path when empty.
         positional: an argument, always to be given.
         required: to be given though the field has a default.
-        repeated: a list is given by giving the option several times; else it is one text with commas.
+        repeated: a list is given by giving the option several times, as it is for arguments; else it is one text with
+            commas.
         metavar: what stands for the value in the help.
         shown: the default that the help shows, where the command has one of its own.
         panel: of the help, where it is not the first one.
@@ -61,7 +62,7 @@ class Parameter:
         about: Any = {"help": self.help(model), "show_default": False, "metavar": self.metavar}
         about["rich_help_panel"] = self.panel
         info = typer.Argument(**about) if self.positional else typer.Option(self._flag(kind), **about)
-        annotation: Any = (list[str] if self.repeated else str) if kind is tuple else kind
+        annotation: Any = (list[str] if self.repeated or self.positional else str) if kind is tuple else kind
         return inspect.Parameter(
             self.name,
             inspect.Parameter.KEYWORD_ONLY,

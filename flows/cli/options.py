@@ -82,12 +82,12 @@ class Given(Generic[SomeConfig]):
         Raises:
             UsageError: it is not valid, or the file cannot be read or was made for other weights.
         """
-        layers = [self.values, parse_parameters(parameters or ())]
+        layers = [with_method(self.values), with_method(parse_parameters(parameters or ()))]
         file = merge(*layers).get("config_file")
-        kept = read_settings(file) if file else {}
+        kept = read_settings(file) if isinstance(file, str) else {}
         values = laid_over(usual, kept, *layers)
-        if file:
-            _refuse_other_weights(file, with_method(kept), values | laid_over(*layers))
+        if isinstance(file, str):
+            _refuse_other_weights(file, with_method(kept), laid_over(*layers))
             values["config_file"] = None
         return build(self.model, values)
 

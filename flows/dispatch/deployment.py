@@ -20,7 +20,7 @@ from prefect import get_run_logger
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter
 from prefect.deployments import run_deployment
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.states import Cancelled, Cancelling
 
 from flows.dispatch.base import Results, Stage, Work
@@ -158,6 +158,11 @@ class _Dispatcher:
             raise UsageError(
                 f"the Prefect server {self._client.api_url} has no deployment '{self._dispatch.deployment}'; "
                 f"`pnp-ovss deploy` makes it"
+            ) from error
+        except PrefectHTTPStatusError as error:
+            raise UsageError(
+                f"the Prefect server {self._client.api_url} refuses a batch for '{self._dispatch.deployment}' "
+                f"({error.response.status_code}): of another version? `pnp-ovss deploy` brings it up to date"
             ) from error
         self._log.info("%s to %s sent off as flow run '%s'", shards[0].name, shards[-1].name, visible(run.name))
         self._flying.append(_Batch(run.id, list(shards), monotonic()))

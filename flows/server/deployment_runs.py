@@ -111,8 +111,11 @@ def start_run(name: str, parameters: list[str], here: str) -> StartedRun:
         schema = deployment.parameter_openapi_schema or {}
         of_config = "config" in schema.get("properties", {})
         if of_config:
-            given = with_method(given)
-            config = laid_over(values.get("config", {}), given)
+            if "config.method" in keys_of(schema):  # else of a version that had no other methods
+                given = with_method(given)
+                config = laid_over(values.get("config", {}), given)
+            else:
+                config = merge(values.get("config", {}), given)
             values["config"] = place(config, deployment.name, here if local else None)
         else:
             values = merge(values, given)

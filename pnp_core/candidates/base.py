@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 
 from pnp_core.candidates.config import CandidatesConfig
 from pnp_core.data import Sample
 from pnp_core.inputs.cards import DatasetCard
-from pnp_core.methods.base import LoadedMethod
 
 
 @dataclass(frozen=True)
@@ -57,23 +56,25 @@ class SourceContext:
 
     Attributes:
         allowed: labels that may be candidates.
-        method: the loaded method, which may have a match score of its own.
         device: where a source's own model goes: `auto`, `cpu`, `cuda:1` ...
     """
 
     config: CandidatesConfig
     card: DatasetCard
     allowed: tuple[int, ...]
-    method: LoadedMethod
     device: str
 
 
 @dataclass(frozen=True)
 class Images:
-    """A batch of B images: their samples, and what the method has made of them (`LoadedMethod.encode`)."""
+    """A batch of B images.
+
+    Attributes:
+        match: how probably each holds each of some classes, in [0, 1] (`LoadedMethod.match`).
+    """
 
     samples: Sequence[Sample]
-    encoded: Any
+    match: Callable[[tuple[int, ...]], Float[np.ndarray, "B C"]]
 
 
 @runtime_checkable

@@ -16,12 +16,12 @@ class MatchCandidates:
     default_min_score = 0.5
 
     def __init__(self, context: SourceContext) -> None:
-        self._method, self._allowed = context.method, context.allowed
+        self._allowed = context.allowed
 
     def preprocess(self, image: np.ndarray) -> None:
         """Nothing is needed: the method has encoded the image."""
 
     def propose(self, images: Images, prepared: Sequence[Any]) -> list[Proposal]:
         """Every class with its match probability."""
-        found = self._method.match(images.encoded, self._allowed).tolist()
+        found = images.match(self._allowed).tolist()
         return [Proposal(self._allowed, tuple(row)) for row in found]

@@ -13,7 +13,8 @@ class CrfConfig(Config):
     """Dense CRF (Kraehenbuehl and Koltun 2011), parameters as in the authors' code."""
 
     name: str = "dense"
-    """`dense` (pydensecrf), `torch` (the same as tensors, on a GPU where there is one) or `off` (softmax only)."""
+    """`dense` (pydensecrf), `fast` (the same labels several times as fast), `torch` (the same as tensors, on a GPU
+    where there is one) or `off` (softmax only)."""
     iterations: int = Field(default=10, ge=1)
     """Steps of mean-field inference."""
     gaussian_sxy: float = Field(default=3, gt=0)

@@ -103,12 +103,15 @@ class MethodConfig(Config):
 
     def map_facts(self) -> dict[str, Any]:
         """What names its maps in fingerprints."""
-        return {name: fact for name, fact in self.facts().items() if not _of_masks(type(self), name)}
+        return {"method": self._facts_of(masks=False)}
 
     def mask_facts(self) -> dict[str, Any]:
         """What names its masks in fingerprints, besides the maps."""
         version = {"decides": self.decides} if self.decides > 1 else {}
-        return version | {name: fact for name, fact in self.facts().items() if _of_masks(type(self), name)}
+        return {"method": version | self._facts_of(masks=True)}
+
+    def _facts_of(self, masks: bool) -> dict[str, Any]:
+        return {name: fact for name, fact in self.facts().items() if _of_masks(type(self), name) == masks}
 
     def without_masks(self) -> MethodConfig:
         """The same with the settings of `decide` at their defaults: what a loaded model depends on."""

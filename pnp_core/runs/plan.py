@@ -12,6 +12,7 @@ from pnp_core.inputs.readers import Dataset, open_dataset, resolve_card
 from pnp_core.inputs.sources import Source, open_source
 from pnp_core.masks.refine import open_refiner
 from pnp_core.methods import method_of
+from pnp_core.stages.config import RuntimeConfig
 from pnp_core.stages.maps import SalienceJob
 from pnp_core.stages.masks import MaskJob
 from pnp_core.stages.scores import ScoreJob
@@ -34,7 +35,7 @@ class Plan:
 
 
 def _plan(config: LabellingConfig, card: DatasetCard, only: tuple[int, ...] | None) -> Plan:
-    open_refiner(config.masks.crf, config.runtime.device)  # before anything is started
+    open_refiner(config.masks.crf, "cpu")  # whether there is one, before anything is started
     vocabulary = askable_labels(config, card, only)
     salience = SalienceJob.create(config.out, config.method, config.salience, config.runtime, card, vocabulary)
     rule = card.background_rule if config.masks.background == "auto" else config.masks.background
@@ -42,7 +43,7 @@ def _plan(config: LabellingConfig, card: DatasetCard, only: tuple[int, ...] | No
         out=config.out,
         method=config.method,
         config=config.masks.model_copy(update={"background": rule}),
-        runtime=salience.runtime,
+        runtime=_runtime_of_masks(config, salience),
         max_pixels=config.salience.max_pixels,
         class_names=card.names,
         palette=None if card.palette == "voc" else card.palette,
@@ -50,6 +51,12 @@ def _plan(config: LabellingConfig, card: DatasetCard, only: tuple[int, ...] | No
         salience_fingerprint=salience.fingerprint,
     )
     return Plan(salience, masks, None, config.png)
+
+
+def _runtime_of_masks(config: LabellingConfig, salience: SalienceJob) -> RuntimeConfig:
+    """A deployment's workers have the device that was asked for; masks are made here, on what there is."""
+    elsewhere = config.dispatch.mode == "deployment"
+    return salience.runtime.model_copy(update={"device": "auto"} if elsewhere else {})
 
 
 def class_subset(config: DatasetConfig, card: DatasetCard) -> tuple[int, ...] | None:

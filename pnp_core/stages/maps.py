@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -151,7 +152,7 @@ class _Shared:
 
     @classmethod
     def create(cls, job: SalienceJob, method: LoadedMethod) -> _Shared:
-        context = SourceContext(job.config.candidates, job.card, job.vocabulary, method, job.runtime.device)
+        context = SourceContext(job.config.candidates, job.card, job.vocabulary, job.runtime.device)
         return cls(job, method, open_candidates(context, job.candidates))
 
     def prepare(self, sample: Sample) -> _Input | Quarantined:
@@ -178,7 +179,7 @@ class _Shared:
                 yield Quarantined(item.sample.key, item.sample.source, STAGE, choice.how)
 
     def _choices(self, batch: list[_Input], encoded: Any) -> list[Choice]:
-        images = Images([item.sample for item in batch], encoded)
+        images = Images([item.sample for item in batch], partial(self.method.match, encoded))
         proposals = self.source.propose(images, [item.for_candidates for item in batch])
         for item, proposal in zip(batch, proposals, strict=True):  # before one that is not finite is no match
             if proposal.scores:

@@ -122,7 +122,7 @@ class MaskJob(Config):
 
     def open_refiner(self) -> Refiner:
         """What refines scores, on the device of the run."""
-        return open_refiner(self.config.crf, self.runtime.device)
+        return open_refiner(self.config.crf, self.runtime.device, self.runtime.threads or 1)
 
     @property
     def colours(self) -> np.ndarray:
@@ -173,7 +173,9 @@ def _row(sample: Sample, maps: ClassMaps, label_map: LabelMap, job: MaskJob) -> 
 
 
 AT_ONCE = 2**28
-"""Bytes of scores that are refined together at most; a single image takes what it needs."""
+"""Bytes of images and scores that are in memory together at most; a single image takes what it needs."""
+PIXEL = 12
+"""Bytes that a pixel takes beside its scores."""
 
 
 def _batches(
@@ -185,7 +187,8 @@ def _batches(
         if (maps := stored.get(sample.key)) is None:
             continue  # quarantined by the salience stage
         shrunk = min(1.0, job.config.max_side / max(maps.height, maps.width))
-        own = int(4 * maps.height * maps.width * shrunk**2 * (len(maps.classes) + 1))
+        # Pixels, labels and confidence at the image's own size; scores at the one that it is refined at.
+        own = int(maps.height * maps.width * (PIXEL + 4 * shrunk**2 * (len(maps.classes) + 1)))
         if batch and (size + own > AT_ONCE or len(batch) == job.runtime.batch_size):
             yield batch
             batch, size = [], 0

@@ -226,4 +226,6 @@ def _read(run: RunFolder, name: str, folder: str, main: bool) -> Evaluation:
         config = EvalConfig.recorded(record.config.model_dump())
     except ValidationError as error:
         raise unfit(run, f"{folder}/{RUN}", error) from error
+    except UsageError as error:  # of a method that is not installed here
+        raise CorruptRunError(f"'{run.path(f'{folder}/{RUN}')}': {error}") from error
     return Evaluation(name, run.url, f"{run.url}/{folder}", config, scores, record, main)

@@ -195,3 +195,12 @@ def test_view_command_serves_until_it_is_told_to_end(evaluated, sign, code):
         process.send_signal(sign)
         _, said = process.communicate(timeout=60)
     assert (process.returncode, said.strip()) == (code, "stopped: the page is served no longer")
+
+
+def test_tables_are_made_of_as_many_runs_as_are_named(copied, tmp_path):
+    other = tmp_path / "other, of the same"
+    shutil.copytree(copied, other)
+    result = runner.invoke(app, ["tables", str(copied), str(other), "--out", str(tmp_path / "both")])
+    assert result.exit_code == 0, result.stderr
+    text = (tmp_path / "both/main.csv").read_text()
+    assert text.count("scenes") >= 2

@@ -239,3 +239,36 @@ def test_configuration_read_back_from_a_run_has_the_same_fingerprints():
     here, there = plan_eval(given), plan_eval(read)
     assert here.salience.fingerprint == there.salience.fingerprint
     assert here.masks.fingerprint == there.masks.fingerprint
+
+
+OLD_AND_NEW = [
+    (
+        {"salience": {"layer": 3, "backbone": {"image_size": 64}}},
+        {"method": {"layer": 3, "backbone": {"image_size": 64}}},
+    ),
+    ({"masks": {"sum": "first_twice", "blur": 0.1}}, {"method": {"sum": "first_twice"}, "masks": {"blur": 0.1}}),
+    ({"method": "pnp-ovss"}, {}),
+    ({"method": PnpConfig(layer=2), "masks": {"passes": 1}}, {"method": PnpConfig(layer=2, passes=1)}),
+]
+
+
+@pytest.mark.parametrize(("former", "now"), OLD_AND_NEW)
+def test_settings_of_the_method_may_stand_where_they_were_before_there_were_others(former, now):
+    assert EvalConfig.model_validate({"out": "x", **former}) == EvalConfig.model_validate({"out": "x", **now})
+
+
+def test_a_setting_that_stands_in_both_places_must_be_the_same():
+    both = {"out": "x", "method": {"layer": 3}, "salience": {"layer": 7}}
+    with pytest.raises(
+        UsageError, match=r"salience\.layer is 7 and method\.layer is 3, which are one setting: leave one out"
+    ):
+        EvalConfig.model_validate(both)
+    assert method_of(EvalConfig.model_validate({**both, "salience": {"layer": 3}})).layer == 3
+
+
+def test_former_name_of_the_settings_file_is_read(tmp_path):
+    (tmp_path / "s.yaml").write_text("masks: {threshold: 0.4}\n")
+    values = {"out": "x", "settings": str(tmp_path / "s.yaml"), "config_file": None}
+    assert EvalConfig.model_validate(values).masks.threshold == 0.4
+    with pytest.raises(ValidationError, match="config_file"):
+        EvalConfig.model_validate({"out": "x", "config_file": 5})

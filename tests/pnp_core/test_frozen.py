@@ -44,10 +44,13 @@ class ToyMethod(MethodConfig):
 
 def test_settings_of_masks_name_masks_alone_and_no_loaded_model_depends_on_them():
     method = ToyMethod(cut=0.7)
-    assert (method.map_facts(), method.mask_facts()) == ({"name": "toy", "grid": 3}, {"cut": 0.7})
+    assert (method.map_facts(), method.mask_facts()) == (
+        {"method": {"name": "toy", "grid": 3}},
+        {"method": {"cut": 0.7}},
+    )
     assert method.without_masks() == ToyMethod()
 
 
 def test_another_way_to_decide_makes_other_masks_of_the_same_maps():
     newer = type("Newer", (ToyMethod,), {"decides": 2, "__annotations__": {}})()
-    assert (newer.map_facts(), newer.mask_facts()) == (ToyMethod().map_facts(), {"decides": 2, "cut": 0.5})
+    assert (newer.map_facts(), newer.mask_facts()) == (ToyMethod().map_facts(), {"method": {"decides": 2, "cut": 0.5}})

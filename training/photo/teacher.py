@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from pnp_core.masks.config import CrfConfig
-from pnp_core.masks.label_map import blur_matrix, min_max, resize_matrix
+from pnp_core.masks.grids import blur_matrix, min_max, resize_matrix
 from pnp_core.masks.refine import open_refiner
 from training.photo.arguments import parser
 from training.photo.encoder import Classifier, pixels_of, read_classifier, squashed

@@ -13,32 +13,34 @@ Refiner = Callable[[Sequence[np.ndarray], Sequence[np.ndarray]], list[np.ndarray
 """(scores (C, H, W) in [0, 1] of some images, the images (H, W, 3) uint8 RGB) -> probabilities (C, H, W) of each.
 What an image's become does not depend on those beside it."""
 
-REFINERS: Registry[Callable[[CrfConfig, str], Refiner]] = Registry(
+REFINERS: Registry[Callable[[CrfConfig, str, int], Refiner]] = Registry(
     "CRF",
     "pnp_ovss.refiners",
     {
+        "fast": "pnp_core.masks.refine.fast_crf:open_refiner",
         "dense": "pnp_core.masks.refine.dense_crf:open_refiner",
         "torch": "pnp_core.masks.refine.tensor_crf:open_refiner",
         "off": "pnp_core.masks.refine.off:open_refiner",
     },
 )
-"""(parameters, device) -> refiner. What they are made of (torch, pydensecrf) takes seconds to import."""
+"""(parameters, device, threads) -> refiner. What they are made of (torch, pydensecrf) takes seconds to import."""
 
 ON_GPU = frozenset({"torch"})
 """Those that are quicker with a GPU."""
 
 
-def open_refiner(config: CrfConfig, device: str = "auto") -> Refiner:
+def open_refiner(config: CrfConfig, device: str = "auto", threads: int = 1) -> Refiner:
     """The refiner of that name.
 
     Args:
         device: where its arithmetic is done, if it has a choice: `auto`, `cpu`, `cuda:1` ...
+        threads: of the CPU, if it can use several; results do not depend on them.
 
     Raises:
         UnknownNameError: no such refiner.
         UsageError: there is no such device.
     """
-    return REFINERS.get(config.name)(config, device)
+    return REFINERS.get(config.name)(config, device, threads)
 
 
 def one_by_one(refine: Callable[[np.ndarray, np.ndarray, CrfConfig], np.ndarray], config: CrfConfig) -> Refiner:

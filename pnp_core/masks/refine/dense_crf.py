@@ -11,7 +11,7 @@ from pnp_core.masks.refine import Refiner, one_by_one
 from pnp_core.masks.refine.off import softmax
 
 
-def open_refiner(config: CrfConfig, device: str) -> Refiner:
+def open_refiner(config: CrfConfig, device: str, threads: int) -> Refiner:
     """By the CPU, whatever the device."""
     return one_by_one(refine, config)
 

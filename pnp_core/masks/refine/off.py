@@ -15,6 +15,6 @@ def softmax(scores: Float[np.ndarray, "C H W"]) -> Float[np.ndarray, "C H W"]:
     return raised / raised.sum(axis=0)
 
 
-def open_refiner(config: CrfConfig, device: str) -> Refiner:
+def open_refiner(config: CrfConfig, device: str, threads: int) -> Refiner:
     """Softmax of the scores; images and parameters play no part."""
     return lambda scores, images: [softmax(one) for one in scores]

@@ -30,7 +30,7 @@ _LATTICE, _LABEL = 2600, 96  # bytes for each pixel of noise: of both lattices w
 _FEW = 16  # on a CPU torch's own softmax of 2 to 9 labels takes 4 to 5 times as long as its steps one by one
 
 
-def open_refiner(config: CrfConfig, device: str) -> Refiner:
+def open_refiner(config: CrfConfig, device: str, threads: int) -> Refiner:
     """Mean-field inference from unaries -log softmax(scores) on the original RGB, see `refine_batch`."""
     place = resolve_device(device)
     return lambda scores, images: [one.cpu().numpy() for one in refine_batch(scores, images, config, place)]

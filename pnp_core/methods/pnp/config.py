@@ -179,6 +179,14 @@ class PnpConfig(MethodConfig):
             values["dropout"] = None
         return values
 
+    def map_facts(self) -> dict[str, Any]:
+        """What names its maps in fingerprints: beside the stage's own settings, as before there were other methods."""
+        return self._facts_of(masks=False)
+
+    def mask_facts(self) -> dict[str, Any]:
+        """What names its masks in fingerprints, in the same way."""
+        return self._facts_of(masks=True)
+
     def with_revision(self, pinned: Pinned) -> PnpConfig:
         """A hub snapshot is named by its commit: the newest one may be another tomorrow."""
         if not getattr(pinned, "from_hub", False):

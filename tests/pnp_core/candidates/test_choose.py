@@ -2,6 +2,7 @@
 
 import json
 import math
+from functools import partial
 
 import numpy as np
 import open_clip
@@ -17,7 +18,6 @@ from pnp_core.candidates.config import CandidatesConfig
 from pnp_core.data import Sample
 from pnp_core.errors import CheckpointError, UnknownNameError
 from pnp_core.inputs.cards import load_card
-from pnp_core.methods.base import LoadedMethod
 from pnp_core.methods.pnp.config import CaptionConfig, PnpConfig
 from pnp_core.methods.pnp.method import Encoded, LoadedPnp
 from pnp_core.methods.pnp.prompts import build_prompts, stack_prompts
@@ -80,29 +80,17 @@ def test_choice_is_never_empty_but_without_fallback(scores, least, top_k, fallba
         assert choice.classes
 
 
-class Blind(LoadedMethod):
-    """Never asked."""
-
-    def prepare(self, image):
-        raise NotImplementedError
-
-    def encode(self, prepared):
-        raise NotImplementedError
-
-    def look(self, batch, classes):
-        raise NotImplementedError
+def no_match(labels: tuple[int, ...]) -> np.ndarray:
+    raise AssertionError("no source but itm asks for it")
 
 
-BLIND = Blind()
+def images(*classes: tuple[int, ...] | None, match=no_match) -> Images:
+    return Images([Sample("k", b"", "png", "s", classes=c) for c in classes], match)
 
 
-def images(*classes: tuple[int, ...] | None, encoded=None) -> Images:
-    return Images([Sample("k", b"", "png", "s", classes=c) for c in classes], encoded)
-
-
-def source_of(names, allowed, method=BLIND, **options) -> CandidateSource:
+def source_of(names, allowed, **options) -> CandidateSource:
     card = load_card("folder").with_classes(tuple(names))
-    return open_candidates(SourceContext(CandidatesConfig(**options), card, allowed, method, "cpu"), None)
+    return open_candidates(SourceContext(CandidatesConfig(**options), card, allowed, "cpu"), None)
 
 
 def test_labels_and_vocabulary():
@@ -125,9 +113,9 @@ def test_match_scores_are_those_of_one_caption_per_class(backbone, pixels, monke
     monkeypatch.setattr("pnp_core.methods.pnp.matching.CAPTIONS_AT_ONCE", 7)
     allowed = tuple(range(1, len(NAMES) + 1))
     method = LoadedPnp(PnpConfig(caption=CaptionConfig(mode="joint")), backbone, tuple(NAMES))
-    source = source_of(NAMES, allowed, method, source="itm")
+    source = source_of(NAMES, allowed, source="itm")
     tokens = backbone.encode_image(pixels)
-    found = source.propose(images(None, None, encoded=Encoded(pixels, tokens)), [None, None])
+    found = source.propose(images(None, None, match=partial(method.match, Encoded(pixels, tokens))), [None, None])
     prompts = build_prompts(NAMES, CaptionConfig(mode="per_class"), backbone)
     expected = salience(backbone, tokens, stack_prompts([prompts, prompts]), 0, 0).itm
     assert [p.classes for p in found] == [allowed, allowed]

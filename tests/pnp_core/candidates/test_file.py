@@ -14,7 +14,7 @@ from pnp_core.candidates.file import FileCandidates, read_answers, resolve
 from pnp_core.data import Sample
 from pnp_core.errors import CandidatesFileError
 from pnp_core.inputs.cards import load_card
-from tests.pnp_core.candidates.test_choose import BLIND
+from tests.pnp_core.candidates.test_choose import no_match
 
 CARD = load_card("voc21")
 LEFT_OUT = "null among the classes left out"
@@ -141,7 +141,7 @@ def test_name_decides_where_number_and_name_disagree_and_unknown_ones_are_left_o
 
 def source_of(file: Path) -> FileCandidates:
     config = CandidatesConfig(source="file", file=str(file))
-    return FileCandidates(SourceContext(config, CARD, (), BLIND, "cpu"))
+    return FileCandidates(SourceContext(config, CARD, (), "cpu"))
 
 
 def sample(key: str, source: str, name: str = "") -> Sample:
@@ -151,7 +151,7 @@ def sample(key: str, source: str, name: str = "") -> Sample:
 def test_rows_of_a_key_need_not_be_together(tmp_path):
     (tmp_path / "c.csv").write_text("key,class,score\na,cat,0.9\nb,dog,0.8\na,person,0.8\na,cat,0.1\n")
     source = source_of(tmp_path / "c.csv")
-    a, b = source.propose(Images([sample("a", "a"), sample("b", "b")], None), [None, None])
+    a, b = source.propose(Images([sample("a", "a"), sample("b", "b")], no_match), [None, None])
     assert dict(zip(a.classes, a.scores or (), strict=True)) == {8: 0.9, 15: 0.8}
     assert b.classes == (12,)
 
@@ -164,7 +164,7 @@ def test_pictures_of_tables_and_tars_are_found_by_their_own_names(tmp_path):
         sample("-", "a.tar!cat 1.jpg", "cat 1.jpg"),
         sample("000000000139", "images/val2017/000000000139.jpg"),
     ]
-    assert [p.classes for p in source.propose(Images(asked, None), [None] * 3)] == [(8,), (12,), (10,)]
+    assert [p.classes for p in source.propose(Images(asked, no_match), [None] * 3)] == [(8,), (12,), (10,)]
 
 
 def test_picture_is_found_by_key_source_or_stem_and_unknown_ones_have_no_fallback(tmp_path):
@@ -177,7 +177,7 @@ def test_picture_is_found_by_key_source_or_stem_and_unknown_ones_have_no_fallbac
         sample("-", "q/r.jpg"),
         sample("n", "n"),
     ]
-    found = source.propose(Images(asked, None), [None] * 5)
+    found = source.propose(Images(asked, no_match), [None] * 5)
     assert [p.classes for p in found] == [(8,), (12,), (10,), (17,), ()]
     config = CandidatesConfig(source="file", file="c.json", fallback="first")
     choice = choose(found[-1], config, source.default_min_score, range(1, 21))

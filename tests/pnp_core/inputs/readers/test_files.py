@@ -59,7 +59,7 @@ def test_ground_truth_of_a_picture_that_is_to_be_turned_is_not_trusted(tmp_path,
 
 
 @pytest.mark.parametrize(
-    ("picture_id", "reason"),
+    ("image_id", "reason"),
     [
         ("a\0b", "cannot be read"),
         ("x" * 400, "cannot be read"),

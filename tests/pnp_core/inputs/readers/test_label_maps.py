@@ -17,7 +17,7 @@ def raw(path: Path) -> np.ndarray:
         return np.array(image)
 
 
-@pytest.mark.parametrize(("card", "pictures"), [("voc21", 38), ("voc20", 38), ("context60", 3), ("context59", 3)])
+@pytest.mark.parametrize(("card", "images"), [("voc21", 38), ("voc20", 38), ("context60", 3), ("context59", 3)])
 def test_pascal_masks_are_the_files_own(shared_data, card, images):
     root = shared_data / "VOCdevkit"
     folder = "VOC2012/SegmentationClass" if card.startswith("voc") else "VOC2010/SegmentationClassContext"

@@ -45,7 +45,7 @@ def mean_field(scores: np.ndarray, image: np.ndarray, config: CrfConfig) -> np.n
     return q.reshape(number, height, width)
 
 
-@pytest.mark.parametrize("name", ["dense", "torch"])
+@pytest.mark.parametrize("name", ["dense", "fast", "torch"])
 def test_agrees_with_brute_force_mean_field(name):
     rng = np.random.default_rng(0)
     image = np.zeros((12, 14, 3), np.uint8)
@@ -59,7 +59,7 @@ def test_agrees_with_brute_force_mean_field(name):
     assert np.abs(found - expected).mean() < 0.05
 
 
-@pytest.mark.parametrize("name", ["dense", "torch"])
+@pytest.mark.parametrize("name", ["dense", "fast", "torch"])
 def test_snaps_a_ragged_mask_to_the_edge_of_the_object(name):
     rng = np.random.default_rng(1)
     image = np.full((40, 40, 3), 30, np.uint8)
@@ -74,7 +74,7 @@ def test_snaps_a_ragged_mask_to_the_edge_of_the_object(name):
     assert after > 0.99
 
 
-@pytest.mark.parametrize("name", ["dense", "torch"])
+@pytest.mark.parametrize("name", ["dense", "fast", "torch"])
 def test_probabilities_sum_to_one(name):
     scores = np.random.default_rng(2).random((4, 9, 11)).astype(np.float32)
     found = refined(name, scores, np.zeros((9, 11, 3), np.uint8), CrfConfig())

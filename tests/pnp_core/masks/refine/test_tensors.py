@@ -126,7 +126,7 @@ def test_every_vertex_knows_its_neighbours():
 
 
 @pytest.mark.parametrize(
-    ("shape", "picture", "message"),
+    ("shape", "image", "message"),
     [
         ((2, 3, 4), (4, 3, 3), r"need 3 x 4 pixels of RGB bytes, not \(4, 3, 3\) uint8"),
         ((0, 3, 4), (3, 4, 3), "at least one of each"),
