@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -39,6 +41,8 @@ class Scores:
         )
 
 
+Map = Callable[..., Iterable[Any]]
+"""`map`, or one that works on several threads."""
 Decide = Callable[[ClassMaps, tuple[int, int]], Scores]
 """(maps of at least one class, size (H, W) in pixels) -> scores."""
 
@@ -89,23 +93,33 @@ def make_label_maps(
     decide: Decide,
     refine: Refiner,
     max_side: int,
+    map_: Map = map,
 ) -> list[LabelMap]:
     """Some images' maps to their label maps, each at the image's own size.
 
     Without candidate classes it is all background. Images with a side over `max_side` are refined at a smaller size,
     so that memory has a bound.
 
+    Args:
+        map_: does what is done image by image, perhaps on several threads.
+
     Raises:
         MethodError: what is decided on fits neither size nor classes.
     """
     asked = [n for n, one in enumerate(maps) if one.classes]
-    small = [_shrunk(images[n], max_side) for n in asked]
-    scores = [decide(maps[n], image.shape[:2]) for n, image in zip(asked, small, strict=True)]
-    if not all(s.fit(i.shape[:2], len(maps[n].classes)) for n, s, i in zip(asked, scores, small, strict=True)):
-        raise MethodError("the method's scores do not fit the image and the classes asked")
+    small = list(map_(lambda n: _shrunk(images[n], max_side), asked))
+    scores = list(map_(partial(_decided, decide), [maps[n] for n in asked], small))
     refined = refine([one.channels for one in scores], small)
-    made = {n: _label_map(maps[n], one, own) for n, one, own in zip(asked, scores, refined, strict=True)}
+    made = dict(zip(asked, map_(_label_map, [maps[n] for n in asked], scores, refined), strict=True))
     return [made[n] if n in made else _all_background(one) for n, one in enumerate(maps)]
+
+
+def _decided(decide: Decide, maps: ClassMaps, image: np.ndarray) -> Scores:
+    with np.errstate(over="ignore", invalid="ignore"):  # whoever asks for label maps looks at their numbers
+        scores = decide(maps, image.shape[:2])
+    if not scores.fit(image.shape[:2], len(maps.classes)):
+        raise MethodError("the method's scores do not fit the image and the classes asked")
+    return scores
 
 
 def _label_map(maps: ClassMaps, scores: Scores, probabilities: np.ndarray) -> LabelMap:

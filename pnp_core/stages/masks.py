@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from threadpoolctl import threadpool_limits
 
 from pnp_core.data import ClassMaps, Progress, Sample, ShardRef, StageResult, silent
 from pnp_core.finite import require_finite
 from pnp_core.frozen import Config
 from pnp_core.inputs.images import VOC_PALETTE, decode_image, encode_grey, encode_label_map, palette_of
 from pnp_core.masks.config import MaskConfig
-from pnp_core.masks.label_map import Decide, LabelMap, make_label_maps
+from pnp_core.masks.label_map import Decide, LabelMap, Map, make_label_maps
 from pnp_core.masks.refine import ON_GPU, Refiner, open_refiner
 from pnp_core.methods import AnyMethod, method_of
 from pnp_core.stages.config import RuntimeConfig
@@ -144,7 +146,7 @@ def _confidence(label_map: LabelMap) -> dict[str, bytes | None]:
     return {"bytes": encode_grey((label_map.confidence * 255 + 0.5).astype(np.uint8)), "path": None}
 
 
-def _row(sample: Sample, maps: ClassMaps, label_map: LabelMap, job: MaskJob) -> dict[str, Any]:
+def _row(job: MaskJob, sample: Sample, maps: ClassMaps, label_map: LabelMap) -> dict[str, Any]:
     pixels = np.bincount(label_map.labels.ravel(), minlength=256)
     return {
         "key": sample.key,
@@ -199,7 +201,12 @@ def _batches(
 
 
 def _sound_label_maps(
-    batch: list[tuple[Sample, ClassMaps]], images: list[np.ndarray], job: MaskJob, decide: Decide, refine: Refiner
+    batch: list[tuple[Sample, ClassMaps]],
+    images: list[np.ndarray],
+    job: MaskJob,
+    decide: Decide,
+    refine: Refiner,
+    map_: Map,
 ) -> list[LabelMap]:
     """Label maps of finite numbers alone: where two are compared NaN looks like background.
 
@@ -210,8 +217,7 @@ def _sound_label_maps(
     for sample, maps in batch:
         values, how = maps.maps.swapaxes(0, 1), "it was made by an earlier version"
         require_finite(values, "the stored salience", sample.key, names[sample.key], how)
-    with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is looked at
-        made = make_label_maps([maps for _, maps in batch], images, decide, refine, job.config.max_side)
+    made = make_label_maps([maps for _, maps in batch], images, decide, refine, job.config.max_side, map_)
     for (sample, _), one in zip(batch, made, strict=True):
         what = "the salience summed over drop iterations"
         require_finite(one.salience, what, sample.key, names[sample.key], "it overflows")
@@ -220,6 +226,10 @@ def _sound_label_maps(
         how = f"of CRF {job.config.crf.name}"
         require_finite(one.confidence[None], "the label probability", sample.key, [won], how)
     return made
+
+
+def _pixels(job: MaskJob, sample: Sample) -> np.ndarray:
+    return decode_image(sample.image, job.max_pixels).pixels
 
 
 def mask_shard(job: MaskJob, shard: ShardRef, salience: StageResult, progress: Progress = silent) -> StageResult:
@@ -236,11 +246,14 @@ def mask_shard(job: MaskJob, shard: ShardRef, salience: StageResult, progress: P
     def work() -> StageOutput:
         stored = read_class_maps(StageFolder(run, SALIENCE, job.salience_fingerprint), shard.name)
         decide, refine, rows = job.decide, job.open_refiner(), []
-        for batch in _batches(read_shard(run, shard), stored, job):
-            images = [decode_image(sample.image, job.max_pixels).pixels for sample, _ in batch]
-            made = _sound_label_maps(batch, images, job, decide, refine)
-            rows += [_row(*one, label_map, job) for one, label_map in zip(batch, made, strict=True)]
-            progress(len(batch))
+        # Of several images at a time each does its products alone: threads of BLAS would wait for each other.
+        with ThreadPoolExecutor(job.runtime.threads or 1, "masks") as pool, threadpool_limits(1, "blas"):
+            for batch in _batches(read_shard(run, shard), stored, job):
+                samples, maps = zip(*batch, strict=True)
+                images = list(pool.map(partial(_pixels, job), samples))
+                made = _sound_label_maps(batch, images, job, decide, refine, pool.map)
+                rows += pool.map(partial(_row, job), samples, maps, made)
+                progress(len(batch))
         progress(shard.samples - len(rows))
         return StageOutput({"parquet": table_bytes(pa.Table.from_pylist(rows, schema=MASK_SCHEMA))}, len(rows))
 
