@@ -12,9 +12,9 @@ from pnp_core.frozen import NO_SCORE, Config, Newer, formerly
 class CrfConfig(Config):
     """Dense CRF (Kraehenbuehl and Koltun 2011), parameters as in the authors' code."""
 
-    name: str = "dense"
-    """`dense` (pydensecrf), `fast` (the same labels several times as fast), `torch` (the same as tensors, on a GPU
-    where there is one) or `off` (softmax only)."""
+    name: str = "fast"
+    """`fast` (compiled, by the CPU), `torch` (as tensors, on a GPU where there is one), `dense` (pydensecrf, whose labels
+    the others give in several times the time) or `off` (softmax only)."""
     iterations: int = Field(default=10, ge=1)
     """Steps of mean-field inference."""
     gaussian_sxy: float = Field(default=3, gt=0)

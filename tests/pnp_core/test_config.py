@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from pnp_core.config import EvalConfig, LabelConfig
 from pnp_core.errors import UnknownNameError, UsageError
 from pnp_core.inputs.cards import load_card
-from pnp_core.masks.config import MaskConfig
+from pnp_core.masks.config import CrfConfig, MaskConfig
 from pnp_core.methods.pnp.backbones import Checkpoint, backbone_card
 from pnp_core.methods.pnp.config import CaptionConfig, PnpConfig
 from pnp_core.methods.pnp.presets import PRESETS, preset
@@ -141,7 +141,7 @@ def test_fingerprints_follow_the_words_only_where_the_authors_have_others():
 
 def test_fingerprints_follow_ties_only_where_they_are_kept():
     def found(**changes):
-        masks = MaskConfig(background="always").model_copy(update=changes)
+        masks = MaskConfig(background="always", crf=CrfConfig(name="dense")).model_copy(update=changes)
         rest = {"class_names": ("a",), "salience_fingerprint": "s", **MASK_JOB}
         return MaskJob.model_validate({"out": "x", "config": masks, **rest}).fingerprint
 
