@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
-import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -71,8 +70,3 @@ def labelled_in(out: Path, number: int) -> set[str]:
     """Pictures that one run labelled."""
     files = (out / f"batches/{number:06d}").glob("masks/*/*.parquet")
     return {row["source"] for f in files for row in pq.read_table(f, columns=["source"]).to_pylist()}
-
-
-@pytest.fixture
-def corpus(tmp_path, prefect_server) -> tuple[Path, Path]:
-    return tmp_path / "corpus", tmp_path / "out"

@@ -26,6 +26,7 @@ from pnp_core.storage.completion import StageFolder, StageOutput
 from pnp_core.storage.run_folder import RunFolder, sha256
 from pnp_core.storage.shards import pack, set_shard_aside, shard_file
 from tests.models import sample_of
+from tests.processes import wait_for
 
 
 def refs(number: int) -> list[ShardRef]:
@@ -133,7 +134,7 @@ def test_label_configuration_takes_dispatch_too():
 
 
 @task
-def wait_a_little(job: str, shard: ShardRef, given: None) -> StageResult:
+def wait_a_little(job: str, shard: ShardRef, before: None) -> StageResult:
     """A stage that keeps its worker busy until a file is there."""
     Path(job).with_name("begun").touch()
     while not Path(job).exists():
@@ -172,8 +173,7 @@ def dispatched(cluster, go_on, monkeypatch, prefect_server):
     monkeypatch.setattr("flows.dispatch.dask.LOOK_EVERY", 0.2)
 
     def once_begun(happens: Callable[[], Any]) -> None:
-        while not go_on.with_name("begun").exists():
-            time.sleep(0.05)
+        wait_for(go_on.with_name("begun").exists, "the first shard to begin", 60)
         happens()
 
     def run(happens: Callable[[], Any], lost_after: float = 300) -> list[ShardRef]:

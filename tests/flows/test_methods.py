@@ -4,36 +4,53 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from flows.cli import app
+from pnp_core.methods import METHODS
 
 ROOT = Path(__file__).parents[2]
 TOY = ROOT / "tests" / "toy_method"
-
-
-def pnp_ovss(*arguments: Path | str, more: Path = TOY) -> subprocess.CompletedProcess[str]:
-    """The command line in a process that has the toy's package."""
-    paths = os.pathsep.join([str(TOY), str(more), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    command = [sys.executable, "-m", "flows.cli", *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": paths, "COLUMNS": "200"}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+EVAL = ("eval", "scenes", "--limit", "8", "--shards", "2", "--json")
+runner = CliRunner()
 
 
 @pytest.fixture(scope="module")
-def settings(tmp_path_factory) -> Path:
+def toy(prefect_server) -> Iterator[None]:
+    """Its package is installed: in a folder that packages are looked for in."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(TOY)
+        METHODS.__dict__.pop("_places", None)
+        yield
+    METHODS.__dict__.pop("_places", None)
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory, toy) -> Path:
     file = tmp_path_factory.mktemp("toy") / "toy.yaml"
     file.write_text("method: toy\nmasks: {threshold: 0.3, crf: {name: 'off'}}\n")
     return file
 
 
+def call(*arguments: Path | str) -> Result:
+    return runner.invoke(app, [str(argument) for argument in arguments])
+
+
+def summary_of(done: Result) -> dict:
+    assert done.exit_code == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
 @pytest.fixture(scope="module")
 def evaluated(settings) -> tuple[Path, dict]:
     out = settings.parent / "scenes"
-    done = pnp_ovss("eval", "scenes", "--limit", "12", "--config", settings, "--out", out, "--json")
-    assert done.returncode == 0, done.stderr
-    return out, json.loads(done.stdout.splitlines()[-1])
+    return out, summary_of(call(*EVAL, "--config", settings, "--out", out))
 
 
 def mask_tables(out: Path) -> list[bytes]:
@@ -42,8 +59,8 @@ def mask_tables(out: Path) -> list[bytes]:
 
 def test_a_method_of_another_package_is_evaluated_resumed_and_reported(evaluated, settings):
     out, summary = evaluated
-    assert summary["labelled"] == 12
-    assert summary["miou"] > 0.2, "shapes on a plain ground differ from the border"
+    assert summary["labelled"] == 8
+    assert summary["miou"] > 0.15, "shapes on a plain ground differ from the border"
     record = json.loads((out / "run.json").read_text())
     assert record["config"]["method"] == {"name": "toy", "grid": 24}
     assert record["model"] is None
@@ -52,33 +69,28 @@ def test_a_method_of_another_package_is_evaluated_resumed_and_reported(evaluated
     assert all(one["itm"] is None for row in rows for one in row["classes"]), "it has no match score"
     assert (out / "contact_sheet.png").exists()
     assert "toy" in (out / "report/index.html").read_text()
-    again = pnp_ovss("eval", "scenes", "--limit", "12", "--config", settings, "--out", out, "--json")
-    assert json.loads(again.stdout.splitlines()[-1])["resumed"] == 12
+    assert summary_of(call(*EVAL, "--config", settings, "--out", out))["resumed"] == 8
 
 
 def test_its_scores_are_in_the_tables_under_its_own_words(evaluated, tmp_path):
-    out, _ = evaluated
-    done = pnp_ovss("tables", out, "--out", tmp_path)
-    assert done.returncode == 0, done.stderr
+    assert call("tables", evaluated[0], "--out", tmp_path).exit_code == 0
     assert "toy, 24 cells, labels" in (tmp_path / "main.csv").read_text()
     assert not (tmp_path / "ablation.csv").exists(), "it has no parts that could be left out"
 
 
 def test_it_labels_pictures_where_every_class_is_a_candidate_since_it_matches_none(settings, tmp_path):
-    images = ROOT / "pnp_core" / "_photographs"
-    done = pnp_ovss("label", images, "--classes", "cat,cup", "--config", settings, "--out", tmp_path / "x", "--json")
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1])["labelled"] == 6
+    options = ("--classes", "cat,cup", "--config", settings, "--out", tmp_path / "x", "--json")
+    assert summary_of(call("label", ROOT / "pnp_core" / "_photographs", *options))["labelled"] == 6
 
 
+@pytest.mark.ops
 def test_workers_of_dask_find_it_and_make_the_same_masks(evaluated, settings, tmp_path):
     pytest.importorskip("prefect_dask")
-    values = settings.read_text() + "dispatch: {mode: dask, workers: 1}\n"
-    (tmp_path / "dask.yaml").write_text(values)
-    out = tmp_path / "dask"
-    done = pnp_ovss("eval", "scenes", "--limit", "12", "--config", tmp_path / "dask.yaml", "--out", out, "--json")
-    assert done.returncode == 0, done.stderr
-    assert mask_tables(out) == mask_tables(evaluated[0])
+    (tmp_path / "dask.yaml").write_text(settings.read_text() + "dispatch: {mode: dask, workers: 1}\n")
+    command = [*EVAL, "--config", tmp_path / "dask.yaml", "--out", tmp_path / "dask"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TOY), str(ROOT)])}
+    subprocess.run([sys.executable, "-m", "flows.cli", *map(str, command)], env=environment, check=True)
+    assert mask_tables(tmp_path / "dask") == mask_tables(evaluated[0])
 
 
 @pytest.mark.parametrize(
@@ -92,32 +104,37 @@ def test_workers_of_dask_find_it_and_make_the_same_masks(evaluated, settings, tm
     ],
 )
 def test_what_is_pnp_ovss_alone_is_refused_for_it_in_one_line(command, message, settings, tmp_path):
-    done = pnp_ovss(*command, "--config", settings, "--out", tmp_path / "x")
-    assert done.returncode == 2
+    done = call(*command, "--config", settings, "--out", tmp_path / "x")
+    assert done.exit_code == 2
     (line,) = done.stderr.strip().splitlines()
     assert message in line
 
 
-def test_a_package_may_import_its_own_configuration_first(tmp_path):
+def test_a_package_may_import_its_own_configuration_first():
     code = "import toy_method.config, pnp_core as p; assert p.EvalConfig(out='x', method='toy').method.grid == 24"
     code += "; assert p.EvalConfig(out='x').method.name == p.EvalConfig(out='x', method={}).method.name == 'pnp-ovss'"
     subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(TOY)}, cwd=ROOT, check=True)
 
 
-def test_a_package_that_is_broken_costs_nobody_else_anything_and_whoever_asks_for_it_one_line(tmp_path):
+def test_a_package_that_is_broken_costs_nobody_else_anything_and_whoever_asks_for_it_one_line(
+    toy, tmp_path, monkeypatch
+):
     info = tmp_path / "broken-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
     lines = "[pnp_ovss.methods]\nbroken = no_such_module:Config\nmisnamed = toy_method.config:ToyConfig\n"
     (info / "entry_points.txt").write_text(lines)
-    assert pnp_ovss("eval", "--help", more=tmp_path).returncode == 0
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(METHODS.__dict__, "_places", raising=False)
+    assert {"pnp-ovss", "toy", "broken", "misnamed"} == set(METHODS)
+    assert call("eval", "--help").exit_code == 0
     for name, message in (("broken", "cannot be loaded: No module named"), ("misnamed", "calls itself 'toy'")):
-        done = pnp_ovss("eval", "scenes", "--method", name, "--out", tmp_path / "x", more=tmp_path)
+        done = call("eval", "scenes", "--method", name, "--out", tmp_path / "x")
         (line,) = done.stderr.strip().splitlines()
         assert message in line
+    METHODS.__dict__.pop("_places")
 
 
-def test_an_unknown_method_lists_those_there_are(tmp_path):
-    (tmp_path / "x.yaml").write_text("method: {name: tiy}\n")
-    done = pnp_ovss("eval", "scenes", "--config", tmp_path / "x.yaml", "--out", tmp_path / "x")
+def test_an_unknown_method_lists_those_there_are(toy, tmp_path):
+    done = call("eval", "scenes", "--method", "tiy", "--out", tmp_path / "x")
     assert "unknown method 'tiy'; did you mean 'toy'? available: pnp-ovss, toy" in done.stderr
