@@ -37,7 +37,7 @@ class Registry(Generic[Thing]):
     builtin: Mapping[str, str]
 
     @cached_property
-    def _places(self) -> dict[str, EntryPoint]:
+    def _places(self) -> dict[str, Any]:
         found = {name: EntryPoint(name, place, self.group or "") for name, place in self.builtin.items()}
         others = entry_points(group=self.group) if self.group else ()
         for entry in sorted(others, key=lambda entry: entry.name):
@@ -69,6 +69,6 @@ class Registry(Generic[Thing]):
         except Exception as error:  # whatever another package's modules raise
             raise PluginError(f"{self._of(entry)} cannot be loaded: {in_words(error)}") from error
 
-    def _of(self, entry: EntryPoint) -> str:
-        package: Any = getattr(entry, "dist", None)
+    def _of(self, entry: Any) -> str:
+        package = getattr(entry, "dist", None)
         return f"{self.kind} '{entry.name}' ({entry.value}) of package {package.name if package else 'unknown'}"

@@ -30,7 +30,7 @@ from pnp_core.methods.pnp.backbones import Backbone, load_backbone, locate_check
 from pnp_core.methods.pnp.config import BackboneConfig
 from tests.models import save_random_blip
 
-settings.register_profile("pnp", deadline=None, max_examples=60, derandomize=True)
+settings.register_profile("pnp", deadline=None, max_examples=30, derandomize=True)
 settings.load_profile("pnp")
 
 SHARED_DATA = Path(__file__).parent.parent.parent / "shared" / "data"

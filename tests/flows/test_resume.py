@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from flows.evaluation import evaluate_dataset
+from pnp_core.config import EvalConfig
 from tests.artifacts import artifacts
 
 COMMAND = [sys.executable, "-m", "flows.cli", "eval", "scenes", "--limit", "30", "--shards", "6", "--json"]
@@ -54,7 +56,8 @@ def kill_in(stage: str, out: Path, environment: dict[str, str]) -> dict[str, tup
 
 @pytest.mark.first
 def test_killed_run_resumes_without_recomputing_and_equals_an_undisturbed_one(tmp_path, environment):
-    undisturbed = run(tmp_path / "undisturbed", environment)
+    config = {"out": str(tmp_path / "undisturbed"), "limit": 30, "shards": 6, "runtime": {"threads": 1}}
+    undisturbed = evaluate_dataset(EvalConfig.model_validate(config)).as_json()
     out = tmp_path / "killed"
     salience_done = kill_in("salience", out, environment)
     masks_done = kill_in("masks", out, environment)
