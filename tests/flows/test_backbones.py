@@ -118,7 +118,7 @@ def test_tune_finds_layers_that_are_there(checkpoint, images, tmp_path, prefect_
     own = ["--data", str(images), "--classes", "car,ice cream", "--candidates", "vocabulary"]
     quick = ["--optimizer", "random", "--trials", "3", "--images", "2", "--compare", "off"]
     call("tune", "folder", *own, *options, *quick, "--out", str(out))
-    best = yaml.safe_load((out / "best.yaml").read_text())["salience"]
+    best = yaml.safe_load((out / "best.yaml").read_text())["method"]
     assert best["layer"] < (2 if name == "blip" else 1)
 
 

@@ -39,8 +39,8 @@ def images(tmp_path) -> Path:
 
 def config(images: Path, out: Path, **dispatch) -> LabelConfig:
     values = {"source": str(images), "classes": CLASSES, "out": str(out), "images_per_shard": 1, "preset": "tiny"}
-    candidates = {"salience": {"candidates": {"source": "vocabulary"}}}
-    return LabelConfig.model_validate({**values, **candidates, "dispatch": {"backoff": 0, **dispatch}})
+    slow = {"salience": {"candidates": {"source": "vocabulary"}}, "masks": {"crf": {"name": "dense"}}}
+    return LabelConfig.model_validate({**values, **slow, "dispatch": {"backoff": 0, **dispatch}})
 
 
 def quarantine_of(out: Path) -> list[dict]:

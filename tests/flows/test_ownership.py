@@ -148,7 +148,7 @@ NAMES = st.sampled_from(
 ) | st.from_regex(r"[a-z]{1,8}(/[a-z0-9.]{1,8}[a-z0-9]){0,3}", fullmatch=True)
 
 
-@settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(names=st.lists(NAMES, min_size=1, max_size=8, unique=True), later=st.lists(NAMES, max_size=4, unique=True))
 def test_no_file_that_is_not_ours_is_changed_by_any_command(made, tmp_path_factory, names, later):
     place = tmp_path_factory.mktemp("tree")

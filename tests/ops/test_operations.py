@@ -207,12 +207,14 @@ def repeated(client: SyncPrefectClient, out: Path) -> int:
     of_batches: Any = {"id": {"any_": [str(batch.id) for batch in batches_of(client, out)]}}
     tasks = client.read_task_runs(flow_run_filter=FlowRunFilter.model_validate(of_batches), limit=200)
     done = {f"salience-{f.name.removesuffix('.done.json')}": f.stat().st_mtime for f in out.glob(DONE)}
-    return sum(task.start_time is not None and task.start_time.timestamp() < done[task.name] for task in tasks) - SHARDS
+    # One that was killed before it had the name of its shard has not set about it.
+    begun = [task for task in tasks if task.start_time is not None and task.name in done]
+    return sum(task.start_time.timestamp() < done[task.name] for task in begun) - SHARDS
 
 
 def test_memory_of_the_driver_is_that_of_a_batch_not_of_the_corpus(many_scenes):
     many_scenes.finish()
     for stage in ("salience", "masks"):
-        used = [rss for (name, shards), rss in many_scenes.memory.items() if name == stage and shards >= 5]
-        assert len(used) > 20, "sampled too seldom to tell"
+        used = [rss for (name, shards), rss in many_scenes.memory.items() if name == stage and shards >= 15]
+        assert len(used) > 10, "sampled too seldom to tell"
         assert max(used) - used[0] < 20e6

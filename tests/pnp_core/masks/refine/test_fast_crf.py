@@ -375,8 +375,8 @@ def test_wheels_made_of_the_source_distribution_refine_pictures(tmp_path):
         "from pnp_core.masks.config import CrfConfig\n"
         "from pnp_core.masks.refine import fast_crf\n"
         "assert fast_crf.__file__.startswith(sys.argv[1])\n"
-        "found = fast_crf.refine(np.zeros((2, 9, 9), np.float32), np.zeros((9, 9, 3), np.uint8), CrfConfig())\n"
-        "print(found.sum())"
+        "scores, image = np.zeros((2, 9, 9), np.float32), np.zeros((9, 9, 3), np.uint8)\n"
+        "print(fast_crf.refine_batch([scores], [image], CrfConfig())[0].sum())"
     )
     command = [sys.executable, "-c", script, tmp_path / "site", ROOT]
     ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
