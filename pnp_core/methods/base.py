@@ -173,7 +173,7 @@ class LoadedMethod(ABC):
 
     def match(self, batch: Any, labels: tuple[int, ...]) -> Float[np.ndarray, "B C"]:
         """How probably each image holds each class, in [0, 1]. Only where the method `matches`."""
-        raise NotImplementedError
+        raise UsageError("this method has no match score; use --candidates labels, vocabulary, clip or file")
 
     def check(self, labels: tuple[int, ...]) -> None:  # noqa: B027 - most models can be asked about anything
         """Find out, before `label` and `tune` begin, whether the model can be asked about some classes.
