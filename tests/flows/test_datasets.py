@@ -98,7 +98,7 @@ def test_ground_truth_fed_back_as_prediction_scores_one(shared_data, tmp_path, c
 @pytest.mark.parametrize("card", [*ROOTS, "coco-stuff"])
 def test_eval_reports_the_counts_of_the_mask_files(shared_data, tmp_path, card, without_crf, prefect_server):
     data = data_of(card, shared_data, tmp_path)
-    result = run("eval", card, "--data", data, *without_crf, "--limit", "3", "--out", str(tmp_path / "run"))
+    result = run("eval", card, "--data", data, *without_crf, "--limit", "6", "--out", str(tmp_path / "run"))
     background = load_card(card).background
     keys = sorted(row["key"] for row in rows_of(result))
     pixels = ignored = 0
