@@ -104,9 +104,10 @@ def test_shard_that_fails_in_every_run_holds_nothing_else_up(corpus, tmp_path):
     folder, out = corpus
     put(folder, "a.png", image(1))
     run(folder, tmp_path / "warm")  # the model is loaded
-    put(folder, "b.png", image(2, (1000, 1000)))
+    put(folder, "b.png", image(2, (1500, 1500)))  # with the slow CRF several seconds
     (tmp_path / "c.yaml").write_text(
-        "{images_per_shard: 1, salience: {candidates: {source: vocabulary}}, dispatch: {attempts: 1, shard_seconds: 1}}"
+        "{images_per_shard: 1, salience: {candidates: {source: vocabulary}}, masks: {crf: {name: dense}},"
+        " dispatch: {attempts: 1, shard_seconds: 1}}"
     )
     options = ("--config", str(tmp_path / "c.yaml"))
     for number in (1, 2):
