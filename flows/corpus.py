@@ -10,7 +10,7 @@ from pnp_core.config import CorpusConfig
 from pnp_core.corpus import Corpus, CorpusSummary
 from pnp_core.data import RunSummary, ShardRef
 from pnp_core.errors import CorruptRunError, StageFailedError
-from pnp_core.runs.plan import Plan, plan_label
+from pnp_core.runs.plan import plan_label
 from pnp_core.runs.recording import write_run_record
 from pnp_core.storage.ownership import writing
 from tasks.corpus import Collected, task_collect, task_find_damage, task_publish, task_report_corpus, task_take_up
@@ -34,10 +34,10 @@ def label_corpus(config: CorpusConfig) -> CorpusSummary:
 def _label_all(config: CorpusConfig) -> CorpusSummary:
     """All batches, one after the other."""
     summary = CorpusSummary(config.out)
-    plan = plan_label(config)
-    before = Corpus(config, plan).newest
-    _mend(config, plan, summary)
-    collected = task_collect(config, plan, retry=True)
+    corpus = Corpus(config, plan_label(config))
+    before = corpus.newest
+    _mend(config, corpus, summary)
+    collected = task_collect(corpus, retry=True)
     while True:
         batch = RunSummary(collected.plan.masks.out, masks=collected.plan.masks.place)
         masked = _label(config, collected, batch) if collected.shards else []
@@ -46,26 +46,26 @@ def _label_all(config: CorpusConfig) -> CorpusSummary:
             task_report(settings, collected.plan, masked, batch)
             write_run_record(settings, collected.plan, batch)
             summary.count(batch)
-        task_publish(config, plan, collected)  # last: what is published is never changed
+        task_publish(corpus, collected)  # last: what is published is never changed
         summary.ignored = max(summary.ignored, collected.ignored)
         summary.links = max(summary.links, collected.links)
         summary.left_out = collected.left_out or summary.left_out
         if not collected.more:
             break
-        collected = task_collect(config, plan, retry=False)
-    summary.compare(before, Corpus(config, plan).newest)
+        collected = task_collect(corpus, retry=False)
+    summary.compare(before, corpus.newest)
     task_report_corpus(summary.markdown())
     if summary.all_failed:  # published all the same: what always fails must not hold up what comes later
         raise StageFailedError(f"all shards failed, the next run tries them again: {next(iter(summary.reasons))}")
     return summary
 
 
-def _mend(config: CorpusConfig, plan: Plan, summary: CorpusSummary) -> None:
+def _mend(config: CorpusConfig, corpus: Corpus, summary: CorpusSummary) -> None:
     """Make damaged masks that were published again; what cannot be made again is named, and keeps nothing back."""
-    for number, file in task_find_damage(config, plan).items():
+    for number, file in task_find_damage(corpus).items():
         get_run_logger().warning("'%s' is damaged or missing: batch %d is looked through", file, number)
         try:
-            batch = task_take_up(config, plan, number)
+            batch = task_take_up(corpus, number)
             mended = RunSummary(batch.plan.masks.out, masks=batch.plan.masks.place)
             _label(config, batch, mended)
             if mended.failed:

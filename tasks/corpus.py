@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from prefect.artifacts import create_markdown_artifact
 
-from pnp_core.config import CorpusConfig
 from pnp_core.corpus import Corpus
 from pnp_core.data import ShardRef
 from pnp_core.inputs.sources.links import LINKS, left_out, no_images
@@ -32,9 +31,8 @@ class Collected:
 
 
 @stage_task("collect")
-def task_collect(config: CorpusConfig, plan: Plan, retry: bool) -> Collected:
+def task_collect(corpus: Corpus, retry: bool) -> Collected:
     """Find what is new or changed, and shard it."""
-    corpus = Corpus(config, plan)
     shards, more = corpus.collect(retry)
     ignored = corpus.ignored
     others = no_images(ignored).total()
@@ -42,24 +40,22 @@ def task_collect(config: CorpusConfig, plan: Plan, retry: bool) -> Collected:
 
 
 @stage_task("mend")
-def task_find_damage(config: CorpusConfig, plan: Plan) -> dict[int, str]:
+def task_find_damage(corpus: Corpus) -> dict[int, str]:
     """Batches with damaged masks, each with one of those files."""
-    return Corpus(config, plan).damaged()
+    return corpus.damaged()
 
 
 @stage_task("take-up")
-def task_take_up(config: CorpusConfig, plan: Plan, number: int) -> Collected:
+def task_take_up(corpus: Corpus, number: int) -> Collected:
     """A batch that was published, to be labelled again where it is damaged."""
-    corpus = Corpus(config, plan)
     batch = corpus.batch(number)
     claim(batch.url, "run")
     return Collected(number, corpus.plan(number), read_refs(batch), more=False)
 
 
 @stage_task("publish")
-def task_publish(config: CorpusConfig, plan: Plan, collected: Collected) -> str:
+def task_publish(corpus: Corpus, collected: Collected) -> str:
     """Make the results the latest; returns the manifest's place."""
-    corpus = Corpus(config, plan)
     return corpus.publish(collected.number, collected.shards, collected.plan, collected.more)
 
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import islice
 
-from pnp_core.corpus.manifest import FAILED, LABELLED, QUARANTINED, WAITING, Manifest, ManifestRow, rows_bytes
+from pnp_core.corpus.manifest import FAILED, GONE, LABELLED, QUARANTINED, WAITING, Manifest, ManifestRow
 from pnp_core.data import Sample
 from pnp_core.inputs.sources.base import NotReadError
 from pnp_core.inputs.sources.folder import FileSeen, GrowingFolder
 from pnp_core.inputs.sources.keys import printable, safe_ending, safe_key, split_ending
-from pnp_core.storage.run_folder import RunFolder, sha256
+from pnp_core.storage.run_folder import sha256
 
-COLLECTED = "collected.parquet"
 PENDING = "in this batch"
 """Status of a picture that was read to be labelled."""
 
@@ -22,14 +22,12 @@ class FileChanges:
     """The files of a corpus beside what is known of them.
 
     Attributes:
-        known: pictures that are as they were.
         changed: files that are new or may have changed, and what was known of them.
-        waiting: files that may still be written to.
+        rows: of files that may still be written to, or are gone, where that is news.
     """
 
-    known: list[ManifestRow] = field(default_factory=list)
     changed: list[tuple[FileSeen, ManifestRow | None]] = field(default_factory=list)
-    waiting: list[ManifestRow] = field(default_factory=list)
+    rows: list[ManifestRow] = field(default_factory=list)
 
 
 def classify_files(files: Iterable[FileSeen], before: Manifest, now: float, settle: float, retry: bool) -> FileChanges:
@@ -40,17 +38,19 @@ def classify_files(files: Iterable[FileSeen], before: Manifest, now: float, sett
         settle: seconds a file must have been left alone; one from the future must be as far off.
         retry: try pictures again whose shard failed.
     """
-    known = {image.source: image for image in before.images}
     finished = (LABELLED, QUARANTINED) if retry else (LABELLED, QUARANTINED, FAILED)
-    changes = FileChanges()
+    changes, gone = FileChanges(), dict(before.images)
     for file in files:
-        image = known.get(printable(file.name))
-        if image and image.stamp == file.stamp and image.status in finished:
-            changes.known.append(image)
-        elif file.changed is not None and abs(now - file.changed) < settle:
-            changes.waiting.append(waiting(printable(file.name)))
+        name = printable(file.name)
+        known = before.images.get(name)
+        gone.pop(name, None)
+        if known and known.stamp == file.stamp and known.status in finished:
+            continue
+        if file.changed is not None and abs(now - file.changed) < settle:
+            changes.rows += [] if known == waiting(name) else [waiting(name)]
         else:
-            changes.changed.append((file, image))
+            changes.changed.append((file, known))
+    changes.rows += [ManifestRow(name, "", "", GONE) for name in gone]
     return changes
 
 
@@ -60,30 +60,40 @@ def waiting(name: str) -> ManifestRow:
 
 
 class ChangeReader:
-    """Reads changed files one by one: what has new content becomes a sample."""
+    """Reads changed files one by one, batch by batch: what has new content becomes a sample."""
 
-    def __init__(self, folder: GrowingFolder, changes: FileChanges, contents: Iterable[ManifestRow], most: int) -> None:
-        """Prepare to read.
+    def __init__(self, folder: GrowingFolder, changes: FileChanges) -> None:
+        """Prepare to read."""
+        self._folder, self._changed = folder, changes.changed
+        self._next = 0
+        self._contents: dict[str, ManifestRow] = {}
+        self._rows = changes.rows
+
+    @property
+    def more(self) -> bool:
+        """Whether there is something left to read."""
+        return self._next < len(self._changed)
+
+    def batch(self, contents: Mapping[str, ManifestRow], most: int) -> Iterator[Sample]:
+        """The next pictures to label.
 
         Args:
-            contents: what is known already, whatever its name.
-            most: pictures to label in one batch.
+            contents: what is known already, by digest, whatever its name.
+            most: pictures in a batch.
         """
-        self._folder, self._changes, self._most = folder, changes, most
-        self._rows: list[ManifestRow] = []
-        self._contents = {image.sha256: image for image in contents}
-        self.full = False
+        self._contents = dict(contents)
+        yield from islice(self._samples(), most)
 
-    def samples(self) -> Iterator[Sample]:
-        """The pictures to label; at most as many as fit a batch."""
-        taken = 0
-        for changed, known in self._changes.changed:
-            if taken == self._most:
-                self.full = True
-                # It keeps what is known of it until it is its turn.
-                self._rows += [replace(known, stamp="")] if known else []
-            elif sample := self._read(changed, known):
-                taken += 1
+    def taken(self) -> list[ManifestRow]:
+        """What has become known since this was asked last; what is to be labelled is `PENDING`."""
+        rows, self._rows = self._rows, []
+        return rows
+
+    def _samples(self) -> Iterator[Sample]:
+        while self.more:
+            changed, known = self._changed[self._next]
+            self._next += 1
+            if sample := self._read(changed, known):
                 yield sample
 
     def _read(self, changed: FileSeen, known: ManifestRow | None) -> Sample | None:
@@ -107,7 +117,3 @@ class ChangeReader:
         self._contents[content] = image
         self._rows.append(image)
         return Sample(key, data, safe_ending(changed.name), name, fault=fault)
-
-    def save(self, run: RunFolder) -> None:
-        """Write the rows down."""
-        run.write(COLLECTED, rows_bytes([*self._changes.known, *self._rows, *self._changes.waiting]))

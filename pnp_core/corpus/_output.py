@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import cached_property
 from itertools import chain, repeat
 from pathlib import PurePosixPath
 from time import time
 
 from pnp_core.config import CorpusConfig
-from pnp_core.corpus._changes import COLLECTED, PENDING, ChangeReader, classify_files
+from pnp_core.corpus._changes import PENDING, ChangeReader, classify_files
 from pnp_core.corpus.manifest import (
     FAILED,
     LABELLED,
@@ -19,8 +20,11 @@ from pnp_core.corpus.manifest import (
     QUARANTINED,
     Manifest,
     ManifestRow,
+    changes_file,
+    corpus_of,
     read_progress,
     rows_bytes,
+    rows_of,
 )
 from pnp_core.data import Sample, ShardRef
 from pnp_core.errors import ForeignFilesError, SourceError
@@ -34,12 +38,15 @@ from pnp_core.storage.ownership import check_ours, check_writable, claim
 from pnp_core.storage.run_folder import RunFolder
 from pnp_core.storage.shards import read_index, write_shards
 
+COLLECTED = "collected.parquet"
+"""What has become known in a batch, still without results for what is in its shards."""
+
 
 class Corpus:
-    """A corpus, its output folder, and what the last run has left."""
+    """A corpus, its output folder, and what the last run has left; for all batches of a run."""
 
     def __init__(self, config: CorpusConfig, plan: Plan) -> None:
-        """Read the newest manifest.
+        """Find out whose the output folder is.
 
         Args:
             plan: of any output folder; its fingerprints name the settings.
@@ -51,16 +58,27 @@ class Corpus:
         self.masks_fingerprint = plan.masks.fingerprint
         self.folder = GrowingFolder.of(config.source, config.follow_links, config.exclude, config.fetch_seconds)
         self.ignored: Counter[str] = Counter()
-        newest = read_progress(self.out)
-        if newest and newest.corpus != self.folder.identity:
+        self._reader: ChangeReader | None = None
+        there = corpus_of(self.out)
+        if there not in (None, self.folder.identity):
             raise ForeignFilesError(
-                f"'{self.out.url}' holds labels of {newest.corpus}, not of {self.folder.identity}; choose another --out"
+                f"'{self.out.url}' holds labels of {there}, not of {self.folder.identity}; choose another --out"
             )
-        self.newest = newest or Manifest(0, self.folder.identity, self.masks_fingerprint)
-        # Masks of other settings do not go together: with new settings all is labelled again.
-        same = self.newest.masks_fingerprint == self.masks_fingerprint
-        emptied = replace(self.newest, masks_fingerprint=self.masks_fingerprint, images=(), contents=())
-        self.before = self.newest if same else emptied
+
+    @cached_property
+    def newest(self) -> Manifest:
+        """What is known after the last batch.
+
+        Raises:
+            CorruptRunError: that is lost.
+        """
+        return read_progress(self.out) or Manifest(0, self.folder.identity, self.masks_fingerprint)
+
+    @property
+    def before(self) -> Manifest:
+        """What the next batch adds to: nothing where settings are new, for masks of several do not go together."""
+        newest, mine = self.newest, self.masks_fingerprint
+        return newest if newest.masks_fingerprint == mine else Manifest(newest.number, newest.corpus, mine)
 
     @property
     def number(self) -> int:
@@ -78,7 +96,8 @@ class Corpus:
     def collect(self, retry: bool) -> tuple[list[ShardRef], bool]:
         """Read what is new or changed, and shard it; or take up what a run that was killed has sharded.
 
-        The rows of the next manifest are kept aside, still without results for what is in the shards.
+        The files are listed once in a run. What becomes known is kept aside, still without results for what is in the
+        shards.
 
         Args:
             retry: as for `classify_files`.
@@ -96,7 +115,23 @@ class Corpus:
         if (shards := read_index(batch, identity, digest)) is not None:
             claim(batch.url, "run")
             return shards, True
-        known = {image.source: image.stamp for image in self.newest.images}
+        reader, self._reader = self._reader or self._list(retry), None  # after an error all is listed again
+        samples = reader.batch(self.before.contents, self.config.images_per_batch)
+        first = next(samples, None)
+        if first is None:
+            self.out.write(COLLECTED, rows_bytes(reader.taken()))
+            return [], False
+        claim(batch.url, "run")
+        sizes = repeat(self.config.images_per_shard)
+        # The rows are saved when the last sample is read, which is before the shards count.
+        shards = write_shards(batch, _saved(chain([first], samples), reader, batch), sizes, identity, digest)
+        self._reader = reader
+        return shards, reader.more
+
+    def _list(self, retry: bool) -> ChangeReader:
+        """List the files, and see what is new."""
+        known = {source: image.stamp for source, image in self.newest.images.items()}
+        self.ignored.clear()
         files = self.folder.files(self.config.out, self.ignored, known)
         if not files and self.newest.images and not self.config.allow_empty:
             raise SourceError(
@@ -104,17 +139,7 @@ class Corpus:
                 f"mounted? When they are gone for good: allow_empty: true in --config"
                 + "".join(f"; {warning}" for warning in left_out(self.ignored) + links_passed_over(self.ignored[LINKS]))
             )
-        changes = classify_files(files, self.before, time(), self.config.settle, retry)
-        reader = ChangeReader(self.folder, changes, self.before.contents, self.config.images_per_batch)
-        samples = reader.samples()
-        first = next(samples, None)
-        if first is None:
-            reader.save(self.out)
-            return [], False
-        claim(batch.url, "run")
-        sizes = repeat(self.config.images_per_shard)
-        # The rows are saved when the last sample is read, which is before the shards count.
-        return write_shards(batch, _saved(chain([first], samples), reader, batch), sizes, identity, digest), reader.full
+        return ChangeReader(self.folder, classify_files(files, self.before, time(), self.config.settle, retry))
 
     def damaged(self) -> dict[int, str]:
         """Batches of the newest manifest some of whose masks are missing or damaged, each with one of those files.
@@ -122,7 +147,7 @@ class Corpus:
         With `check: sizes` other content of the same size is not seen.
         """
         damaged: dict[int, str] = {}
-        for file in sorted({image.masks for image in self.before.images if image.masks}):
+        for file in sorted({image.masks for image in self.before.images.values() if image.masks}):
             number, shard = int(PurePosixPath(file).parts[1]), PurePosixPath(file).stem
             masks = StageFolder(self.batch(number), MASKS, self.masks_fingerprint)
             record = masks.record(shard)
@@ -131,20 +156,23 @@ class Corpus:
         return damaged
 
     def publish(self, number: int, shards: list[ShardRef], plan: Plan, more: bool) -> str:
-        """Make what became of the collected pictures the newest manifest, and that the latest for readers.
+        """Make what became of the collected pictures known to the next run, and now and then to readers.
 
-        With new settings readers are given nothing before all pictures were worked through.
+        Readers are given whole manifests: at the end of a run, and in a long one whenever it has grown to twice as
+        much. With new settings they are given nothing before all pictures were worked through.
 
         Args:
             number: of the batch. Publishing it again changes nothing.
             more: there may be another batch.
 
         Returns:
-            The manifest's place below the output folder.
+            The place of the newest whole manifest below the output folder.
         """
         manifest = self.newest
         if manifest.number < number:
-            manifest = self._next_manifest(number, shards, plan)
+            manifest = self._add(number, shards, plan)
+        if manifest.number and not manifest.is_whole and (not more or manifest.due()):
+            manifest = manifest.write(self.out)
         pointer = {
             "run": manifest.number,
             "source": manifest.corpus,
@@ -155,30 +183,29 @@ class Corpus:
             **manifest.counts(),
         }
         if manifest is not self.newest:
-            self.out.write(manifest.file, rows_bytes(manifest.images))
-            self.out.write(f"contents/{manifest.number:06d}.parquet", rows_bytes(manifest.contents))
             self.out.write_json(PROGRESS, pointer)
+            self.newest = manifest
         latest = self.out.read_json(LATEST) or {}
-        if not more or latest.get("settings", self.masks_fingerprint) == self.masks_fingerprint:
+        same = latest.get("settings", self.masks_fingerprint) == self.masks_fingerprint
+        if manifest.is_whole and (not more or same):
             self.out.write_json(LATEST, pointer)
         return manifest.file
 
-    def _next_manifest(self, number: int, shards: list[ShardRef], plan: Plan) -> Manifest:
-        """The newest one, when nothing was labelled and nothing has changed."""
+    def _add(self, number: int, shards: list[ShardRef], plan: Plan) -> Manifest:
+        """The manifest after a batch; the newest one where nothing was labelled and nothing has changed."""
         results: dict[str, ManifestRow] = {}
         for shard in shards:
             results |= self._results(number, shard, plan)
         run = self.batch(number) if shards else self.out
-        collected = [ManifestRow(**row) for row in run.read_table(COLLECTED).to_pylist()]
-        images = tuple(sorted((_filled(p, results) for p in collected), key=lambda image: image.source))
-        same = (self.newest.masks_fingerprint, self.newest.images) == (self.masks_fingerprint, images)
-        if self.newest.number and same and not shards:
+        collected = [_filled(row, results) for row in rows_of(run.read_table(COLLECTED))]
+        before = self.before
+        changes = [row for row in collected if before.images.get(row.source) != row]
+        if self.newest.number and before is self.newest and not changes and not shards:
             return self.newest
-        contents = {image.sha256: image for image in self.before.contents}
-        for image in images:
-            if image.status in (LABELLED, QUARANTINED):
-                contents.setdefault(image.sha256, replace(image, source="", stamp=""))
-        return Manifest(number, self.folder.identity, self.masks_fingerprint, images, tuple(contents.values()))
+        manifest = before.after(number, changes)
+        if not manifest.due():  # else it is written whole
+            self.out.write(changes_file(number), rows_bytes(changes))
+        return manifest
 
     def _results(self, number: int, shard: ShardRef, plan: Plan) -> dict[str, ManifestRow]:
         """By key: what became of a shard's pictures."""
@@ -222,4 +249,4 @@ def _filled(image: ManifestRow, results: dict[str, ManifestRow]) -> ManifestRow:
 
 def _saved(samples: Iterable[Sample], reader: ChangeReader, run: RunFolder) -> Iterator[Sample]:
     yield from samples
-    reader.save(run)
+    run.write(COLLECTED, rows_bytes(reader.taken()))

@@ -49,7 +49,7 @@ class CorpusSummary(Summary):
 
     def compare(self, before: Manifest, now: Manifest) -> None:
         """Count what changed between the manifest the run found and the one it leaves."""
-        gone = {image.source for image in before.images} - {image.source for image in now.images}
+        gone = before.images.keys() - now.images.keys()
         self.deleted, self.in_corpus, self.manifest = len(gone), len(now.images), now.file if now.number else ""
         self.waiting = now.counts()[WAITING]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import pyarrow as pa
@@ -16,9 +16,11 @@ from pnp_core.storage.run_folder import RunFolder, table_bytes
 
 LATEST, PROGRESS = "latest.json", "progress.json"
 LABELLED, QUARANTINED, FAILED, WAITING = "labelled", "quarantined", "failed", "waiting"
+GONE = "gone"
+"""In changes alone: the picture is in the corpus no more."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ManifestRow:
     """A picture of the corpus, a row of the manifest.
 
@@ -45,31 +47,90 @@ class ManifestRow:
 SCHEMA = pa.schema([(f.name, pa.string()) for f in fields(ManifestRow)])
 
 
+def rows_bytes(rows: Iterable[ManifestRow]) -> bytes:
+    """Rows as Parquet."""
+    rows = list(rows)
+    columns = {name: [getattr(row, name) for row in rows] for name in SCHEMA.names}
+    return table_bytes(pa.table(columns, schema=SCHEMA))
+
+
+def rows_of(table: pa.Table) -> list[ManifestRow]:
+    """Rows of Parquet."""
+    return [ManifestRow(*row) for row in zip(*(table[name].to_pylist() for name in SCHEMA.names), strict=True)]
+
+
 @dataclass(frozen=True)
 class Manifest:
-    """What is known of a corpus after a run.
+    """What is known of a corpus after a batch.
+
+    It is written whole now and then; between, what a batch has changed is written, so that all batches of a run
+    together write little more than twice the last manifest.
 
     Attributes:
         number: of the batch, from 1; 0 before the first.
         masks_fingerprint: of the settings that the masks are made with; `settings` in files.
-        contents: of all pictures ever labelled or quarantined with these settings.
+        images: by source.
+        contents: all images ever labelled or quarantined with these settings, by digest.
+        whole: number of the manifest that was written whole; what came after it lies in `changes`.
+        changed: rows of those changes.
     """
 
     number: int
     corpus: str
     masks_fingerprint: str
-    images: tuple[ManifestRow, ...] = ()
-    contents: tuple[ManifestRow, ...] = ()
+    images: Mapping[str, ManifestRow] = field(default_factory=dict)
+    contents: Mapping[str, ManifestRow] = field(default_factory=dict)
+    whole: int = 0
+    changed: int = 0
 
     @property
     def file(self) -> str:
-        """Its place below the output folder."""
-        return f"manifests/{self.number:06d}.parquet"
+        """Place of the whole one below the output folder."""
+        return whole_files(self.whole)[0]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is written whole."""
+        return 0 < self.number == self.whole
 
     def counts(self) -> dict[str, int]:
         """Pictures by status."""
-        counts = Counter(image.status for image in self.images)
+        counts = Counter(image.status for image in self.images.values())
         return {status: counts[status] for status in (LABELLED, QUARANTINED, FAILED, WAITING)}
+
+    def after(self, number: int, changes: Iterable[ManifestRow]) -> Manifest:
+        """The manifest after a batch that changed some rows."""
+        images, contents, changed = dict(self.images), dict(self.contents), self.changed
+        for row in changes:
+            changed += 1
+            if row.status == GONE:
+                images.pop(row.source, None)
+                continue
+            images[row.source] = row
+            if row.status in (LABELLED, QUARANTINED) and row.sha256 not in contents:
+                contents[row.sha256] = replace(row, source="", stamp="")
+        return replace(self, number=number, images=images, contents=contents, changed=changed)
+
+    def due(self) -> bool:
+        """Whether there are as many changes as rows that they change, so that it is time to write it whole."""
+        return 2 * self.changed >= len(self.images)
+
+    def write(self, out: RunFolder) -> Manifest:
+        """Write it whole; returns it as it is then."""
+        rows = sorted(self.images.values(), key=lambda row: row.source), self.contents.values()
+        for file, of_file in zip(whole_files(self.number), rows, strict=True):
+            out.write(file, rows_bytes(of_file))
+        return replace(self, whole=self.number, changed=0)
+
+
+def whole_files(number: int) -> tuple[str, str]:
+    """Places of a whole manifest: of its images, and of its contents."""
+    return f"manifests/{number:06d}.parquet", f"contents/{number:06d}.parquet"
+
+
+def changes_file(number: int) -> str:
+    """Place of what a batch has changed, where the manifest after it is not written whole."""
+    return f"changes/{number:06d}.parquet"
 
 
 def read_pointer(out: RunFolder, file: str) -> dict[str, Any] | None:
@@ -85,6 +146,12 @@ def read_pointer(out: RunFolder, file: str) -> dict[str, Any] | None:
         return {name: pointer[name] for name in ("run", "source", "settings", "manifest")} | pointer
     except (ValueError, KeyError, TypeError) as error:
         raise DamagedError.at(out.path(file), f"it names no manifest ({error})") from error
+
+
+def corpus_of(out: RunFolder) -> str | None:
+    """Of which corpus a folder holds labels; None where that is not known."""
+    pointer = _whole_pointer(out)
+    return pointer["source"] if pointer else None
 
 
 def read_progress(out: RunFolder) -> Manifest | None:
@@ -104,13 +171,23 @@ def read_progress(out: RunFolder) -> Manifest | None:
                 f"another --out"
             )
         return None
+    manifest = _newest_whole(out, pointer)
+    for number in range(manifest.number + 1, pointer["run"] + 1):
+        table = out.find_table(changes_file(number))
+        if table is None:
+            break
+        manifest = manifest.after(number, rows_of(table))
+    return manifest
+
+
+def _newest_whole(out: RunFolder, pointer: dict[str, Any]) -> Manifest:
     for number in range(pointer["run"], 0, -1):
-        files = [f"{folder}/{number:06d}.parquet" for folder in ("manifests", "contents")]
-        tables = [table for table in map(out.find_table, files) if table is not None]
-        if len(tables) == len(files):
-            images, contents = (tuple(ManifestRow(**row) for row in table.to_pylist()) for table in tables)
-            masks_fingerprint = _masks_fingerprint_of(images, pointer["settings"])
-            return Manifest(number, pointer["source"], masks_fingerprint, images, contents)
+        tables = [table for table in map(out.find_table, whole_files(number)) if table is not None]
+        if len(tables) == 2:
+            images, contents = map(rows_of, tables)
+            fingerprint = _masks_fingerprint_of(images, pointer["settings"])
+            by_source, by_digest = {row.source: row for row in images}, {row.sha256: row for row in contents}
+            return Manifest(number, pointer["source"], fingerprint, by_source, by_digest, number)
     return Manifest(0, pointer["source"], pointer["settings"])
 
 
@@ -126,8 +203,3 @@ def _whole_pointer(out: RunFolder) -> dict[str, Any] | None:
             if pointer := read_pointer(out, file):
                 return pointer
     return None
-
-
-def rows_bytes(images: Iterable[ManifestRow]) -> bytes:
-    """Rows as Parquet."""
-    return table_bytes(pa.Table.from_pylist([asdict(image) for image in images], schema=SCHEMA))

@@ -63,6 +63,21 @@ def test_damaged_manifest_is_made_again_from_the_batches(corpus, damaged):
     assert {name: files_of(out)[name] for name in before} == before
 
 
+def test_manifest_of_a_long_run_is_written_whole_now_and_then(corpus, tmp_path):
+    folder, out = corpus
+    for number in range(6):
+        put(folder, f"{number}.png", image(number))
+    (tmp_path / "c.yaml").write_text("images_per_batch: 1")
+    assert run(folder, out, "--config", str(tmp_path / "c.yaml"))["labelled"] == 6
+    files = {kind: sorted(int(f.stem) for f in (out / kind).iterdir()) for kind in ("manifests", "changes")}
+    assert files == {"manifests": [1, 2, 4, 6], "changes": [3, 5, 6]}
+    before = files_of(out)
+    (out / "manifests/000006.parquet").unlink()
+    assert run(folder, out)["labelled"] == 0
+    for name in ("manifests/000006.parquet", "latest.json"):
+        assert (out / name).read_bytes() == before[name]
+
+
 def test_manifest_of_an_earlier_run_that_is_gone_stays_named(corpus):
     folder, out = corpus
     for number, name in enumerate(("a.png", "b.png")):
