@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self
@@ -11,6 +11,7 @@ from prefect import Task
 
 from pnp_core.data import ShardRef, StageResult
 from pnp_core.stages.config import DispatchConfig
+from pnp_core.stages.maps import SalienceJob
 from pnp_core.storage.completion import StageFolder
 
 Work = tuple[ShardRef, StageResult | None]
@@ -49,6 +50,14 @@ class Dispatch(Protocol):
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
-    def run(self, stage: Stage, work: list[Work]) -> Results:
-        """All shards; to be closed when the stage stops, for then the workers must stop too."""
+    def overlaps(self, job: SalienceJob) -> bool:
+        """Whether the masks of a shard are to be made beside the salience of the next."""
+        ...
+
+    def run(self, stage: Stage, work: Iterable[Work]) -> Results:
+        """All shards; to be closed when the stage stops, for then the workers must stop too.
+
+        Args:
+            work: where stages overlap it waits for the stage before.
+        """
         ...

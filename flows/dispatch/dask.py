@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from concurrent.futures import CancelledError
 from queue import Empty, SimpleQueue
 from time import monotonic
@@ -17,6 +18,7 @@ from tasks.salience import task_extract_shard
 
 if TYPE_CHECKING:
     from flows.dispatch.base import Results, Stage, Work
+    from pnp_core.stages.maps import SalienceJob
 
 GPU = {"GPU": 1}
 """Salience asks for this resource, so a worker with one GPU has one model loaded and one shard at a time."""
@@ -76,7 +78,11 @@ class DaskWorkers(Inline):
     ) -> None:
         self._runner.__exit__(kind, value, trace)
 
-    def run(self, stage: Stage, work: list[Work]) -> Results:
+    def overlaps(self, job: SalienceJob) -> bool:
+        """Never: workers with a GPU make masks too, and would let it wait."""
+        return False
+
+    def run(self, stage: Stage, work: Iterable[Work]) -> Results:
         """All shards, in the order in which they are done; what needs no workers in this process."""
         if stage.needs == "none":
             yield from super().run(stage, work)
@@ -93,7 +99,7 @@ class DaskWorkers(Inline):
             }
         for future in shards:
             future.add_done_callback(done.put)
-        for _ in work:
+        for _ in range(len(shards)):
             future = self._next(done, gpu)
             shard = shards[future]
             observer().advance(stage.name, shard.samples)

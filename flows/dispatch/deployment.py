@@ -8,7 +8,7 @@ a record is the one it was at.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from time import monotonic, sleep
@@ -45,7 +45,11 @@ UNTAKEN = 60.0
 class Deployment(Inline):
     """The workers of a Prefect deployment for salience; the rest in this process."""
 
-    def run(self, stage: Stage, work: list[Work]) -> Results:
+    def overlaps(self, job: SalienceJob) -> bool:
+        """Always, unless the configuration says it: the model is with the workers."""
+        return job.runtime.overlap is not False
+
+    def run(self, stage: Stage, work: Iterable[Work]) -> Results:
         """All shards."""
         if isinstance(stage.job, SalienceJob):
             return run_deployed(stage.job, [shard for shard, _ in work], self.config)

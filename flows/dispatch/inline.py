@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from types import TracebackType
 
 from flows.dispatch.base import Results, Stage, Work
+from pnp_core.devices import resolve_device
 from pnp_core.stages.config import DispatchConfig
+from pnp_core.stages.maps import SalienceJob
 from tasks.runtime import attempts
 
 
@@ -23,7 +26,13 @@ class Inline:
     ) -> None:
         """Nothing is held open."""
 
-    def run(self, stage: Stage, work: list[Work]) -> Results:
+    def overlaps(self, job: SalienceJob) -> bool:
+        """Whether the model leaves the CPU to the masks, unless the configuration says it."""
+        if job.runtime.overlap is not None:
+            return job.runtime.overlap
+        return resolve_device(job.runtime.device).type != "cpu"
+
+    def run(self, stage: Stage, work: Iterable[Work]) -> Results:
         """One shard after the other."""
         task = stage.task.with_options(**attempts(self.config))
         for shard, before in work:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from contextvars import copy_context
 from math import inf
+from queue import SimpleQueue
 from time import monotonic
 from typing import Literal
 
@@ -33,11 +36,13 @@ worker's, who does not see whether others succeed."""
 class _StageProgress:
     """Counts what comes out of a stage, and tells people."""
 
-    def __init__(self, stage: Stage, work: list[Work], summary: Summary, extent: Extent) -> None:
+    def __init__(self, stage: Stage, shards: list[ShardRef], summary: Summary, extent: Extent) -> None:
         self.counts = summary.stages.setdefault(stage.name, StageSummary())
-        self._stage, self._total, self._images = stage.name, len(work), sum(shard.samples for shard, _ in work)
-        self._enough = {"run": min(MAX_LEADING_FAILURES, len(work)), "batch": MAX_LEADING_FAILURES, "part": inf}[extent]
-        self._start, self._computed, self._seen = monotonic(), 0, 0
+        self.total, self._stage, self._images = len(shards), stage.name, sum(shard.samples for shard in shards)
+        self._enough = {"run": min(MAX_LEADING_FAILURES, self.total), "batch": MAX_LEADING_FAILURES, "part": inf}[
+            extent
+        ]
+        self._extent, self._start, self._computed, self._seen = extent, monotonic(), 0, 0
         self._summary = summary
         self._log = get_run_logger()
         observer().begin(stage.name, self._images)
@@ -52,7 +57,7 @@ class _StageProgress:
             self._summary.mended.append(result.mended)
         what = "failed" if result.failed else "done in an earlier run" if result.resumed else f"{result.seconds:.1f} s"
         images = f"{result.done} done, {result.quarantined} quarantined, {what}"
-        shards = f"{self.counts.shards} of {self._total} shards{self._left()}"
+        shards = f"{self.counts.shards} of {self.total} shards{self._left()}"
         self._log.info("%s %s: %s; %s", self._stage, shard.name, images, shards)
 
     def _left(self) -> str:
@@ -62,9 +67,10 @@ class _StageProgress:
         seconds = (monotonic() - self._start) / self._computed * left
         return f", about {_duration(seconds)} left" if seconds > 5 else ""
 
-    def all_failed(self) -> bool:
-        """Whether shards fail and none succeeds."""
-        return self._enough <= self.counts.shards_failed == self.counts.shards
+    def all_failed(self, ended: bool = False) -> bool:
+        """Whether shards fail and none succeeds; at the end of a run however few they are."""
+        enough = 1 if ended and self._extent == "run" else self._enough
+        return enough <= self.counts.shards_failed == self.counts.shards
 
     def end(self) -> None:
         """The stage is over."""
@@ -119,21 +125,74 @@ def run_stage(
         StageFailedError: every shard that was tried failed.
         PnpError: the run itself is at fault.
     """
+    shards = [shard for shard, _ in work]
+    return _in_order(shards, passing(stage, shards, work, summary, dispatch, extent))
+
+
+def _in_order(shards: list[ShardRef], passed: Iterable[Work]) -> list[Work]:
+    done = {shard.name: result for shard, result in passed}
+    return [(shard, done[shard.name]) for shard in shards if shard.name in done]
+
+
+def passing(
+    stage: Stage, shards: list[ShardRef], work: Iterable[Work], summary: Summary, dispatch: Dispatch, extent: Extent
+) -> Generator[Work]:
+    """The shards that come through a stage, with their results, as they do; arguments and errors as of `run_stage`.
+
+    Args:
+        shards: all that `work` may have.
+    """
     if stage.folder:  # before others put files into it
         stage.folder.claim()
-    report = _StageProgress(stage, work, summary, extent)
-    done: dict[str, StageResult] = {}
+    report, failed = _StageProgress(stage, shards, summary, extent), None
     with closing(dispatch.run(stage, work)) as outcomes:  # when this stops, so must the workers
         for shard, outcome in outcomes:
             if isinstance(outcome, Exception):
                 outcome = _mark_failed(stage, shard, outcome, dispatch.config.attempts)
             report.add(shard, outcome)
-            if outcome.failed and report.all_failed():
-                which = f"the first {MAX_LEADING_FAILURES} shards" if len(work) > MAX_LEADING_FAILURES else "all shards"
+            if not outcome.failed:
+                yield shard, outcome
+            elif report.all_failed():
+                few = report.total <= MAX_LEADING_FAILURES
+                which = "all shards" if few else f"the first {MAX_LEADING_FAILURES} shards"
                 raise StageFailedError(f"{stage.name}: {which} failed: {_reasons(stage, shard)}")
-            done[shard.name] = outcome
+            failed = shard if outcome.failed else None
+    if failed and report.all_failed(ended=True):  # fewer came from the stage before than it began with
+        raise StageFailedError(f"{stage.name}: all shards failed: {_reasons(stage, failed)}")
     report.end()
-    return [(shard, done[shard.name]) for shard, _ in work if not done[shard.name].failed]
+
+
+def run_side_by_side(
+    first: Stage, second: Stage, work: list[Work], summary: Summary, dispatch: Dispatch, extent: Extent
+) -> list[Work]:
+    """Two stages of which the second works on a shard while the first works on the next; as `run_stage` of both."""
+    shards = [shard for shard, _ in work]
+    handed: SimpleQueue[Work | None] = SimpleQueue()
+    context = copy_context()  # Prefect's run
+
+    def follow() -> list[Work]:
+        return list(passing(second, shards, iter(handed.get, None), summary, dispatch, extent))
+
+    with ThreadPoolExecutor(1, second.name) as pool:
+        following = pool.submit(context.run, follow)
+        try:
+            with closing(passing(first, shards, work, summary, dispatch, extent)) as passed:
+                for one in passed:
+                    if following.done():  # it has failed
+                        break
+                    handed.put(one)
+        except BaseException:
+            _discard(handed)
+            raise
+        finally:
+            handed.put(None)
+        return _in_order(shards, following.result())
+
+
+def _discard(handed: SimpleQueue[Work | None]) -> None:
+    """What waits is not begun any more."""
+    while not handed.empty():
+        handed.get()
 
 
 def _mark_failed(stage: Stage, shard: ShardRef, error: Exception, attempts: int) -> StageResult:
@@ -170,9 +229,13 @@ def run_stages(
     salience = Stage("salience", task_extract_shard, plan.salience, plan.salience.folder, needs="gpu")
     needs = "gpu" if plan.masks.wants_gpu else "cpu"
     masks = Stage("masks", task_mask_shard, plan.masks, plan.masks.folder, plan.salience.folder, needs)
+    work: list[Work] = [(shard, None) for shard in shards]
     with open_dispatch(dispatch) as workers:
-        work = run_stage(salience, [(shard, None) for shard in shards], summary, workers, extent)
-        work = run_stage(masks, work, summary, workers, extent)
+        if workers.overlaps(plan.salience):
+            work = run_side_by_side(salience, masks, work, summary, workers, extent)
+        else:
+            work = run_stage(salience, work, summary, workers, extent)
+            work = run_stage(masks, work, summary, workers, extent)
         if plan.png:
             run_stage(Stage("png", task_export_png, plan.masks), work, summary, workers)
         if plan.score and work:

@@ -91,13 +91,14 @@ def _wait_for(api: str, guard: subprocess.Popen[bytes]) -> None:
     from pnp_core.errors import PnpError
 
     deadline = monotonic() + STARTING
-    while guard.poll() is None and monotonic() < deadline:
-        try:
-            if httpx.get(f"{api}/health", trust_env=False, timeout=2).status_code == 200:
-                return
-        except httpx.HTTPError:
-            pass
-        sleep(0.1)
+    with httpx.Client(trust_env=False, timeout=2) as client:  # one for all: each reads the certificates anew
+        while guard.poll() is None and monotonic() < deadline:
+            try:
+                if client.get(f"{api}/health").status_code == 200:
+                    return
+            except httpx.HTTPError:
+                pass
+            sleep(0.1)
     raise PnpError("Prefect's server does not start; `prefect server start` says why")
 
 

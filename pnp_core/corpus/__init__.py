@@ -6,6 +6,7 @@ Layout of the output folder::
     progress.json                 names the newest manifest; another one while new settings are being worked through
     manifests/000003.parquet      one row per picture of the corpus; never changed
     contents/000003.parquet       one row per content ever labelled with these settings
+    changes/000004.parquet        what a batch of a long run has changed, where no whole manifest follows it
     batches/000003/               what that run labelled: a run folder; never changed once published
 
 A picture is told from others by its content. A file that was touched, moved, copied or was away for a while is not

@@ -46,6 +46,9 @@ class RuntimeConfig(Config):
     threads: int | None = Field(default=None, ge=1)
     """Threads of torch on the CPU, in every process that works for the run. When empty as many as torch takes by
     itself where the run is started: another number would change last bits."""
+    overlap: bool | None = None
+    """Make the masks of a shard beside the salience of the next. When empty where the model leaves the CPU to them: it
+    is on a GPU, or with the workers of a deployment."""
 
 
 class DispatchConfig(Config):

@@ -171,7 +171,10 @@ def test_file_made_for_other_weights_is_refused_whoever_names_them(tmp_path):
     [
         ("masks.treshold=1", "configuration: unknown key 'masks.treshold'; did you mean 'masks.threshold'?"),
         ("threshold=1", "configuration: unknown key 'threshold'; did you mean 'masks.threshold'?"),
-        ("runtime.zzz=1", "configuration: unknown key 'runtime.zzz'; 'runtime' has batch_size, device, threads"),
+        (
+            "runtime.zzz=1",
+            "configuration: unknown key 'runtime.zzz'; 'runtime' has batch_size, device, overlap, threads",
+        ),
         ("masks={crf: {nane: off}}", "configuration: unknown key 'masks.crf.nane'; did you mean 'masks.crf.name'?"),
         ("masks.threshold", "-p masks.threshold: expected KEY=VALUE, such as -p out=/data/runs/voc"),
         ("masks.threshold=2", "configuration: masks.threshold: Input should be less than 1"),

@@ -1,0 +1,124 @@
+"""Masks of a shard beside the salience of the next: the same results, and no shard waits for another."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+from prefect import flow, task
+
+from flows.dispatch.base import Stage
+from flows.dispatch.inline import Inline
+from flows.dispatch.stages import run_side_by_side
+from flows.evaluation import evaluate_dataset
+from pnp_core.config import EvalConfig
+from pnp_core.data import RunSummary, ShardRef, StageResult
+from pnp_core.errors import PnpError, ShardError, StageFailedError
+from pnp_core.stages.config import DispatchConfig
+from pnp_core.storage.completion import StageFolder
+from pnp_core.storage.run_folder import RunFolder
+from tests.artifacts import artifacts
+
+WAIT = 60
+SHARDS = [ShardRef(f"{n:06d}", samples=1, bytes=0, sha256="0" * 64) for n in range(5)]
+
+
+def evaluated(out: Path, overlap: bool) -> dict:
+    values = {"out": str(out), "limit": 12, "shards": 4, "runtime": {"threads": 1, "overlap": overlap}}
+    return evaluate_dataset(EvalConfig.model_validate(values)).as_json()
+
+
+def test_run_with_overlap_is_the_same_byte_for_byte(tmp_path, prefect_server):
+    plain, overlapping = (evaluated(tmp_path / str(o), o) for o in (False, True))
+    assert overlapping["miou"] == plain["miou"]
+    assert artifacts(tmp_path / "True") == artifacts(tmp_path / "False")
+    again = evaluated(tmp_path / "True", True)
+    assert (again["resumed"], again["miou"]) == (12, plain["miou"])
+
+
+class Pair:
+    """Two stages that do what a test says, over shards without content."""
+
+    def __init__(self, out: Path, first, second) -> None:
+        def stage(name: str, work) -> Stage:
+            def do(job, shard: ShardRef, before) -> StageResult:
+                work(shard)
+                return StageResult(name, shard.name, done=1, quarantined=0, record_sha256="", resumed=False)
+
+            folder = StageFolder(RunFolder(str(out)), name, "0" * 16)
+            return Stage(name, task(do, name=name, retries=0, persist_result=False), None, folder)
+
+        self.first, self.second = stage("salience", first), stage("masks", second)
+        self.summary = RunSummary(str(out))
+
+    def run(self) -> list[str]:
+        @flow(name="pair")
+        def pair() -> list[str]:
+            here = Inline(DispatchConfig(attempts=1))
+            done = run_side_by_side(self.first, self.second, [(s, None) for s in SHARDS], self.summary, here, "run")
+            return [shard.name for shard, _ in done]
+
+        return pair()
+
+
+def nothing(shard: ShardRef) -> None:
+    """Every shard is through at once."""
+
+
+def test_masks_of_a_shard_are_made_while_the_next_is_looked_at(tmp_path, prefect_server):
+    masked = threading.Event()
+
+    def looks(shard: ShardRef) -> None:
+        # The second shard's salience ends only after the first one's masks: would stages wait, it never would.
+        assert shard is not SHARDS[1] or masked.wait(WAIT)
+
+    assert Pair(tmp_path, looks, lambda shard: masked.set()).run() == [shard.name for shard in SHARDS]
+
+
+def fail_at(*numbers: int, error: type[Exception] = ShardError):
+    def work(shard: ShardRef) -> None:
+        if int(shard.name) in numbers:
+            raise error(f"shard {shard.name} is bad")
+
+    return work
+
+
+def set_aside(monkeypatch) -> None:
+    """Shards of these tests have no pictures that could be set aside."""
+
+    def failed(folder: StageFolder, shard: ShardRef, *_) -> StageResult:
+        return StageResult(folder.stage, shard.name, 0, 1, record_sha256="", resumed=False, failed=True)
+
+    monkeypatch.setattr("flows.dispatch.stages.set_shard_aside", failed)
+
+
+def test_shards_that_fail_in_either_stage_keep_nothing_back(tmp_path, prefect_server, monkeypatch):
+    set_aside(monkeypatch)
+    pair = Pair(tmp_path, fail_at(1), fail_at(3))
+    assert pair.run() == ["000000", "000002", "000004"]
+    assert {name: stage.shards_failed for name, stage in pair.summary.stages.items()} == {"salience": 1, "masks": 1}
+
+
+@pytest.mark.parametrize("broken", ["salience", "masks"])
+def test_error_of_the_run_in_either_stage_ends_both(tmp_path, prefect_server, broken):
+    begun: list[str] = []
+
+    def count(shard: ShardRef) -> None:
+        begun.append(shard.name)
+
+    stop = fail_at(1, error=PnpError)
+    pair = Pair(tmp_path, *((stop, count) if broken == "salience" else (nothing, stop)))
+    with pytest.raises(PnpError, match="shard 000001 is bad"):
+        pair.run()
+    assert begun in ([], ["000000"])
+    assert [t.name for t in threading.enumerate() if t.name.startswith("masks")] == []
+
+
+def test_masks_that_all_fail_end_the_run(tmp_path, prefect_server, monkeypatch):
+    set_aside(monkeypatch)
+    monkeypatch.setattr("flows.dispatch.stages._reasons", lambda stage, shard: shard.name)
+    with pytest.raises(StageFailedError, match="masks: the first 3 shards failed"):
+        Pair(tmp_path, nothing, fail_at(*range(5))).run()
+    with pytest.raises(StageFailedError, match="masks: all shards failed: 000004"):  # only one came that far
+        Pair(tmp_path, fail_at(0, 1, 3), fail_at(2, 4)).run()
