@@ -23,3 +23,10 @@ def resolve_device(device: str) -> torch.device:
         reason = reason if len(reason) < 120 else reason[:100].rsplit(" ", 1)[0] + " ..."
         raise UsageError(f"device '{device}' is not available: {reason}") from error
     return resolved
+
+
+def moved(batch: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A tensor of the CPU on a device; to a GPU by memory that it reads itself, so that nobody waits for the copy."""
+    if device.type != "cuda":
+        return batch.to(device)
+    return batch.pin_memory().to(device, non_blocking=True)

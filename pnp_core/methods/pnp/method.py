@@ -14,6 +14,7 @@ from PIL.Image import Resampling
 
 from pnp_core.bundled import PHOTO, TINY
 from pnp_core.data import ClassMaps
+from pnp_core.devices import moved
 from pnp_core.errors import ClassNameError
 from pnp_core.inputs.scenes.shapes import CLASS_NAMES
 from pnp_core.masks.config import MaskConfig
@@ -31,14 +32,18 @@ from pnp_core.methods.pnp.salience import check_layer_head, check_salient
 
 FOR_PHOTOGRAPHS = "For photographs take --preset photo, or the weights of a large model (`pnp-ovss backbones`)"
 _MEAN, _STD = np.array(PIXEL_MEAN, dtype=np.float32), np.array(PIXEL_STD, dtype=np.float32)
+_NORMALISED = (np.arange(256, dtype=np.float32)[:, None] / 255 - _MEAN) / _STD
+"""What each value of a channel becomes (256, 3): looking it up takes a quarter of the time of computing it."""
 
 
 def model_pixels(image: UInt8[np.ndarray, "H W 3"], sides: tuple[int, int]) -> Float[torch.Tensor, "3 h w"]:
     """Squash an image to normalised model pixels of some sides (h, w), bicubic."""
     height, width = sides
-    small = Image.fromarray(image).resize((width, height), Resampling.BICUBIC)
-    values = (np.asarray(small, dtype=np.float32) / 255 - _MEAN) / _STD
-    return torch.from_numpy(values.transpose(2, 0, 1).copy())
+    small = np.asarray(Image.fromarray(image).resize((width, height), Resampling.BICUBIC))
+    pixels = np.empty((3, height, width), dtype=np.float32)
+    for channel, plane in enumerate(pixels):
+        np.take(_NORMALISED[:, channel], small[:, :, channel], out=plane, mode="clip")
+    return torch.from_numpy(pixels)
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,7 @@ class LoadedPnp(LoadedMethod):
 
     def encode(self, prepared: Sequence[torch.Tensor]) -> Encoded:
         """Image tokens."""
-        pixels = torch.stack(list(prepared)).to(self.backbone.device)
+        pixels = moved(torch.stack(list(prepared)), self.backbone.device)
         return Encoded(pixels, self.backbone.encode_image(pixels))
 
     def match(self, batch: Encoded, labels: tuple[int, ...]) -> Float[np.ndarray, "B C"]:
