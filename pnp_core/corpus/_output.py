@@ -21,17 +21,17 @@ from pnp_core.corpus.manifest import (
     Manifest,
     ManifestRow,
     changes_file,
-    corpus_of,
     read_progress,
     rows_bytes,
     rows_of,
+    whole_pointer,
 )
 from pnp_core.data import Sample, ShardRef
 from pnp_core.errors import ForeignFilesError, SourceError
 from pnp_core.inputs.sources.folder import GrowingFolder
 from pnp_core.inputs.sources.links import LINKS, left_out, links_passed_over
 from pnp_core.runs.plan import Plan, plan_label
-from pnp_core.runs.preflight import check_own_images
+from pnp_core.runs.preflight import check_own_images, remarks
 from pnp_core.stages.masks import STAGE as MASKS
 from pnp_core.storage.completion import StageFolder
 from pnp_core.storage.ownership import check_ours, check_writable, claim
@@ -59,11 +59,14 @@ class Corpus:
         self.folder = GrowingFolder.of(config.source, config.follow_links, config.exclude, config.fetch_seconds)
         self.ignored: Counter[str] = Counter()
         self._reader: ChangeReader | None = None
-        there = corpus_of(self.out)
-        if there not in (None, self.folder.identity):
+        pointer = whole_pointer(self.out)
+        if pointer and pointer["source"] != self.folder.identity:
             raise ForeignFilesError(
-                f"'{self.out.url}' holds labels of {there}, not of {self.folder.identity}; choose another --out"
+                f"'{self.out.url}' holds labels of {pointer['source']}, not of "
+                f"{self.folder.identity}; choose another --out"
             )
+        self.settings_are_known = pointer is not None and pointer["settings"] == self.masks_fingerprint
+        """Whether something was labelled with the same settings."""
 
     @cached_property
     def newest(self) -> Manifest:
@@ -233,8 +236,8 @@ def check_corpus(config: CorpusConfig) -> list[str]:
     """
     plan = plan_label(config)
     check_ours(RunFolder(config.out), "corpus")
-    Corpus(config, plan)
-    warnings = check_own_images(plan)
+    known = Corpus(config, plan).settings_are_known
+    warnings = remarks(plan.salience) if known else check_own_images(plan)
     check_writable(config.out, "corpus")
     return warnings
 

@@ -148,12 +148,6 @@ def read_pointer(out: RunFolder, file: str) -> dict[str, Any] | None:
         raise DamagedError.at(out.path(file), f"it names no manifest ({error})") from error
 
 
-def corpus_of(out: RunFolder) -> str | None:
-    """Of which corpus a folder holds labels; None where that is not known."""
-    pointer = _whole_pointer(out)
-    return pointer["source"] if pointer else None
-
-
 def read_progress(out: RunFolder) -> Manifest | None:
     """The newest manifest, None before the first.
 
@@ -162,7 +156,7 @@ def read_progress(out: RunFolder) -> Manifest | None:
     Raises:
         CorruptRunError: nothing is left that names a manifest.
     """
-    pointer = _whole_pointer(out)
+    pointer = whole_pointer(out)
     if pointer is None:
         # A first run that was killed leaves its manifest at most.
         if any(map(out.exists, (PROGRESS, LATEST))) or len(out.glob("manifests/*.parquet")) > 1:
@@ -196,8 +190,8 @@ def _masks_fingerprint_of(images: Iterable[ManifestRow], otherwise: str) -> str:
     return next((image.masks.split("/")[3] for image in images if image.masks), otherwise)
 
 
-def _whole_pointer(out: RunFolder) -> dict[str, Any] | None:
-    """What names the newest manifest that can still be known."""
+def whole_pointer(out: RunFolder) -> dict[str, Any] | None:
+    """What names the newest manifest that can still be known; None where there is none."""
     for file in (PROGRESS, LATEST):
         with suppress(DamagedError):
             if pointer := read_pointer(out, file):

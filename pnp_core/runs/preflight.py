@@ -51,13 +51,15 @@ def check_label(config: LabelConfig) -> list[str]:
     plan = plan_label(config)
     check_ours(Files(config.out), "run")
     source = open_images(config)
-    warnings = check_own_images(plan) + ignored_files(source)
+    job = plan.salience
+    warnings = remarks(job) if job.folder.has_results else check_own_images(plan)
+    warnings += ignored_files(source)
     check_writable(config.out, "run")
     return warnings
 
 
 def check_own_images(plan: Plan) -> list[str]:
-    """Try the captions.
+    """Try the captions, for which the model is loaded: a folder with results of the same settings needs it no more.
 
     Returns:
         Warnings for the user.

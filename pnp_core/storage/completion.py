@@ -132,6 +132,11 @@ class StageFolder:
         """Its folder, relative to the run folder."""
         return f"{self.stage}/{self.fingerprint}"
 
+    @property
+    def has_results(self) -> bool:
+        """Whether a shard has ever been through."""
+        return bool(self.run.glob(self.file("*", "done.json")))
+
     def file(self, shard: str, extension: str) -> str:
         """Path of a shard's artifact, relative to the run folder."""
         return f"{self.place}/{shard}.{extension}"

@@ -7,11 +7,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
+from PIL import Image
 
 from flows.evaluation import evaluate_dataset
-from pnp_core.config import EvalConfig
+from flows.labelling import label_pictures
+from pnp_core.config import EvalConfig, LabelConfig
+from pnp_core.runs.plan import plan_label
+from pnp_core.runs.preflight import check_label, remarks
+from pnp_core.stages.maps import SalienceJob
 from tests.artifacts import artifacts
 
 COMMAND = [sys.executable, "-m", "flows.cli", "eval", "scenes", "--limit", "30", "--shards", "6", "--json"]
@@ -72,3 +78,20 @@ def test_killed_run_resumes_without_recomputing_and_equals_an_undisturbed_one(tm
     assert {k: final[k] for k in ("images", "labelled", "miou", "per_class_iou")} == {
         k: undisturbed[k] for k in ("images", "labelled", "miou", "per_class_iou")
     }
+
+
+def test_nothing_left_to_do_loads_no_model(tmp_path, prefect_server, monkeypatch):
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (40, 30), "red").save(tmp_path / "in/a.png")
+    values = {"source": str(tmp_path / "in"), "classes": ["heart"], "out": str(tmp_path / "out"), "preset": "tiny"}
+    config = LabelConfig.model_validate(values)
+    label_pictures(config)
+
+    def load(job: SalienceJob) -> NoReturn:
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr(SalienceJob, "load", load)
+    assert check_label(config) == remarks(plan_label(config).salience)
+    assert label_pictures(config).resumed == 1
+    with pytest.raises(AssertionError, match="was loaded"):
+        check_label(config.model_copy(update={"classes": ("star",)}))
