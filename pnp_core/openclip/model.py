@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from pnp_core.bundled import PACKAGE, TINY
 from pnp_core.errors import CheckpointError, UnknownNameError
 from pnp_core.finite import check_weights
 from pnp_core.openclip.config import ClipConfig
+from pnp_core.openclip.vit import ClipVit, Dtype
 
 _LOCAL = "local-dir:"
 _TINY_FOLDER = PACKAGE / "_tiny_clip"
@@ -96,7 +98,11 @@ def _digest(files: list[Path]) -> str:
 
 
 class ClipModel:
-    """A frozen CLIP; features are normalised to length 1."""
+    """A frozen CLIP; features are normalised to length 1.
+
+    Attributes:
+        mean, std: of its input's channels (3, 1, 1), for values in [0, 1].
+    """
 
     def __init__(self, model: Any, preprocess: Any, tokenizer: Any, device: torch.device) -> None:
         self._model = model.to(device).eval().requires_grad_(False)
@@ -106,13 +112,21 @@ class ClipModel:
         self.scale = float(model.logit_scale.exp())
         size = model.visual.image_size
         self.size = int(size[0] if isinstance(size, tuple | list) else size)
-        self._mean, self._std = (
+        self.mean, self.std = (
             torch.tensor(getattr(model.visual, name) or default, device=device).view(3, 1, 1)
             for name, default in (
                 ("image_mean", open_clip.OPENAI_DATASET_MEAN),
                 ("image_std", open_clip.OPENAI_DATASET_STD),
             )
         )
+
+    def vit(self, name: str, dtype: Dtype = "float32", prompts: Sequence[torch.Tensor] = ()) -> ClipVit:
+        """The vision tower, open at its last block; see `ClipVit`.
+
+        Raises:
+            UsageError: it is no such ViT, or the prompts do not fit it.
+        """
+        return ClipVit(self._model.visual, name, dtype, prompts)
 
     def pixels(self, image: np.ndarray) -> Float[torch.Tensor, "3 h w"]:
         """A picture (H, W, 3) uint8 as the model wants it: its centre, where it is no square."""
@@ -133,7 +147,7 @@ class ClipModel:
     ) -> Float[torch.Tensor, "B D"]:
         """Features of pictures (RGB, 0..255, side `size`) cut to a region; zero in normalised space elsewhere."""
         images, regions = images.to(self.device), regions.to(self.device)
-        pixels = (images.permute(0, 3, 1, 2).float() / 255 - self._mean) / self._std
+        pixels = (images.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
         return self._model.encode_image(pixels * regions[:, None], normalize=True)
 
     @torch.no_grad()
