@@ -15,19 +15,19 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 
-from pnp_core.bundled import PACKAGE, TINY
+from pnp_core.bundled import PACKAGE, TINY, TINY_VIT
 from pnp_core.errors import CheckpointError, UnknownNameError
 from pnp_core.finite import check_weights
-from pnp_core.openclip.config import ClipConfig
+from pnp_core.openclip.config import ClipWeights
 from pnp_core.openclip.vit import ClipVit, Dtype
 
 _LOCAL = "local-dir:"
-_TINY_FOLDER = PACKAGE / "_tiny_clip"
+_BUNDLED = {TINY: PACKAGE / "_tiny_clip", TINY_VIT: PACKAGE / "_tiny_vit_clip"}
 _TOKENIZER = (".json", ".txt", ".model", ".vocab", ".spm")
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
 
 
-def clip_revision(config: ClipConfig) -> str:
+def clip_revision(config: ClipWeights) -> str:
     """What names the weights in fingerprints: the tag, or a digest of local files.
 
     Raises:
@@ -54,7 +54,7 @@ def clip_revision(config: ClipConfig) -> str:
     return f"{config.model}:{_digest([Path(config.pretrained).expanduser()])}"
 
 
-def clip_image_size(config: ClipConfig) -> int:
+def clip_image_size(config: ClipWeights) -> int:
     """Side of the model's input in pixels, without loading it.
 
     Raises:
@@ -73,9 +73,9 @@ def clip_image_size(config: ClipConfig) -> int:
     return int(size[0] if isinstance(size, list | tuple) else size)
 
 
-def _name(config: ClipConfig) -> str:
+def _name(config: ClipWeights) -> str:
     """What open_clip calls the model."""
-    return f"{_LOCAL}{_TINY_FOLDER}" if config.model == TINY else config.model
+    return f"{_LOCAL}{_BUNDLED[config.model]}" if config.model in _BUNDLED else config.model
 
 
 def _quick_gelu(model: str, tag: str | None) -> bool:
@@ -158,7 +158,7 @@ class ClipModel:
 
 
 @lru_cache(maxsize=4)
-def load_clip(config: ClipConfig, device: str) -> ClipModel:
+def load_clip(config: ClipWeights, device: str) -> ClipModel:
     """Load a CLIP; a process keeps the last ones (several GPUs, or candidates and reward).
 
     Weights are never unpickled as code.
