@@ -41,7 +41,7 @@ def there_and_back(image: UInt8[np.ndarray, "H W 3"], size: tuple[int, int]) -> 
 
 def _places(size: int, source: int) -> tuple[Int[np.ndarray, " s"], Int[np.ndarray, " s"], Float[np.ndarray, " s"]]:
     """For each of `size` pixels the one of `source` at or before its middle, the next, and the share of that."""
-    place = ((np.arange(size) + 0.5) * (source / size) - 0.5).astype(np.float32)
+    place = ((np.arange(size) + 0.5) * (1 / (size / source)) - 0.5).astype(np.float32)
     first = np.floor(place).astype(int)
     share = np.where((first < 0) | (first >= source - 1), np.float32(0), place - first.astype(np.float32))
     first = np.clip(first, 0, source - 1)
