@@ -7,6 +7,8 @@ PACKAGE: Final = Path(__file__).parent
 """Folder of the package."""
 TINY: Final = "tiny"
 PHOTO: Final = "photo"
+TINY_VIT: Final = "tiny-vit"
+"""A CLIP for drawn scenes that sees with a transformer."""
 BUNDLED: Final = {TINY: "blip", PHOTO: "photo"}
 """Checkpoints, and the backbone that each is made for."""
 SCENES: Final = "scenes"

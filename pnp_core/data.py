@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -54,13 +54,15 @@ class ClassMaps:
     """What the salience stage keeps of one picture.
 
     Attributes:
-        maps: (K, C, gh, gw) float32, pass x candidate class x patch grid; what they mean is the method's.
+        maps: (K, C, gh, gw) float32, pass x candidate class x patch grid; what they mean is the method's. Where `of`
+            says what each is of there are as many as that says.
         classes: the C candidate class ids.
         itm: (C,) float32, match probability in [0, 1] of the class; None where the method has none.
         height, width: of the picture in image pixels, after EXIF rotation.
         scores: of each candidate in [0, 1], None where its source gives none; empty when unknown.
         chosen: how the candidates were chosen, for people.
         notes: what was done to the picture to read it, for people.
+        of: class id of each map, 0 for background, where a class may have several; empty where each has one.
     """
 
     maps: np.ndarray
@@ -71,6 +73,15 @@ class ClassMaps:
     scores: tuple[float | None, ...] = ()
     chosen: str = ""
     notes: tuple[str, ...] = ()
+    of: tuple[int, ...] = ()
+
+    def by_class(self) -> ClassMaps:
+        """For people: one map a class, the maximum over its own, from 0 up. What has one each is left as it is."""
+        if not self.of:
+            return self
+        own = [self.maps[:, np.array(self.of) == label].max(axis=1) for label in self.classes]
+        maps = np.stack(own, axis=1) if own else self.maps[:, :0]
+        return replace(self, maps=maps - maps.min(axis=(0, 2, 3), keepdims=True, initial=np.inf), of=())
 
 
 @dataclass(frozen=True)

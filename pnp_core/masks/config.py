@@ -8,14 +8,17 @@ from pydantic import ConfigDict, Field
 
 from pnp_core.frozen import NO_SCORE, Config, Newer, formerly
 
+Dilation = Annotated[int, Field(ge=1, le=1024)]
+_OF_PAMR = ("steps", "dilations")
+
 
 class CrfConfig(Config):
-    """Dense CRF (Kraehenbuehl and Koltun 2011), parameters as in the authors' code."""
+    """Dense CRF (Kraehenbuehl and Koltun 2011), parameters as in the authors' code; or what is in its place."""
 
     name: str = "fast"
     """`fast` (compiled, by the CPU), `torch` (as tensors, on a GPU where there is one), `auto` (`torch` where the run
     has a GPU and less than eight cores beside it, else `fast`), `dense` (pydensecrf, the same labels several times
-    slower) or `off` (softmax only)."""
+    slower), `pamr` (no CRF: each pixel takes on what neighbours of its colour have) or `off` (softmax only)."""
     iterations: int = Field(default=10, ge=1)
     """Steps of mean-field inference."""
     gaussian_sxy: float = Field(default=3, gt=0)
@@ -28,10 +31,16 @@ class CrfConfig(Config):
     """Colour bandwidth of the appearance term, 0..255 units."""
     bilateral_compat: float = Field(default=10, ge=0)
     """Weight of the appearance term."""
+    steps: Annotated[int, Newer(10)] = Field(default=10, ge=1, le=1000)
+    """Of `pamr`: how often pixels take on the mean of their neighbours."""
+    dilations: Annotated[tuple[Dilation, ...], Newer((8, 16))] = Field(default=(8, 16), min_length=1, max_length=16)
+    """Of `pamr`: how far the neighbours are, eight at each distance, in image pixels."""
 
     def setting(self) -> dict[str, Any]:
         """What can change a score: where there is no CRF, no parameter of it."""
-        return {"name": self.name} if self.name == "off" else super().setting()
+        own = {"off": (), "pamr": _OF_PAMR}.get(self.name)
+        values = super().setting()
+        return {n: v for n, v in values.items() if n == "name" or (n not in _OF_PAMR if own is None else n in own)}
 
 
 FORMER_OF_MASKS = ("passes", "sum")

@@ -58,6 +58,24 @@ def resize_matrix(size: int, grid: int) -> np.ndarray:
     return matrix
 
 
+@lru_cache(maxsize=64)
+def half_pixel_matrix(size: int, grid: int) -> np.ndarray:
+    """Bilinear interpolation between the middles of pixels, borders continued, as a matrix (size, grid); rows sum to 1.
+
+    The same as torch's `interpolate` to that size with mode `bilinear` and corners not aligned.
+
+    >>> half_pixel_matrix(4, 2).tolist()
+    [[1.0, 0.0], [0.75, 0.25], [0.25, 0.75], [0.0, 1.0]]
+    """
+    place = np.clip((np.arange(size) + 0.5) * grid / size - 0.5, 0, grid - 1)
+    line = np.minimum(place.astype(int), max(grid - 2, 0))
+    matrix = np.zeros((size, grid), dtype=np.float32)
+    matrix[np.arange(size), line] = 1 - (place - line)
+    matrix[np.arange(size), np.minimum(line + 1, grid - 1)] += (place - line).astype(np.float32)
+    matrix.setflags(write=False)
+    return matrix
+
+
 @lru_cache(maxsize=8)
 def blur_matrix(size: int, sigma: float) -> np.ndarray:
     """A Gaussian filter along one axis as a matrix (size, size), mirrored at the borders.

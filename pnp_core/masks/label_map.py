@@ -14,7 +14,9 @@ from PIL.Image import Resampling
 
 from pnp_core.data import ClassMaps
 from pnp_core.errors import MethodError
-from pnp_core.masks.refine import Refiner
+from pnp_core.masks.refine import Refiner, Smoother
+from pnp_core.masks.refine.off import softmax
+from pnp_core.masks.resize import there_and_back
 
 FEW_CLASSES = 3
 """Scene data gets a background channel below this many candidate classes (authors' rule)."""
@@ -25,20 +27,36 @@ class Scores:
     """What a method makes of an image's maps, ready for refinement and argmax.
 
     Attributes:
-        channels: what refiners begin with the softmax of: scores in [0, 1], or logarithms of probabilities.
-        labels: class id of each channel, 0 for background; a class may have several, one that was asked about none.
+        channels: what refiners begin with the softmax of: scores in [0, 1], or logarithms of probabilities. Where there
+            is a `finish` what that makes of them is, and they are of any number and range.
+        labels: class id of each (finished) channel, 0 for background; a class may have several, one that was asked
+            about none.
         strength: per candidate class how strongly it was seen (PnP-OVSS: its mean salience).
+        finish: what is still to be done with the channels where smoothing along the image comes before it (NACLIP).
+        seen_at: size (h, w) that the method saw the image at, which is what smoothing goes along; None for its own.
     """
 
     channels: Float[np.ndarray, "N H W"]
     labels: tuple[int, ...]
     strength: Float[np.ndarray, " C"]
+    finish: Callable[[np.ndarray], np.ndarray] | None = None
+    seen_at: tuple[int, int] | None = None
 
     def fit(self, size: tuple[int, int], classes: int) -> bool:
         """Whether they are of a size (H, W) and so many classes that were asked about."""
-        return (
-            self.channels.shape == (len(self.labels), *size) and len(self.labels) > 0 and len(self.strength) == classes
-        )
+        number = self.channels.shape[0] if self.finish else len(self.labels)
+        return self.channels.shape == (number, *size) and len(self.labels) > 0 and len(self.strength) == classes
+
+    def finished(self, channels: np.ndarray) -> np.ndarray:
+        """What refiners begin with, of the channels as they are now.
+
+        Raises:
+            MethodError: they are not one for each label.
+        """
+        made = self.finish(channels) if self.finish else channels
+        if made.shape != (len(self.labels), *channels.shape[1:]):
+            raise MethodError("the method's finished scores do not fit the image and their labels")
+        return made
 
 
 Map = Callable[..., Iterable[Any]]
@@ -109,9 +127,24 @@ def make_label_maps(
     asked = [n for n, one in enumerate(maps) if one.classes]
     small = list(map_(lambda n: _shrunk(images[n], max_side), asked))
     scores = list(map_(partial(_decided, decide), [maps[n] for n in asked], small))
-    refined = refine([one.channels for one in scores], small)
+    refined = _refined(refine, scores, small, map_)
     made = dict(zip(asked, map_(_label_map, [maps[n] for n in asked], scores, refined), strict=True))
     return [made[n] if n in made else _all_background(one) for n, one in enumerate(maps)]
+
+
+def _refined(refine: Refiner, scores: Sequence[Scores], images: Sequence[np.ndarray], map_: Map) -> list[np.ndarray]:
+    """Probabilities of each image; smoothing comes before what is made of the scores, whatever else after."""
+    channels = [one.channels for one in scores]
+    if not isinstance(refine, Smoother):
+        return refine(list(map_(Scores.finished, scores, channels)), images)
+    guides = list(map_(_as_seen, images, scores))
+    smooth = refine.smooth(channels, guides)
+    return list(map_(lambda one, smoothed: softmax(one.finished(smoothed)), scores, smooth))
+
+
+def _as_seen(image: np.ndarray, scores: Scores) -> np.ndarray:
+    """An image at its own size as sharp as the method saw it."""
+    return image if scores.seen_at is None else there_and_back(image, scores.seen_at)
 
 
 def _decided(decide: Decide, maps: ClassMaps, image: np.ndarray) -> Scores:

@@ -14,7 +14,12 @@ from pnp_core.methods.base import PNP, LoadedMethod, Method, MethodConfig, Pinne
 from pnp_core.registry import Registry
 
 METHODS: Registry[type[MethodConfig]] = Registry(
-    "method", "pnp_ovss.methods", {PNP: "pnp_core.methods.pnp.config:PnpConfig"}
+    "method",
+    "pnp_ovss.methods",
+    {
+        PNP: "pnp_core.methods.pnp.config:PnpConfig",
+        "naclip": "pnp_core.methods.naclip.config:NaclipConfig",
+    },
 )
 """Their configurations, which say where they are."""
 

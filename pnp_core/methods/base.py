@@ -135,15 +135,24 @@ class Seen:
         maps: (K, C, gh, gw) float32, passes x asked class x patch grid; grids may differ by image. What K, the values
             and their signs mean is the method's; windows are put together before.
         match: (C,) float32, probability in [0, 1] that the class is there; None where the method has none.
+        of: label of each map, where a class may have several and the background (0) some; each asked class has at
+            least one. Empty where the maps are of the asked classes, one each.
     """
 
     maps: Float[np.ndarray, "K C gh gw"]
     match: Float[np.ndarray, " C"] | None = None
+    of: tuple[int, ...] = ()
 
-    def fits(self, classes: int) -> bool:
-        """Whether it is of so many classes."""
-        of_match = self.match is None or self.match.shape == (classes,)
-        return self.maps.ndim == 4 and self.maps.shape[1] == classes and self.maps.dtype == np.float32 and of_match
+    def fits(self, classes: tuple[int, ...]) -> bool:
+        """Whether it is of these classes."""
+        of_match = self.match is None or self.match.shape == (len(classes),)
+        of = self.of or classes
+        known = set(classes) == set(of) - {0}
+        return known and self.maps.ndim == 4 and len(of) == self.maps.shape[1] and _is_float32(self.maps) and of_match
+
+
+def _is_float32(values: np.ndarray) -> bool:
+    return values.dtype == np.float32
 
 
 class LoadedMethod(ABC):

@@ -7,14 +7,19 @@ from typing import Annotated
 from pnp_core.frozen import NO_RESULT, Config
 
 
-class ClipConfig(Config):
+class ClipWeights(Config):
     """A CLIP model of open_clip."""
 
     model: Annotated[str, NO_RESULT] = "ViT-B-16"
-    """CLIP: `tiny` (bundled), a name of open_clip, or `local-dir:FOLDER`.
+    """CLIP: `tiny` or `tiny-vit` (bundled), a name of open_clip, or `local-dir:FOLDER`.
 
     A folder has open_clip_config.json and weights."""
     pretrained: Annotated[str | None, NO_RESULT] = "openai"
     """Pretrained tag or weights file of that CLIP; ignored for `local-dir:`."""
+
+
+class ClipConfig(ClipWeights):
+    """A CLIP model, and the caption that it is asked with."""
+
     template: str = "a photo of a {}"
     """The caption; `{}` stands for the class name."""

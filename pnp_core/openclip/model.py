@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,18 +15,19 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 
-from pnp_core.bundled import PACKAGE, TINY
-from pnp_core.errors import CheckpointError, UnknownNameError
+from pnp_core.bundled import PACKAGE, TINY, TINY_VIT
+from pnp_core.errors import CheckpointError, UnknownNameError, UsageError
 from pnp_core.finite import check_weights
-from pnp_core.openclip.config import ClipConfig
+from pnp_core.openclip.config import ClipWeights
+from pnp_core.openclip.vit import ClipVit, Dtype
 
 _LOCAL = "local-dir:"
-_TINY_FOLDER = PACKAGE / "_tiny_clip"
+_BUNDLED = {TINY: PACKAGE / "_tiny_clip", TINY_VIT: PACKAGE / "_tiny_vit_clip"}
 _TOKENIZER = (".json", ".txt", ".model", ".vocab", ".spm")
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
 
 
-def clip_revision(config: ClipConfig) -> str:
+def clip_revision(config: ClipWeights) -> str:
     """What names the weights in fingerprints: the tag, or a digest of local files.
 
     Raises:
@@ -52,28 +54,52 @@ def clip_revision(config: ClipConfig) -> str:
     return f"{config.model}:{_digest([Path(config.pretrained).expanduser()])}"
 
 
-def clip_image_size(config: ClipConfig) -> int:
+def clip_image_size(config: ClipWeights) -> int:
     """Side of the model's input in pixels, without loading it.
 
     Raises:
         CheckpointError: the configuration in a local folder is not one of open_clip.
     """
-    model = _name(config)
     try:
-        if model.startswith(_LOCAL):
-            file = Path(model.removeprefix(_LOCAL)).expanduser() / "open_clip_config.json"
-            found = json.loads(file.read_text(encoding="utf-8"))["model_cfg"]
-        else:
-            found = open_clip.get_model_config(model) or {}
-        size = found["vision_cfg"]["image_size"]
+        size = _vision(config)["image_size"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"CLIP model '{config.model}' does not say its image size: {error}") from error
     return int(size[0] if isinstance(size, list | tuple) else size)
 
 
-def _name(config: ClipConfig) -> str:
+def require_vit(config: ClipWeights) -> None:
+    """Refuse a model that sees with no ViT of open_clip's own, without loading it.
+
+    Raises:
+        CheckpointError: the configuration in a local folder is not one of open_clip.
+        UsageError: it sees with something else.
+    """
+    try:
+        vision = _vision(config)
+        other = "a tower of timm" if "timm_model_name" in vision else "a ResNet" if _stages(vision) else None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"CLIP model '{config.model}' does not say what it sees with: {error}") from error
+    if other:
+        raise UsageError(f"CLIP {config.model} sees with {other}; this method needs open_clip's own ViT, as ViT-B-16")
+
+
+def _stages(vision: dict[str, Any]) -> bool:
+    """Whether layers are counted by stage, as convolutional towers have them."""
+    return isinstance(vision["layers"], list | tuple)
+
+
+def _vision(config: ClipWeights) -> dict[str, Any]:
+    """What open_clip's configuration of a model says of its vision tower."""
+    model = _name(config)
+    if model.startswith(_LOCAL):
+        file = Path(model.removeprefix(_LOCAL)).expanduser() / "open_clip_config.json"
+        return json.loads(file.read_text(encoding="utf-8"))["model_cfg"]["vision_cfg"]
+    return (open_clip.get_model_config(model) or {})["vision_cfg"]
+
+
+def _name(config: ClipWeights) -> str:
     """What open_clip calls the model."""
-    return f"{_LOCAL}{_TINY_FOLDER}" if config.model == TINY else config.model
+    return f"{_LOCAL}{_BUNDLED[config.model]}" if config.model in _BUNDLED else config.model
 
 
 def _quick_gelu(model: str, tag: str | None) -> bool:
@@ -96,7 +122,11 @@ def _digest(files: list[Path]) -> str:
 
 
 class ClipModel:
-    """A frozen CLIP; features are normalised to length 1."""
+    """A frozen CLIP; features are normalised to length 1.
+
+    Attributes:
+        mean, std: of its input's channels (3, 1, 1), for values in [0, 1].
+    """
 
     def __init__(self, model: Any, preprocess: Any, tokenizer: Any, device: torch.device) -> None:
         self._model = model.to(device).eval().requires_grad_(False)
@@ -106,13 +136,21 @@ class ClipModel:
         self.scale = float(model.logit_scale.exp())
         size = model.visual.image_size
         self.size = int(size[0] if isinstance(size, tuple | list) else size)
-        self._mean, self._std = (
+        self.mean, self.std = (
             torch.tensor(getattr(model.visual, name) or default, device=device).view(3, 1, 1)
             for name, default in (
                 ("image_mean", open_clip.OPENAI_DATASET_MEAN),
                 ("image_std", open_clip.OPENAI_DATASET_STD),
             )
         )
+
+    def vit(self, name: str, dtype: Dtype = "float32", prompts: Sequence[torch.Tensor] = ()) -> ClipVit:
+        """The vision tower, open at its last block; see `ClipVit`.
+
+        Raises:
+            UsageError: it is no such ViT, or the prompts do not fit it.
+        """
+        return ClipVit(self._model.visual, name, dtype, prompts)
 
     def pixels(self, image: np.ndarray) -> Float[torch.Tensor, "3 h w"]:
         """A picture (H, W, 3) uint8 as the model wants it: its centre, where it is no square."""
@@ -133,7 +171,7 @@ class ClipModel:
     ) -> Float[torch.Tensor, "B D"]:
         """Features of pictures (RGB, 0..255, side `size`) cut to a region; zero in normalised space elsewhere."""
         images, regions = images.to(self.device), regions.to(self.device)
-        pixels = (images.permute(0, 3, 1, 2).float() / 255 - self._mean) / self._std
+        pixels = (images.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
         return self._model.encode_image(pixels * regions[:, None], normalize=True)
 
     @torch.no_grad()
@@ -144,7 +182,7 @@ class ClipModel:
 
 
 @lru_cache(maxsize=4)
-def load_clip(config: ClipConfig, device: str) -> ClipModel:
+def load_clip(config: ClipWeights, device: str) -> ClipModel:
     """Load a CLIP; a process keeps the last ones (several GPUs, or candidates and reward).
 
     Weights are never unpickled as code.

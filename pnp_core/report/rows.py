@@ -41,7 +41,7 @@ def rows_of_shard(plan: Plan, shard: ShardRef, keys: Container[str], side: int |
         if sample.key in masks:
             truth = decode_label_map(sample.label_map) if sample.label_map else None
             image = decode_image(sample.image, plan.masks.max_pixels, side).pixels
-            yield Row(sample, image, stored[sample.key], decode_label_map(masks[sample.key]), truth)
+            yield Row(sample, image, stored[sample.key].by_class(), decode_label_map(masks[sample.key]), truth)
 
 
 def first_rows(plan: Plan, shards: Sequence[ShardRef], number: int) -> Iterator[Row]:

@@ -189,15 +189,15 @@ class _Shared:
 
     def _require_finite(self, values: np.ndarray, what: str, item: _Input, classes: tuple[int, ...]) -> None:
         """Refuse what a model made of an image, a part for each class, where it is NaN or infinity."""
-        names = [self.job.card.names[label - 1] for label in classes]
+        names = [self.job.card.names[label - 1] if label else "background" for label in classes]
         require_finite(values, what, item.sample.key, names, self.method.overflow)
 
     def _class_maps(self, item: _Input, choice: Choice, seen: Seen | None) -> ClassMaps:
-        if seen is None or not seen.fits(len(choice.classes)):
+        if seen is None or not seen.fits(choice.classes):
             raise MethodError(
                 f"method {self.job.method.name} gives maps of {item.sample.key} that fit no classes asked"
             )
-        self._require_finite(seen.maps.swapaxes(0, 1), "the salience", item, choice.classes)
+        self._require_finite(seen.maps.swapaxes(0, 1), "the salience", item, seen.of or choice.classes)
         if seen.match is not None:
             self._require_finite(seen.match, "the match probability", item, choice.classes)
         return ClassMaps(
@@ -209,6 +209,7 @@ class _Shared:
             scores=choice.scores,
             chosen=choice.how,
             notes=item.notes,
+            of=seen.of,
         )
 
 
@@ -274,6 +275,8 @@ def extract_shard(job: SalienceJob, shard: ShardRef, progress: Progress = silent
                 continue
             sample, maps = result
             tensors[sample.key] = np.ascontiguousarray(maps.maps)
+            if maps.of:
+                tensors[_of(sample.key)] = np.array(maps.of, dtype=np.int32)
             rows.append(
                 {
                     **image_row(sample, maps),
@@ -288,6 +291,11 @@ def extract_shard(job: SalienceJob, shard: ShardRef, progress: Progress = silent
         return StageOutput(files, len(rows), quarantined)
 
     return job.folder.complete(shard.name, shard.sha256, work)
+
+
+def _of(key: str) -> str:
+    """Where the labels of an image's maps are; no image has such a key."""
+    return f"{key}/of"
 
 
 IMAGE_COLUMNS = [
@@ -336,6 +344,7 @@ def read_class_maps(folder: StageFolder, shard: str) -> dict[str, ClassMaps]:
             scores=tuple(row["scores"]),
             chosen=row["chosen"],
             notes=tuple(row["notes"]),
+            of=tuple(tensors[_of(row["key"])].tolist()) if _of(row["key"]) in tensors else (),
         )
         for row in rows
     }

@@ -190,7 +190,7 @@ def _batches(
             continue  # quarantined by the salience stage
         shrunk = min(1.0, job.config.max_side / max(maps.height, maps.width))
         # Pixels, labels and confidence at the image's own size; scores at the one that it is refined at.
-        own = int(maps.height * maps.width * (PIXEL + 4 * shrunk**2 * (len(maps.classes) + 1)))
+        own = int(maps.height * maps.width * (PIXEL + 4 * shrunk**2 * (maps.maps.shape[1] + 1)))
         if batch and (size + own > AT_ONCE or len(batch) == job.runtime.batch_size):
             yield batch
             batch, size = [], 0
@@ -213,16 +213,18 @@ def _sound_label_maps(
     Raises:
         ShardError: they are not.
     """
-    names = {sample.key: [job.class_names[label - 1] for label in maps.classes] for sample, maps in batch}
+    known = ["background", *job.class_names]
+    names = {sample.key: [known[label] for label in maps.classes] for sample, maps in batch}
     for sample, maps in batch:
         values, how = maps.maps.swapaxes(0, 1), "it was made by an earlier version"
-        require_finite(values, "the stored salience", sample.key, names[sample.key], how)
+        of = [known[label] for label in maps.of] or names[sample.key]
+        require_finite(values, "the stored salience", sample.key, of, how)
     made = make_label_maps([maps for _, maps in batch], images, decide, refine, job.config.max_side, map_)
     for (sample, _), one in zip(batch, made, strict=True):
         what = "the salience summed over drop iterations"
         require_finite(one.salience, what, sample.key, names[sample.key], "it overflows")
         best = np.unravel_index(one.confidence.argmax(), one.labels.shape)
-        won = ["background", *job.class_names][one.labels[best]]
+        won = known[one.labels[best]]
         how = f"of CRF {job.config.crf.name}"
         require_finite(one.confidence[None], "the label probability", sample.key, [won], how)
     return made

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -14,6 +15,22 @@ Refiner = Callable[[Sequence[np.ndarray], Sequence[np.ndarray]], list[np.ndarray
 """(scores (C, H, W) in [0, 1] of some images, the images (H, W, 3) uint8 RGB) -> probabilities (C, H, W) of each.
 What an image's become does not depend on those beside it."""
 
+
+@runtime_checkable
+class Smoother(Protocol):
+    """A refiner that is a weighted mean over pixels, so that it can also be had of scores that probabilities are made
+    of afterwards.
+    """
+
+    def smooth(self, channels: Sequence[np.ndarray], guides: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Channels (C, H, W) of some images, of any range, smoothed along the images (H, W, 3), of any range too."""
+        ...
+
+    def __call__(self, scores: Sequence[np.ndarray], images: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """As a `Refiner`: the softmax of smoothed scores."""
+        ...
+
+
 REFINERS: Registry[Callable[[CrfConfig, str, int], Refiner]] = Registry(
     "CRF",
     "pnp_ovss.refiners",
@@ -21,12 +38,13 @@ REFINERS: Registry[Callable[[CrfConfig, str, int], Refiner]] = Registry(
         "fast": "pnp_core.masks.refine.fast_crf:open_refiner",
         "dense": "pnp_core.masks.refine.dense_crf:open_refiner",
         "torch": "pnp_core.masks.refine.tensor_crf:open_refiner",
+        "pamr": "pnp_core.masks.refine.pamr:open_refiner",
         "off": "pnp_core.masks.refine.off:open_refiner",
     },
 )
 """(parameters, device, threads) -> refiner. What they are made of (torch, pydensecrf) takes seconds to import."""
 
-ON_GPU = frozenset({"torch"})
+ON_GPU = frozenset({"torch", "pamr"})
 """Those that are quicker with a GPU."""
 
 

@@ -1,0 +1,150 @@
+"""Configuration of NACLIP: weights, texts, last block, windows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import yaml
+from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
+
+from pnp_core.frozen import OF_MASKS, Config
+from pnp_core.methods.base import Description, MethodConfig
+from pnp_core.openclip.config import ClipWeights
+
+Name = Annotated[str, Field(min_length=1)]
+Names = Annotated[tuple[Name, ...], Field(min_length=1)]
+Template = Annotated[str, Field(pattern=r"^[^{}]*\{\}[^{}]*$")]
+
+
+def _pairs(value: Any) -> Any:
+    """A mapping in a form that can be hashed; one name needs no list."""
+    if not isinstance(value, Mapping):
+        return value
+    return tuple((name, (names,) if isinstance(names, str) else names) for name, names in value.items())
+
+
+Queries = Annotated[
+    tuple[tuple[Name, Names], ...],
+    BeforeValidator(_pairs, json_schema_input_type=dict[str, list[str] | str]),
+    PlainSerializer(lambda pairs: {name: list(names) for name, names in pairs}, return_type=dict[str, list[str]]),
+]
+
+
+class Windows(Config):
+    """Windows that a picture is looked at through."""
+
+    side: int = Field(default=224, ge=16)
+    """In model pixels."""
+    stride: int = Field(default=112, ge=1)
+    """From one window to the next, at most `side`."""
+
+    @model_validator(mode="after")
+    def _cover(self) -> Windows:
+        if self.stride > self.side:
+            raise ValueError(f"windows of {self.side} pixels that are {self.stride} apart leave pixels out")
+        return self
+
+
+class NaclipConfig(MethodConfig):
+    """NACLIP: CLIP whose patches attend to their neighbours (arXiv 2404.08181), and near variants.
+
+    Of the masks' settings `threshold` is its `prob_thd`: pixels whose best probability is below it are background.
+    """
+
+    place: ClassVar[str] = "pnp_core.methods.naclip.method:METHOD"
+
+    name: Literal["naclip"] = "naclip"  # pyright: ignore[reportIncompatibleVariableOverride]
+    """The method."""
+    clip: ClipWeights = ClipWeights()
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Precision of the image encoder: `float32`, `bfloat16`, `float16`."""
+    templates: Literal["imagenet"] | Annotated[tuple[Template, ...], Field(min_length=1)] = "imagenet"
+    """Captions with `{}` in the place of a query, or `imagenet`: OpenAI's 80."""
+    queries: Queries = ()
+    """Names that a class is asked by, by the class as captions say it; its own name where none are given.
+
+    The most probable one counts: `{person: [person, person in shirt]}`."""
+    background: tuple[Name, ...] = ()
+    """Names whose pixels are background."""
+    attention: Literal["naclip", "kk", "nonly", "csa", "qq", "vanilla"] = "naclip"
+    """Of the last block: keys with keys and the neighbourhood (`naclip`), without it (`kk`), it alone (`nonly`),
+    SCLIP's (`csa`), ClearCLIP's (`qq`), as trained (`vanilla`)."""
+    architecture: Literal["reduced", "vanilla"] = "reduced"
+    """The last block without residual connection and MLP, or with."""
+    sigma: float = Field(default=5, gt=0)
+    """Of the Gaussian neighbourhood, in patches."""
+    short_side: int = Field(default=336, ge=16, le=4096)
+    """What a picture's shorter side is brought to, in model pixels."""
+    long_side: int = Field(default=2048, ge=16, le=8192)
+    """What its longer side may be at most."""
+    window: Windows | None = None
+    """Windows that are looked at one by one; the whole picture at once when empty."""
+    scale: Annotated[float, OF_MASKS] = Field(default=40, gt=0)
+    """Of the cosines before the softmax over queries."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> NaclipConfig:
+        if self.attention == "csa" and self.architecture == "reduced":
+            raise ValueError("attention csa is defined with architecture vanilla alone (SCLIP)")
+        names = [name.lower() for name, _ in self.queries]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"queries are given twice for {', '.join(sorted(twice))}")
+        if self.window and self.window.side > self.long_side:
+            raise ValueError(f"windows of {self.window.side} pixels are larger than the picture may be (long_side)")
+        return self
+
+    @classmethod
+    def defaults(cls, values: Mapping[str, Any], bundled: str) -> dict[str, Any]:
+        """What the authors run on a card, or plain ones; the bundled CLIP for the drawn scenes. PAMR refines."""
+        super().defaults(values, bundled)
+        method = dict(_chosen_for(values))
+        threshold = method.pop("threshold")
+        masks = {"threshold": threshold, "blur": 0, "crf": {"name": "pamr"}}
+        return {"method": method, "masks": masks}
+
+    @property
+    def plain(self) -> bool:
+        """Whether nobody has chosen names for these classes."""
+        return not self.queries and list(self.background) == _cards()["plain"]["background"]
+
+    def describe(self) -> Description:
+        """In words."""
+        clip = self.clip.model if self.clip.model.startswith(("local-dir:", "tiny")) else self._pretrained
+        through = f"windows {self.window.side}/{self.window.stride}" if self.window else "whole pictures"
+        settings = [
+            f"{self.short_side} px",
+            through,
+            None if self.attention == "naclip" else f"attention {self.attention}",
+            None if self.architecture == "reduced" else f"last block {self.architecture}",
+            f"sigma {self.sigma:g}" if self.attention in ("naclip", "nonly") else None,
+        ]
+        return Description(
+            weights=clip,
+            model=f"naclip:{clip}",
+            row=f"NACLIP {clip}, {self.short_side} px",
+            settings=tuple(text for text in settings if text),
+        )
+
+    @property
+    def _pretrained(self) -> str:
+        return f"{self.clip.model}:{self.clip.pretrained}"
+
+    def setting(self) -> dict[str, Any]:
+        """What can change a score."""
+        return super().setting() | {"clip": self.clip.model_dump(mode="json")}
+
+
+@lru_cache(maxsize=1)
+def _cards() -> dict[str, Any]:
+    return yaml.safe_load((Path(__file__).parent / "cards.yaml").read_text(encoding="utf-8"))
+
+
+def _chosen_for(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Settings for the dataset of unchecked values; a list of classes has none."""
+    cards = _cards()
+    if "classes" in values:
+        return cards["plain"]
+    return cards["cards"].get(values.get("dataset", "scenes"), cards["plain"])
