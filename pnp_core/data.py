@@ -61,6 +61,8 @@ class ClassMaps:
         scores: of each candidate in [0, 1], None where its source gives none; empty when unknown.
         chosen: how the candidates were chosen, for people.
         notes: what was done to the picture to read it, for people.
+        parts: of a method that puts finished runs together their maps of the picture, each with its own K and grid,
+            and without parts; `maps` are then for people. Otherwise empty.
     """
 
     maps: np.ndarray
@@ -71,6 +73,7 @@ class ClassMaps:
     scores: tuple[float | None, ...] = ()
     chosen: str = ""
     notes: tuple[str, ...] = ()
+    parts: tuple[ClassMaps, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,13 @@ from pydantic import BeforeValidator, GetJsonSchemaHandler, SerializeAsAny
 from pydantic.json_schema import JsonSchemaValue
 
 from pnp_core.errors import PluginError
-from pnp_core.methods.base import PNP, LoadedMethod, Method, MethodConfig, Pinned
+from pnp_core.methods.base import PNP, Loaded, Method, MethodConfig, Pinned
 from pnp_core.registry import Registry
 
 METHODS: Registry[type[MethodConfig]] = Registry(
-    "method", "pnp_ovss.methods", {PNP: "pnp_core.methods.pnp.config:PnpConfig"}
+    "method",
+    "pnp_ovss.methods",
+    {PNP: "pnp_core.methods.pnp.config:PnpConfig", "ensemble": "pnp_core.methods.ensemble.config:EnsembleConfig"},
 )
 """Their configurations, which say where they are."""
 
@@ -65,7 +67,7 @@ def method_of(config: MethodConfig) -> Method[Any, Any]:
         raise PluginError(f"method '{config.name}' ({config.place}) cannot be loaded: {error}") from error
 
 
-def load_method(config: MethodConfig, pinned: Pinned, captions: tuple[str, ...], device: str) -> LoadedMethod:
+def load_method(config: MethodConfig, pinned: Pinned, captions: tuple[str, ...], device: str) -> Loaded:
     """A method with its model loaded; a process keeps the last ones for the next shard (several GPUs have one each).
 
     Raises:
@@ -75,5 +77,5 @@ def load_method(config: MethodConfig, pinned: Pinned, captions: tuple[str, ...],
 
 
 @lru_cache(maxsize=2)
-def _load(config: MethodConfig, pinned: Pinned, captions: tuple[str, ...], device: str) -> LoadedMethod:
+def _load(config: MethodConfig, pinned: Pinned, captions: tuple[str, ...], device: str) -> Loaded:
     return method_of(config).load(config, pinned, captions, device)

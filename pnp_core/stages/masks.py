@@ -19,10 +19,10 @@ from pnp_core.inputs.images import VOC_PALETTE, decode_image, encode_grey, encod
 from pnp_core.masks.config import MaskConfig
 from pnp_core.masks.label_map import Decide, LabelMap, Map, make_label_maps
 from pnp_core.masks.refine import ON_GPU, Refiner, open_refiner
-from pnp_core.methods import AnyMethod, method_of
+from pnp_core.methods import AnyMethod, Pinned, method_of
 from pnp_core.stages.config import RuntimeConfig
-from pnp_core.stages.maps import STAGE as SALIENCE
-from pnp_core.stages.maps import read_class_maps
+from pnp_core.storage.class_maps import STAGE as SALIENCE
+from pnp_core.storage.class_maps import read_class_maps
 from pnp_core.storage.completion import StageFolder, StageOutput
 from pnp_core.storage.run_folder import RunFolder, fingerprint, table_bytes
 from pnp_core.storage.shards import read_shard
@@ -105,6 +105,8 @@ class MaskJob(Config):
     model: str
     """The weights, for people who read the rows."""
     salience_fingerprint: str
+    pinned: Pinned
+    """The method's weights."""
 
     @property
     def fingerprint(self) -> str:
@@ -120,7 +122,7 @@ class MaskJob(Config):
     @property
     def decide(self) -> Decide:
         """Maps to scores, by the method."""
-        return partial(method_of(self.method).decide, self.method, self.config)
+        return partial(method_of(self.method).decision(self.method, self.pinned), self.config)
 
     def open_refiner(self) -> Refiner:
         """What refines scores, on the device of the run."""
@@ -215,8 +217,9 @@ def _sound_label_maps(
     """
     names = {sample.key: [job.class_names[label - 1] for label in maps.classes] for sample, maps in batch}
     for sample, maps in batch:
-        values, how = maps.maps.swapaxes(0, 1), "it was made by an earlier version"
-        require_finite(values, "the stored salience", sample.key, names[sample.key], how)
+        for one in maps.parts or (maps,):
+            values, how = one.maps.swapaxes(0, 1), "it was made by an earlier version"
+            require_finite(values, "the stored salience", sample.key, names[sample.key], how)
     made = make_label_maps([maps for _, maps in batch], images, decide, refine, job.config.max_side, map_)
     for (sample, _), one in zip(batch, made, strict=True):
         what = "the salience summed over drop iterations"
