@@ -78,6 +78,8 @@ class MethodConfig(Config):
     """Of its `Method`, `module:object`."""
     matches: ClassVar[bool] = False
     """Whether it has a match score of its own (`LoadedMethod.match`), for the source of candidates `itm`."""
+    thresholds: ClassVar[bool] = True
+    """Whether its scores depend on threshold, ties, blur and background of the masks stage."""
     decides: ClassVar[int] = 1
     """Version of `Method.decide`: goes up when the same maps give other scores."""
 

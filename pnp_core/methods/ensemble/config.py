@@ -32,6 +32,7 @@ class EnsembleConfig(MethodConfig):
 
     place: ClassVar[str] = "pnp_core.methods.ensemble.method:METHOD"
     matches: ClassVar[bool] = True  # or its runs did: their candidates are taken, not matched again
+    thresholds: ClassVar[bool] = False
 
     name: Literal["ensemble"] = ENSEMBLE  # pyright: ignore[reportIncompatibleVariableOverride]
     """The method."""

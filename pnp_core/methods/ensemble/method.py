@@ -40,8 +40,8 @@ class RecalledRuns(StoredMaps):
         return replace(first, maps=shown, itm=None, parts=tuple(replace(p, scores=first.scores) for p in parts))
 
 
-def _shown(maps: list[Float[np.ndarray, "K C gh gw"]]) -> Float[np.ndarray, "M C h w"]:
-    """For people: each run's mean over its passes in [0, 1], on the largest of their grids within `SHOWN_SIDE`."""
+def _shown(maps: list[Float[np.ndarray, "_ C _ _"]]) -> Float[np.ndarray, "M C _ _"]:
+    """For people: of each run's maps (K, C, gh, gw) the mean over passes, in [0, 1], on the largest of their grids."""
     side = [min(SHOWN_SIDE, max(one.shape[axis] for one in maps)) for axis in (2, 3)]
     means = [min_max(one.mean(axis=0)) for one in maps]
     shown = [resize_matrix(side[0], m.shape[1]) @ m @ resize_matrix(side[1], m.shape[2]).T for m in means]
