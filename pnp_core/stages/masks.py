@@ -105,8 +105,8 @@ class MaskJob(Config):
     model: str
     """The weights, for people who read the rows."""
     salience_fingerprint: str
-    pinned: Pinned
-    """The method's weights."""
+    pinned: Pinned | None = None
+    """The method's weights, for methods whose scores depend on what is in them."""
 
     @property
     def fingerprint(self) -> str:
@@ -122,7 +122,9 @@ class MaskJob(Config):
     @property
     def decide(self) -> Decide:
         """Maps to scores, by the method."""
-        return partial(method_of(self.method).decision(self.method, self.pinned), self.config)
+        method = method_of(self.method)
+        made = method.decision(self.method, self.pinned) if self.pinned else partial(method.decide, self.method)
+        return partial(made, self.config)
 
     def open_refiner(self) -> Refiner:
         """What refines scores, on the device of the run."""

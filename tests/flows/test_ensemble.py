@@ -217,7 +217,7 @@ def test_runs_that_do_not_fit_are_refused_before_anything_is_started(made, both,
     no("is an ensemble itself: name its runs", ensemble(both))
     vocabulary = {"candidates": {"source": "vocabulary"}}
     no(
-        "has chosen candidates with source labels, the ensemble would with vocabulary: give -p salience.candidates.sour",
+        "candidates with source labels, the ensemble would with vocabulary: give -p salience.candidates.source=labels",
         ensemble(made / "deep", salience=vocabulary),
     )
     no("classes of this run", ensemble(made / "deep", only_classes=["car"]))
