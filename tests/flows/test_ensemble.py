@@ -1,7 +1,11 @@
 """Finished runs put together: scores added up from stored maps, without a model."""
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -136,8 +140,37 @@ def test_another_package_s_method_and_pnp_ovss_together_resumed_and_recorded(mad
     assert "ensemble 0.5 deep + 0.5 toy, labels" in (tmp_path / "tables/main.csv").read_text()
 
 
-def test_a_killed_run_goes_on_to_the_same_bytes_and_a_lost_shard_is_made_again(made, both, tmp_path):
-    """Killed between two shards of the masks: the first is there, of the second nothing."""
+KILLED_IN_THE_SECOND_SHARD = """
+import os, signal
+from flows.cli import app
+from pnp_core.methods.ensemble.members import StoredRun
+real, calls = StoredRun.maps, []
+def maps(run, key, size):
+    calls.append(key)
+    if len(calls) > 8:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(run, key, size)
+StoredRun.maps = maps
+app()
+"""
+
+
+def test_a_killed_run_goes_on_to_the_same_bytes(made, both, tmp_path, prefect_server):
+    command = ["eval", "scenes", "--limit", "6", "--shards", "2", "--out", str(tmp_path / "x"), "--weights", "3,1"]
+    command += ["--run", str(made / "deep"), "--run", str(made / "small")]
+    environment = {**os.environ, "PREFECT_API_URL": prefect_server}
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED_IN_THE_SECOND_SHARD, *command], env=environment, cwd=ROOT, check=False
+    )
+    assert killed.returncode == -signal.SIGKILL
+    assert [file.name for file in (tmp_path / "x/salience").glob("*/*.done.json")] == ["000000.done.json"]
+    done = runner.invoke(app, [*command, "--json"])
+    assert done.exit_code == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["stages"]["salience"]["shards_resumed"] == 1
+    assert artifacts(tmp_path / "x") == artifacts(both)
+
+
+def test_a_lost_shard_is_made_again_to_the_same_bytes(made, both, tmp_path):
     config = ensemble(made / "deep", made / "small", weights=(3, 1))
     shutil.copytree(both, tmp_path / "x")
     evaluate(tmp_path / "x", **config)
