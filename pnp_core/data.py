@@ -63,6 +63,8 @@ class ClassMaps:
         chosen: how the candidates were chosen, for people.
         notes: what was done to the picture to read it, for people.
         of: class id of each map, 0 for background, where a class may have several; empty where each has one.
+        parts: of a method that puts finished runs together their maps of the picture, each with its own K and grid,
+            and without parts; `maps` are then for people. Otherwise empty.
     """
 
     maps: np.ndarray
@@ -74,6 +76,7 @@ class ClassMaps:
     chosen: str = ""
     notes: tuple[str, ...] = ()
     of: tuple[int, ...] = ()
+    parts: tuple[ClassMaps, ...] = ()
 
     def by_class(self) -> ClassMaps:
         """For people: one map a class, the maximum over its own, from 0 up. What has one each is left as it is."""

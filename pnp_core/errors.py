@@ -152,5 +152,13 @@ class StageFailedError(PnpError):
     """A stage failed with every shard it was tried on."""
 
 
-class UnreadableImage(PnpError):
-    """One picture cannot be decoded; the pipeline quarantines it and goes on."""
+class UnusableImage(PnpError):
+    """One picture cannot be worked on; the pipeline quarantines it and goes on."""
+
+
+class UnreadableImage(UnusableImage):
+    """One picture cannot be decoded."""
+
+
+class MissingMaps(UnusableImage):
+    """A finished run that others are put together with has no maps of one picture."""

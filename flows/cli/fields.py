@@ -17,6 +17,8 @@ from rich.markup import escape
 
 from flows.parameters import nested, value_at
 from pnp_core.config import PipelineConfig
+from pnp_core.methods import METHODS, method_config
+from pnp_core.methods.base import MethodConfig
 from pnp_core.methods.pnp.config import PnpConfig
 from pnp_core.methods.pnp.presets import PRESETS
 
@@ -161,7 +163,9 @@ def _models(annotation: Any) -> Iterator[Model]:
 
 
 def _usual(field: FieldInfo) -> list[Model]:
-    """What a part usually is, where its type tells less: the configuration of PnP-OVSS among all methods'."""
+    """What a part usually is, where its type tells less: of all methods' configurations those of this package."""
+    if isinstance(field.default, MethodConfig):
+        return [method_config(name) for name in METHODS.builtin]
     return [type(field.default)] if isinstance(field.default, BaseModel) else []
 
 

@@ -11,6 +11,7 @@ import typer
 
 from flows.cli.fields import argument, option
 from flows.cli.options import (
+    ENSEMBLE,
     MASKS,
     OWN_IMAGES,
     PIPELINE,
@@ -132,6 +133,7 @@ def demo(given: Given[EvalConfig], as_json: JsonOption = False, debug: DebugOpti
     option("score.void_as_background", "--void-as-background"),
     *MASKS,
     *PIPELINE,
+    *ENSEMBLE,
 )
 def evaluate(
     given: Given[EvalConfig],
@@ -154,6 +156,7 @@ def evaluate(
     *OWN_IMAGES,
     *MASKS,
     *PIPELINE,
+    *ENSEMBLE,
 )
 def label(
     given: Given[LabelConfig],

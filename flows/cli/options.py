@@ -40,6 +40,12 @@ CANDIDATES = "salience.candidates"
 
 _shared = partial(option, panel="Configuration")
 SOURCE = _shared(f"{CANDIDATES}.source", "--candidates")
+METHOD = _shared("method.name", "--method")
+ENSEMBLE = (
+    _shared("method.runs", "--run", repeated=True, metavar="FOLDER", implies=(METHOD, "ensemble")),
+    _shared("method.weights"),
+)
+"""What commands take that make masks of any method's maps."""
 PIPELINE = (
     SOURCE,
     _shared(f"{CANDIDATES}.file", "--candidates-file", implies=(SOURCE, "file")),
@@ -47,7 +53,7 @@ PIPELINE = (
     _shared(f"{CANDIDATES}.top_k"),
     _shared("preset"),
     _shared("config_file", "--config"),
-    _shared("method.name", "--method"),
+    METHOD,
     _shared(f"{BACKBONE}.name", "--backbone"),
     _shared(f"{BACKBONE}.checkpoint"),
     _shared(f"{BACKBONE}.image_size"),

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, GetJsonSchemaHandler, SerializeAsAny
 from pydantic.json_schema import JsonSchemaValue
 
 from pnp_core.errors import PluginError
-from pnp_core.methods.base import PNP, LoadedMethod, Method, MethodConfig, Pinned
+from pnp_core.methods.base import PNP, Loaded, Method, MethodConfig, Pinned
 from pnp_core.registry import Registry
 
 METHODS: Registry[type[MethodConfig]] = Registry(
@@ -19,6 +19,7 @@ METHODS: Registry[type[MethodConfig]] = Registry(
     {
         PNP: "pnp_core.methods.pnp.config:PnpConfig",
         "naclip": "pnp_core.methods.naclip.config:NaclipConfig",
+        "ensemble": "pnp_core.methods.ensemble.config:EnsembleConfig",
     },
 )
 """Their configurations, which say where they are."""
@@ -70,7 +71,7 @@ def method_of(config: MethodConfig) -> Method[Any, Any]:
         raise PluginError(f"method '{config.name}' ({config.place}) cannot be loaded: {error}") from error
 
 
-def load_method(config: MethodConfig, pinned: Pinned, captions: tuple[str, ...], device: str) -> LoadedMethod:
+def load_method(config: MethodConfig, pinned: Pinned, captions: tuple[str, ...], device: str) -> Loaded:
     """A method with its model loaded; a process keeps the last ones for the next shard (several GPUs have one each).
 
     Raises:
@@ -80,5 +81,5 @@ def load_method(config: MethodConfig, pinned: Pinned, captions: tuple[str, ...],
 
 
 @lru_cache(maxsize=2)
-def _load(config: MethodConfig, pinned: Pinned, captions: tuple[str, ...], device: str) -> LoadedMethod:
+def _load(config: MethodConfig, pinned: Pinned, captions: tuple[str, ...], device: str) -> Loaded:
     return method_of(config).load(config, pinned, captions, device)

@@ -1,15 +1,17 @@
 """What a method is: how images and names of classes become scores of every pixel.
 
 Two halves, as the stages have them. The dear one, `LoadedMethod.look`, is run once and its maps are stored; the cheap
-one, `Method.decide`, makes scores of stored maps and can be repeated. A method is a room of its own: its configuration
-(`MethodConfig`, light, found by name) says where its `Method` is.
+one, `Method.decide`, makes scores of stored maps and can be repeated. A method that puts finished runs together looks
+at nothing: `StoredMaps.recall` is its first half. A method is a room of its own: its configuration (`MethodConfig`,
+light, found by name) says where its `Method` is.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
 import numpy as np
@@ -42,6 +44,11 @@ class Pinned:
         """What of the model's make settings can choose among, for records."""
         return None
 
+    @property
+    def runs(self) -> tuple[dict[str, str], ...]:
+        """Finished runs that stand in for weights, for records: where each is, and what names its maps and masks."""
+        return ()
+
 
 @dataclass(frozen=True)
 class Description:
@@ -71,6 +78,8 @@ class MethodConfig(Config):
     """Of its `Method`, `module:object`."""
     matches: ClassVar[bool] = False
     """Whether it has a match score of its own (`LoadedMethod.match`), for the source of candidates `itm`."""
+    thresholds: ClassVar[bool] = True
+    """Whether its scores depend on threshold, ties, blur and background of the masks stage."""
     decides: ClassVar[int] = 1
     """Version of `Method.decide`: goes up when the same maps give other scores."""
 
@@ -155,7 +164,53 @@ def _is_float32(values: np.ndarray) -> bool:
     return values.dtype == np.float32
 
 
-class LoadedMethod(ABC):
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """What a run asks a method, for those that cannot answer everything.
+
+    Attributes:
+        out: the run folder.
+        card: name of the dataset card.
+        names: of the labels 1, 2 ...
+        vocabulary: labels that may be candidates.
+        candidates: what of the configuration of how they are chosen counts, as JSON.
+    """
+
+    out: str
+    card: str
+    names: tuple[str, ...]
+    vocabulary: tuple[int, ...]
+    candidates: Mapping[str, Any]
+
+
+class Loaded:
+    """A method that is ready for images: a `LoadedMethod`, which looks at them, or `StoredMaps`."""
+
+    def check(self, labels: tuple[int, ...]) -> None:
+        """Find out, before `label` and `tune` begin, whether the model can be asked about some classes.
+
+        Raises:
+            UsageError: it cannot read a name.
+        """
+
+
+class StoredMaps(Loaded, ABC):
+    """A method that looks at no image: its maps are those of finished runs, and so are the candidates."""
+
+    @abstractmethod
+    def recall(self, key: str, size: tuple[int, int]) -> ClassMaps:
+        """The maps of an image; called on several threads at a time.
+
+        Args:
+            size: (H, W) of the image in pixels.
+
+        Raises:
+            MissingMaps: there are none, or they are of an image of another size; it is quarantined.
+            CorruptRunError: a file of a run is missing or damaged.
+        """
+
+
+class LoadedMethod(Loaded, ABC):
     """A method with its model loaded. The stage of the maps calls `prepare`, `encode`, `match`, `look`, in turn."""
 
     overflow: str = "the model's numbers overflow"
@@ -184,14 +239,9 @@ class LoadedMethod(ABC):
         """How probably each image holds each class, in [0, 1]. Only where the method `matches`."""
         raise UsageError("this method has no match score; use --candidates labels, vocabulary, clip or file")
 
-    def check(self, labels: tuple[int, ...]) -> None:  # noqa: B027 - most models can be asked about anything
-        """Find out, before `label` and `tune` begin, whether the model can be asked about some classes.
 
-        Raises:
-            UsageError: it cannot read a name.
-        """
-
-
+Decision = Callable[[MaskConfig, ClassMaps, tuple[int, int]], Scores]
+"""`Method.decide` of a configuration."""
 Settings = TypeVar("Settings", bound=MethodConfig)
 Weights = TypeVar("Weights", bound=Pinned)
 
@@ -208,7 +258,7 @@ class Method(ABC, Generic[Settings, Weights]):
         """
 
     @abstractmethod
-    def load(self, config: Settings, pinned: Weights, captions: tuple[str, ...], device: str) -> LoadedMethod:
+    def load(self, config: Settings, pinned: Weights, captions: tuple[str, ...], device: str) -> Loaded:
         """Load the model.
 
         Args:
@@ -226,6 +276,17 @@ class Method(ABC, Generic[Settings, Weights]):
         Args:
             masks: with `background` other than `auto`. What threshold, ties, blur and background mean is the method's.
             maps: of at least one class.
+        """
+
+    def decision(self, config: Settings, pinned: Weights) -> Decision:
+        """`decide` of a configuration, for methods that depend on the weights in it too."""
+        return partial(self.decide, config)
+
+    def check_question(self, config: Settings, pinned: Weights, question: Question) -> None:
+        """Find out before a run begins whether it can be done at all.
+
+        Raises:
+            UsageError: it cannot; says what does not fit.
         """
 
     def askable(self, config: Settings, captions: Mapping[int, str]) -> tuple[int, ...]:

@@ -11,8 +11,8 @@ import numpy as np
 from pnp_core.data import ClassMaps, Sample, ShardRef
 from pnp_core.inputs.images import decode_image, decode_label_map
 from pnp_core.runs.plan import Plan
-from pnp_core.stages.maps import read_class_maps
 from pnp_core.stages.masks import read_masks
+from pnp_core.storage.class_maps import read_class_maps
 from pnp_core.storage.run_folder import RunFolder
 from pnp_core.storage.shards import read_shard
 

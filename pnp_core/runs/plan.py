@@ -51,6 +51,7 @@ def _plan(config: LabellingConfig, card: DatasetCard, only: tuple[int, ...] | No
         palette=None if card.palette == "voc" else card.palette,
         model=f"{config.method.describe().model}@{salience.pinned.revision}",
         salience_fingerprint=salience.fingerprint,
+        pinned=salience.pinned,
     )
     return Plan(salience, masks, None, config.png)
 

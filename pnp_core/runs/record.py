@@ -55,6 +55,20 @@ class CardFacts(_Part):
     subsets: dict[str, tuple[str, ...]]
 
 
+class MemberFacts(_Part):
+    """A finished run that an ensemble puts together."""
+
+    run: str
+    """Its folder, as the ensemble was given it."""
+    method: str
+    salience: str
+    """Fingerprint of its maps."""
+    masks: str
+    """Of the masks that it stands for."""
+    revision: str
+    """Names its maps as they were read, and all that scores are made by."""
+
+
 class SettingFacts(_Part):
     """What a score depends on besides the configuration, and what the settings around it can be made from."""
 
@@ -118,6 +132,8 @@ class RunRecord(SettingFacts):
     rates: dict[str, float | None]
     """Pictures per second by stage; None where nothing was measured."""
     summary: RecordedSummary
+    runs: tuple[MemberFacts, ...] = ()
+    """Of an ensemble the finished runs that it puts together; others have none in their records."""
 
     @model_validator(mode="after")
     def _a_colour_for_each_label(self) -> RunRecord:

@@ -86,6 +86,8 @@ def _record(config: LabellingConfig, plan: Plan, summary: RunSummary) -> RunReco
         "rates": {name: stage.images_per_second for name, stage in summary.stages.items()},
         "summary": summary.as_json(),
     }
+    if plan.salience.pinned.runs:
+        facts["runs"] = plan.salience.pinned.runs
     return RunRecord.model_validate(facts)
 
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
-import pyarrow as pa
 import torch
-from safetensors.numpy import load as load_tensors
-from safetensors.numpy import save as save_tensors
 
 from pnp_core.candidates import (
     CandidateSource,
@@ -25,19 +23,19 @@ from pnp_core.candidates import (
     open_candidates,
 )
 from pnp_core.data import ClassMaps, Progress, Quarantined, Sample, ShardRef, StageResult, silent
-from pnp_core.errors import MethodError, UnreadableImage, UsageError
+from pnp_core.errors import MethodError, UnusableImage, UsageError
 from pnp_core.finite import require_finite
 from pnp_core.frozen import Config
 from pnp_core.inputs.cards import DatasetCard
-from pnp_core.inputs.images import decode_image
-from pnp_core.methods import AnyMethod, LoadedMethod, Pinned, load_method, method_of
-from pnp_core.methods.base import Seen
+from pnp_core.inputs.images import DecodedImage, decode_image
+from pnp_core.methods import AnyMethod, Pinned, load_method, method_of
+from pnp_core.methods.base import Loaded, LoadedMethod, Question, Seen, StoredMaps
 from pnp_core.stages.config import RuntimeConfig, SalienceConfig
+from pnp_core.storage.class_maps import STAGE, class_map_files
 from pnp_core.storage.completion import StageFolder, StageOutput
-from pnp_core.storage.run_folder import RunFolder, fingerprint, table_bytes
+from pnp_core.storage.run_folder import RunFolder, fingerprint
 from pnp_core.storage.shards import read_shard
 
-STAGE = "salience"
 VERSION = 2
 DECODERS = 4
 """Threads that decode; with what waits there are images of two batches in memory."""
@@ -78,19 +76,29 @@ class SalienceJob(Config):
 
         Raises:
             UsageError: the weights are missing or unfit for the settings; there is no such source of candidates, its
-                file is missing, or the method has no match score to be one.
+                file is missing, or the method has no match score to be one, or cannot do what the run asks.
         """
         if config.candidates.source == "itm" and not method.matches:
             raise UsageError(f"{method.name} has no match score; use --candidates labels, vocabulary, clip or file")
         revision = candidates_revision(config.candidates)
+        weights = pinned or method_of(method).pin(method)
+        vocabulary = vocabulary or tuple(range(1, len(card.classes) + 1))
+        question = Question(
+            out=out,
+            card=card.name,
+            names=card.names,
+            vocabulary=vocabulary,
+            candidates=config.candidates.facts(),
+        )
+        method_of(method).check_question(method, weights, question)
         return cls(
             out=out,
             method=method,
             config=config,
             runtime=runtime.model_copy(update={"threads": runtime.threads or torch.get_num_threads()}),
             card=card,
-            vocabulary=vocabulary or tuple(range(1, len(card.classes) + 1)),
-            pinned=pinned or method_of(method).pin(method),
+            vocabulary=vocabulary,
+            pinned=weights,
             candidates=revision,
         )
 
@@ -121,7 +129,7 @@ class SalienceJob(Config):
         """Where the maps lie."""
         return StageFolder(RunFolder(self.out), STAGE, self.fingerprint)
 
-    def load(self) -> LoadedMethod:
+    def load(self) -> Loaded:
         """The method with its model; the last one stays loaded in this process.
 
         Raises:
@@ -142,27 +150,77 @@ class _Input:
     for_candidates: Any
 
 
+Ready = TypeVar("Ready", "_Input", "_Recalled")
+
+
+class _Half(ABC, Generic[Ready]):
+    """How the samples of a shard become maps: each is prepared, on threads, and then a batch of them together."""
+
+    job: SalienceJob
+
+    def prepare(self, sample: Sample) -> Ready | Quarantined:
+        """Decode a sample; runs on threads."""
+        if sample.fault is not None:
+            return Quarantined(sample.key, sample.source, "shard", sample.fault)
+        try:
+            return self.ready(sample, decode_image(sample.image, self.job.config.max_pixels))
+        except UnusableImage as error:
+            return Quarantined(sample.key, sample.source, STAGE, str(error))
+
+    @abstractmethod
+    def ready(self, sample: Sample, image: DecodedImage) -> Ready:
+        """What `results` needs of a decoded sample.
+
+        Raises:
+            UnusableImage: it is to be quarantined.
+        """
+
+    @abstractmethod
+    def results(self, batch: list[Ready]) -> Iterator[ClassMaps | Quarantined]:
+        """What becomes of the samples of a batch."""
+
+
 @dataclass(frozen=True)
-class _Shared:
-    """What all batches of a shard share."""
+class _Recalled:
+    """A sample and its stored maps."""
+
+    sample: Sample
+    maps: ClassMaps
+
+
+@dataclass(frozen=True)
+class _Recalling(_Half[_Recalled]):
+    """Maps and candidates are those of finished runs."""
+
+    job: SalienceJob
+    method: StoredMaps
+
+    def ready(self, sample: Sample, image: DecodedImage) -> _Recalled:
+        """The stored maps, with what was done to read the image now."""
+        height, width = image.pixels.shape[:2]
+        maps = self.method.recall(sample.key, (height, width))
+        return _Recalled(sample, replace(maps, notes=(*image.notes, *sample.notes)))
+
+    def results(self, batch: list[_Recalled]) -> Iterator[ClassMaps]:
+        """As they are."""
+        return (one.maps for one in batch)
+
+
+@dataclass(frozen=True)
+class _Looking(_Half[_Input]):
+    """A source chooses candidates, and a model looks at the images."""
 
     job: SalienceJob
     method: LoadedMethod
     source: CandidateSource
 
     @classmethod
-    def create(cls, job: SalienceJob, method: LoadedMethod) -> _Shared:
+    def create(cls, job: SalienceJob, method: LoadedMethod) -> _Looking:
         context = SourceContext(job.config.candidates, job.card, job.vocabulary, job.runtime.device)
         return cls(job, method, open_candidates(context, job.candidates))
 
-    def prepare(self, sample: Sample) -> _Input | Quarantined:
-        """Decode a sample; runs on threads."""
-        if sample.fault is not None:
-            return Quarantined(sample.key, sample.source, "shard", sample.fault)
-        try:
-            image = decode_image(sample.image, self.job.config.max_pixels)
-        except UnreadableImage as error:
-            return Quarantined(sample.key, sample.source, STAGE, str(error))
+    def ready(self, sample: Sample, image: DecodedImage) -> _Input:
+        """What method and source of candidates need of the pixels."""
         height, width = image.pixels.shape[:2]
         prepared = self.method.prepare(image.pixels), self.source.preprocess(image.pixels)
         return _Input(sample, height, width, (*image.notes, *sample.notes), *prepared)
@@ -214,7 +272,7 @@ class _Shared:
 
 
 def extract_maps(
-    samples: Iterable[Sample], job: SalienceJob, progress: Progress, method: LoadedMethod | None = None
+    samples: Iterable[Sample], job: SalienceJob, progress: Progress, method: Loaded | None = None
 ) -> Iterator[tuple[Sample, ClassMaps] | Quarantined]:
     """Process samples batch by batch; decoding runs on threads, in order.
 
@@ -226,10 +284,10 @@ def extract_maps(
     """
     if job.runtime.threads:  # holds for the calling thread, hence here
         torch.set_num_threads(job.runtime.threads)
-    shared = _Shared.create(job, method or job.load())
-    for prepared in _prepared_ahead(samples, shared):
-        ready = [p for p in prepared if isinstance(p, _Input)]
-        results = shared.results(ready) if ready else iter(())
+    half = _half(job, method or job.load())
+    for prepared in _prepared_ahead(samples, half):
+        ready = [p for p in prepared if not isinstance(p, Quarantined)]
+        results = half.results(ready) if ready else iter(())
         for item in prepared:
             if isinstance(item, Quarantined):
                 yield item
@@ -239,13 +297,21 @@ def extract_maps(
         progress(len(prepared))
 
 
-def _prepared_ahead(samples: Iterable[Sample], shared: _Shared) -> Iterator[list[_Input | Quarantined]]:
+def _half(job: SalienceJob, method: Loaded) -> _Half[Any]:
+    if isinstance(method, StoredMaps):
+        return _Recalling(job, method)
+    if isinstance(method, LoadedMethod):
+        return _Looking.create(job, method)
+    raise MethodError(f"method {job.method.name} neither looks at images nor has maps of them")
+
+
+def _prepared_ahead(samples: Iterable[Sample], half: _Half[Ready]) -> Iterator[list[Ready | Quarantined]]:
     """Batches of decoded samples; while one is looked at the next is being decoded."""
     remaining = iter(samples)
     with ThreadPoolExecutor(DECODERS, thread_name_prefix="decode") as pool:
 
-        def begin() -> list[Future[_Input | Quarantined]]:
-            return [pool.submit(shared.prepare, one) for one in islice(remaining, shared.job.runtime.batch_size)]
+        def begin() -> list[Future[Ready | Quarantined]]:
+            return [pool.submit(half.prepare, one) for one in islice(remaining, half.job.runtime.batch_size)]
 
         batch = begin()
         try:
@@ -267,84 +333,13 @@ def extract_shard(job: SalienceJob, shard: ShardRef, progress: Progress = silent
     run = RunFolder(job.out)
 
     def work() -> StageOutput:
-        tensors: dict[str, np.ndarray] = {}
-        rows, quarantined = [], []
+        images: list[tuple[Sample, ClassMaps]] = []
+        quarantined: list[Quarantined] = []
         for result in extract_maps(read_shard(run, shard), job, progress):
             if isinstance(result, Quarantined):
                 quarantined.append(result)
-                continue
-            sample, maps = result
-            tensors[sample.key] = np.ascontiguousarray(maps.maps)
-            if maps.of:
-                tensors[_of(sample.key)] = np.array(maps.of, dtype=np.int32)
-            rows.append(
-                {
-                    **image_row(sample, maps),
-                    "itm": None if maps.itm is None else maps.itm.tolist(),
-                    "scores": list(maps.scores),
-                    "chosen": maps.chosen,
-                    "notes": list(maps.notes),
-                }
-            )
-        table = pa.Table.from_pylist(rows, schema=_SCHEMA)
-        files = {"safetensors": save_tensors(tensors), "parquet": table_bytes(table)}
-        return StageOutput(files, len(rows), quarantined)
+            else:
+                images.append(result)
+        return StageOutput(class_map_files(images), len(images), quarantined)
 
     return job.folder.complete(shard.name, shard.sha256, work)
-
-
-def _of(key: str) -> str:
-    """Where the labels of an image's maps are; no image has such a key."""
-    return f"{key}/of"
-
-
-IMAGE_COLUMNS = [
-    ("key", pa.string()),
-    ("source", pa.string()),
-    ("height", pa.int32()),
-    ("width", pa.int32()),
-    ("classes", pa.list_(pa.int32())),
-]
-"""What every table of maps says of an image."""
-
-
-def image_row(sample: Sample, maps: ClassMaps) -> dict[str, Any]:
-    """An image as a row of `IMAGE_COLUMNS`."""
-    return {
-        "key": sample.key,
-        "source": sample.source,
-        "height": maps.height,
-        "width": maps.width,
-        "classes": list(maps.classes),
-    }
-
-
-_SCHEMA = pa.schema(
-    [
-        *IMAGE_COLUMNS,
-        ("itm", pa.list_(pa.float32())),
-        ("scores", pa.list_(pa.float32())),
-        ("chosen", pa.string()),
-        ("notes", pa.list_(pa.string())),
-    ]
-)
-
-
-def read_class_maps(folder: StageFolder, shard: str) -> dict[str, ClassMaps]:
-    """The stored maps of a shard, by key."""
-    tensors = load_tensors(folder.read(shard, "safetensors"))
-    rows = folder.read_table(shard, "parquet").to_pylist()
-    return {
-        row["key"]: ClassMaps(
-            maps=tensors[row["key"]],
-            classes=tuple(row["classes"]),
-            itm=None if row["itm"] is None else np.array(row["itm"], dtype=np.float32),
-            height=row["height"],
-            width=row["width"],
-            scores=tuple(row["scores"]),
-            chosen=row["chosen"],
-            notes=tuple(row["notes"]),
-            of=tuple(tensors[_of(row["key"])].tolist()) if _of(row["key"]) in tensors else (),
-        )
-        for row in rows
-    }

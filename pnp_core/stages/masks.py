@@ -19,10 +19,10 @@ from pnp_core.inputs.images import VOC_PALETTE, decode_image, encode_grey, encod
 from pnp_core.masks.config import MaskConfig
 from pnp_core.masks.label_map import Decide, LabelMap, Map, make_label_maps
 from pnp_core.masks.refine import ON_GPU, Refiner, open_refiner
-from pnp_core.methods import AnyMethod, method_of
+from pnp_core.methods import AnyMethod, Pinned, method_of
 from pnp_core.stages.config import RuntimeConfig
-from pnp_core.stages.maps import STAGE as SALIENCE
-from pnp_core.stages.maps import read_class_maps
+from pnp_core.storage.class_maps import STAGE as SALIENCE
+from pnp_core.storage.class_maps import read_class_maps
 from pnp_core.storage.completion import StageFolder, StageOutput
 from pnp_core.storage.run_folder import RunFolder, fingerprint, table_bytes
 from pnp_core.storage.shards import read_shard
@@ -105,6 +105,8 @@ class MaskJob(Config):
     model: str
     """The weights, for people who read the rows."""
     salience_fingerprint: str
+    pinned: Pinned | None = None
+    """The method's weights, for methods whose scores depend on what is in them."""
 
     @property
     def fingerprint(self) -> str:
@@ -120,7 +122,9 @@ class MaskJob(Config):
     @property
     def decide(self) -> Decide:
         """Maps to scores, by the method."""
-        return partial(method_of(self.method).decide, self.method, self.config)
+        method = method_of(self.method)
+        made = method.decision(self.method, self.pinned) if self.pinned else partial(method.decide, self.method)
+        return partial(made, self.config)
 
     def open_refiner(self) -> Refiner:
         """What refines scores, on the device of the run."""
@@ -216,9 +220,10 @@ def _sound_label_maps(
     known = ["background", *job.class_names]
     names = {sample.key: [known[label] for label in maps.classes] for sample, maps in batch}
     for sample, maps in batch:
-        values, how = maps.maps.swapaxes(0, 1), "it was made by an earlier version"
-        of = [known[label] for label in maps.of] or names[sample.key]
-        require_finite(values, "the stored salience", sample.key, of, how)
+        for one in maps.parts or (maps,):
+            values, how = one.maps.swapaxes(0, 1), "it was made by an earlier version"
+            of = [known[label] for label in one.of] or names[sample.key]
+            require_finite(values, "the stored salience", sample.key, of, how)
     made = make_label_maps([maps for _, maps in batch], images, decide, refine, job.config.max_side, map_)
     for (sample, _), one in zip(batch, made, strict=True):
         what = "the salience summed over drop iterations"

@@ -13,6 +13,7 @@ import yaml
 
 from pnp_core.frozen import Config
 from pnp_core.inputs.cards import available_cards
+from pnp_core.masks.config import MaskConfig
 from pnp_core.runs.record import RunRecord
 from pnp_core.storage.run_folder import sha256
 from pnp_core.tables.evaluations import Evaluation, setting_key
@@ -144,14 +145,18 @@ def describe(evaluation: Evaluation) -> str:
         config.ground_truth,
         f"the authors' words for {renamed} classes" if renamed else None,
         *config.method.describe().settings,
-        f"threshold {masks.threshold:g}" + (", ties kept" if masks.ties == "keep" else ""),
-        f"blur {masks.blur:g}",
-        f"background {masks.background}",
+        *(_cuts(masks) if config.method.thresholds else ()),
         "no CRF" if masks.crf.name == "off" else None,
         "mean over the union" if score.mean == "union" else None,
         "void as background" if score.void_as_background else None,
     ]
     return ", ".join(part for part in parts if part)
+
+
+def _cuts(masks: MaskConfig) -> tuple[str, ...]:
+    """How maps become scores, for methods that have such settings."""
+    ties = ", ties kept" if masks.ties == "keep" else ""
+    return f"threshold {masks.threshold:g}{ties}", f"blur {masks.blur:g}", f"background {masks.background}"
 
 
 def _paper(paper: Published) -> Source:

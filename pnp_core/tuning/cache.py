@@ -23,7 +23,8 @@ from pnp_core.methods.pnp.config import PnpConfig
 from pnp_core.methods.pnp.method import Encoded, LoadedPnp
 from pnp_core.methods.pnp.prompts import PromptBatch
 from pnp_core.methods.pnp.salience import all_salience, check_layer_head, check_salient, useful_layers
-from pnp_core.stages.maps import IMAGE_COLUMNS, SalienceJob, extract_maps, image_row
+from pnp_core.stages.maps import SalienceJob, extract_maps
+from pnp_core.storage.class_maps import IMAGE_COLUMNS, image_row
 from pnp_core.storage.completion import StageFolder, StageOutput
 from pnp_core.storage.run_folder import RunFolder, fingerprint, table_bytes
 from pnp_core.storage.shards import read_shard

@@ -15,7 +15,8 @@ from pnp_core.errors import PnpError
 from pnp_core.finite import require_finite
 from pnp_core.methods.pnp.channels import sum_iterations
 from pnp_core.stages.config import RuntimeConfig
-from pnp_core.stages.maps import SalienceJob, extract_shard, read_class_maps
+from pnp_core.stages.maps import SalienceJob, extract_shard
+from pnp_core.storage.class_maps import read_class_maps
 from pnp_core.tuning.cache import CachedMaps, read_images, read_maps, read_pixels
 from pnp_core.tuning.judge import load_onlooker
 from pnp_core.tuning.plan import TunePlan

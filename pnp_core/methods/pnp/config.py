@@ -95,7 +95,7 @@ class PnpConfig(MethodConfig):
 
     # What is declared here is not seen by type checkers as narrower, since it is frozen.
     name: Annotated[Literal["pnp-ovss"], Newer(PNP)] = PNP  # pyright: ignore[reportIncompatibleVariableOverride]
-    """Method of segmentation: `pnp-ovss`, or one that another package adds (docs/layout.md)."""
+    """Method of segmentation: `pnp-ovss`, `ensemble`, or one that another package adds (docs/methods.md)."""
     backbone: BackboneConfig = BackboneConfig()
     caption: CaptionConfig = CaptionConfig()
     dropout: DropoutConfig = DropoutConfig()

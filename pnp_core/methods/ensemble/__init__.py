@@ -1,0 +1,1 @@
+"""The ensemble: the scores of finished runs, added up."""

@@ -1,0 +1,291 @@
+"""The finished runs that an ensemble puts together: what their records say, and their stored maps by key."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from threading import Lock
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pnp_core.data import ClassMaps
+from pnp_core.errors import DamagedError, MissingMaps, UsageError
+from pnp_core.masks.config import MaskConfig
+from pnp_core.masks.label_map import Scores
+from pnp_core.methods import method_config, method_of
+from pnp_core.methods.base import MethodConfig, Pinned
+from pnp_core.methods.ensemble.config import ENSEMBLE, OF_THE_RUNS
+from pnp_core.storage.class_maps import STAGE, read_class_maps
+from pnp_core.storage.completion import DONE, CompletionRecord, StageFolder
+from pnp_core.storage.run_folder import RunFolder, fingerprint
+from pnp_core.storage.seals import sha256
+from pnp_core.storage.shards import read_refs
+
+RECORD = "run.json"
+OWN_IMAGES = "folder"
+"""The card of runs whose record has none."""
+KEPT_SHARDS = 2
+"""Shards of each run whose maps are in memory: one is being read to its end while the next is begun."""
+
+
+class _Part(BaseModel):
+    """A part of a record of which only this is read."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class _Salience(_Part):
+    candidates: dict[str, Any]
+
+
+class _Configuration(_Part):
+    method: dict[str, Any] | None = None
+    salience: _Salience
+    masks: MaskConfig
+
+
+class _Fingerprints(_Part):
+    salience: str
+    masks: str
+
+
+class _Card(_Part):
+    name: str
+
+
+class _Record(_Part):
+    config: _Configuration
+    classes: tuple[str, ...]
+    fingerprints: _Fingerprints
+    card: _Card | None
+
+
+@dataclass(frozen=True)
+class Member:
+    """A finished run, as its record and its completion records have it.
+
+    Attributes:
+        run: its folder: a path or any fsspec URL.
+        method, masks: what its scores are made by; `background` may be `auto`.
+        card: name of the dataset card.
+        classes: names of the labels 1, 2 ...
+        candidates: configuration of how candidates were chosen, as JSON text.
+        salience: fingerprint of its maps.
+        masks_fingerprint: of the masks that it stands for.
+        shards: those that have maps; of others, which were given up, it has no pictures.
+        revision: names its maps as they are and all that scores are made by.
+    """
+
+    run: str
+    method: MethodConfig
+    masks: MaskConfig
+    card: str
+    classes: tuple[str, ...]
+    candidates: str
+    salience: str
+    masks_fingerprint: str
+    shards: tuple[str, ...]
+    given_up: tuple[str, ...]
+    revision: str
+
+    @property
+    def folder(self) -> StageFolder:
+        """Where its maps lie."""
+        return StageFolder(RunFolder(self.run), STAGE, self.salience)
+
+    def facts(self) -> dict[str, str]:
+        """For the record of the ensemble."""
+        return {
+            "run": self.run,
+            "method": self.method.name,
+            "salience": self.salience,
+            "masks": self.masks_fingerprint,
+            "revision": self.revision,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class PinnedRuns(Pinned):
+    """Finished runs, which an ensemble has in place of weights."""
+
+    members: tuple[Member, ...]
+
+    @property
+    def runs(self) -> tuple[dict[str, str], ...]:
+        """For the record of the ensemble."""
+        return tuple(member.facts() for member in self.members)
+
+
+def pin_runs(runs: tuple[str, ...]) -> PinnedRuns:
+    """Read what runs say of themselves, and name their maps as they are now.
+
+    Raises:
+        UsageError: one is missing, unfinished, an ensemble itself, or of another version.
+        DamagedError: a record of one is damaged.
+    """
+    members = tuple(read_member(run) for run in runs)
+    return PinnedRuns(revision=fingerprint([member.revision for member in members]), members=members)
+
+
+def read_member(url: str) -> Member:
+    """A finished run.
+
+    Raises:
+        UsageError: it is missing, unfinished, an ensemble itself, or of another version.
+        DamagedError: a record of it is damaged.
+    """
+    run = RunFolder(url)
+    record = _read_record(run)
+    method = _method(run, record)
+    shards, given_up = _shards(run, record)
+    # Its refinement is not in here: the ensemble has its own.
+    own = {name: value for name, value in record.config.masks.model_dump().items() if name in OF_THE_RUNS}
+    made = fingerprint(record.fingerprints.salience, shards, own, method.mask_facts())
+    return Member(
+        run=url,
+        method=method,
+        masks=record.config.masks,
+        card=record.card.name if record.card else OWN_IMAGES,
+        classes=record.classes,
+        candidates=json.dumps(record.config.salience.candidates, sort_keys=True),
+        salience=record.fingerprints.salience,
+        masks_fingerprint=record.fingerprints.masks,
+        shards=tuple(shards),
+        given_up=tuple(given_up),
+        revision=made,
+    )
+
+
+def _read_record(run: RunFolder) -> _Record:
+    if not run.exists(RECORD):
+        why = "holds no finished run" if run.exists("") else "does not exist"
+        raise UsageError(f"run '{run.url}' {why}: `pnp-ovss eval` or `label` with --out {run.url} makes one")
+    try:
+        return _Record.model_validate_json(run.read(RECORD))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise UsageError(
+            f"run '{run.url}' is of another version ({place}: {first['msg']}); run the command that made it again"
+        ) from error
+
+
+def _method(run: RunFolder, record: _Record) -> MethodConfig:
+    values = record.config.method
+    if values is None:
+        raise UsageError(f"run '{run.url}' is of an earlier version; run the command that made it again")
+    name = str(values.get("name"))
+    if name == ENSEMBLE:
+        raise UsageError(f"run '{run.url}' is an ensemble itself: name its runs, with their weights, in its place")
+    try:
+        return method_config(name).model_validate(values)
+    except ValidationError as error:
+        raise UsageError(
+            f"run '{run.url}' was made by another version of {name}; run the command that made it again"
+        ) from error
+
+
+def _shards(run: RunFolder, record: _Record) -> tuple[dict[str, str], list[str]]:
+    """Digests of the completion records of a run's maps by shard, and the shards that were given up."""
+    folder = StageFolder(run, STAGE, record.fingerprints.salience)
+    done, given_up = {}, []
+    for shard in read_refs(run):
+        file = folder.file(shard.name, DONE)
+        if (data := run.find(file)) is not None:
+            if CompletionRecord.of(data) is None:
+                raise DamagedError.at(run.path(file))
+            done[shard.name] = sha256(data)
+        elif folder.find_failed(shard.name):
+            given_up.append(shard.name)
+        else:
+            raise UsageError(f"run '{run.url}' is not finished: shard {shard.name} has no maps; run its command again")
+    return done, given_up
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of a picture before its maps are read: where they are, which classes they are of, its (H, W)."""
+
+    shard: str
+    classes: tuple[int, ...]
+    size: tuple[int, int]
+
+
+class StoredRun:
+    """The stored maps of a finished run by key. Of all pictures only `Known` is in memory.
+
+    Attributes:
+        known: its pictures that have maps.
+    """
+
+    def __init__(self, member: Member) -> None:
+        """Read the tables of all its shards.
+
+        Raises:
+            CorruptRunError: one is missing or damaged.
+        """
+        self.member = member
+        self.known = dict(_known(member))
+        self._set_aside = dict(_set_aside(member))
+        self._of_shard = lru_cache(maxsize=KEPT_SHARDS)(lambda shard: read_class_maps(member.folder, shard))
+        self._reading = Lock()
+
+    def maps(self, key: str, size: tuple[int, int]) -> ClassMaps:
+        """The maps of a picture.
+
+        Args:
+            size: (H, W) in pixels.
+
+        Raises:
+            MissingMaps: it has none, or they are of a picture of another size.
+            CorruptRunError: their file is missing or damaged.
+        """
+        known, run = self.known.get(key), self.member.run
+        if known is None:
+            reason = self._set_aside.get(key)
+            why = "has set it aside" if reason else "does not know it"
+            raise MissingMaps(f"run '{run}' of the ensemble {why}{': ' if reason else ''}{reason or ''}")
+        if known.size != size:
+            was, here = (f"{width}x{height}" for height, width in (known.size, size))
+            raise MissingMaps(f"run '{run}' of the ensemble has another picture of that key, {was} pixels, not {here}")
+        with self._reading:  # so that two threads do not read one file
+            return self._of_shard(known.shard)[key]
+
+
+def _known(member: Member) -> Iterator[tuple[str, Known]]:
+    columns = ["key", "height", "width", "classes"]
+    alike: dict[tuple[int, ...], tuple[int, ...]] = {}
+    for shard in member.shards:
+        for row in member.folder.read_table(shard, "parquet", columns).to_pylist():
+            classes = tuple(row["classes"])
+            yield row["key"], Known(shard, alike.setdefault(classes, classes), (row["height"], row["width"]))
+
+
+def _set_aside(member: Member) -> Iterator[tuple[str, str]]:
+    for shard in (*member.shards, *member.given_up):
+        for image in member.folder.quarantined(shard):
+            yield image.key, image.reason
+
+
+@lru_cache(maxsize=2)
+def open_runs(members: tuple[Member, ...]) -> tuple[StoredRun, ...]:
+    """The stored maps of some runs; a process keeps what it knows of the last ones for planning and the next shard.
+
+    Raises:
+        CorruptRunError: a table is missing or damaged.
+    """
+    return tuple(StoredRun(member) for member in members)
+
+
+def decide_as(member: Member, run: MaskConfig) -> MaskConfig:
+    """What a member's scores are made by: its own settings; a background that followed the card follows the run's."""
+    own = member.masks
+    return own.model_copy(update={"background": run.background}) if own.background == "auto" else own
+
+
+def scores_of(member: Member, run: MaskConfig, maps: ClassMaps, size: tuple[int, int]) -> Scores:
+    """What a member's own method makes of its maps."""
+    return method_of(member.method).decide(member.method, decide_as(member, run), maps, size)
