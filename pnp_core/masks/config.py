@@ -13,9 +13,8 @@ class CrfConfig(Config):
     """Dense CRF (Kraehenbuehl and Koltun 2011), parameters as in the authors' code."""
 
     name: str = "fast"
-    """`fast` (compiled, by the CPU), `torch` (as tensors, on a GPU where there is one), `auto` (`torch` where the run
-    has a GPU and less than eight cores beside it, else `fast`), `dense` (pydensecrf, the same labels several times
-    slower) or `off` (softmax only)."""
+    """`fast` (compiled, by the CPU), `torch` (as tensors, on a GPU where there is one), `dense` (pydensecrf, the same
+    labels several times slower) or `off` (softmax only)."""
     iterations: int = Field(default=10, ge=1)
     """Steps of mean-field inference."""
     gaussian_sxy: float = Field(default=3, gt=0)
