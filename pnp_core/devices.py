@@ -25,6 +25,11 @@ def resolve_device(device: str) -> torch.device:
     return resolved
 
 
+def leaves_cpu(device: str) -> bool:
+    """Whether a configuration value means a device beside the CPU; it need not be there."""
+    return torch.cuda.is_available() if device == "auto" else not device.startswith("cpu")
+
+
 def moved(batch: torch.Tensor, device: torch.device) -> torch.Tensor:
     """A tensor of the CPU on a device; to a GPU by memory that it reads itself, so that nobody waits for the copy."""
     if device.type != "cuda":

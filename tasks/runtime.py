@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from threading import Event
 from typing import Any, Protocol
 
 from prefect import task
@@ -66,6 +68,23 @@ def observed_by(new: Observer) -> Iterator[None]:
         _observer = previous
 
 
+class Ended(BaseException):
+    """Work on a shard is given up: what it is beside has ended."""
+
+
+_ends: ContextVar[Event | None] = ContextVar("ends", default=None)
+
+
+@contextmanager
+def ended_by(event: Event) -> Iterator[None]:
+    """Give work up with the next images that are done when an event is set, while the block runs in this context."""
+    token = _ends.set(event)
+    try:
+        yield
+    finally:
+        _ends.reset(token)
+
+
 def _may_pass(_task: Any, _run: Any, state: Any) -> bool:
     """Our own errors say what is wrong and stay wrong, but for the file system's bad moments."""
     error = state.result(raise_on_failure=False)
@@ -98,8 +117,14 @@ def attempts(dispatch: DispatchConfig) -> dict[str, Any]:
 
 def run_on_shard(stage: str, shard: ShardRef, work: Callable[[Callable[[int], None]], StageResult]) -> StageResult:
     """Run a stage function on a shard and pass its progress on; a resumed shard counts at once."""
-    watch = _observer
-    result = work(lambda images: watch.advance(stage, images))
+    watch, ends = _observer, _ends.get()
+
+    def progress(images: int) -> None:
+        if ends and ends.is_set():
+            raise Ended(stage)
+        watch.advance(stage, images)
+
+    result = work(progress)
     if result.resumed:
         watch.advance(stage, shard.samples)
     return result

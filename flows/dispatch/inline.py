@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from types import TracebackType
 
 from flows.dispatch.base import Results, Stage, Work
-from pnp_core.devices import resolve_device
+from pnp_core.devices import leaves_cpu
 from pnp_core.stages.config import DispatchConfig
 from pnp_core.stages.maps import SalienceJob
 from tasks.runtime import attempts
@@ -30,7 +30,7 @@ class Inline:
         """Whether the model leaves the CPU to the masks, unless the configuration says it."""
         if job.runtime.overlap is not None:
             return job.runtime.overlap
-        return resolve_device(job.runtime.device).type != "cpu"
+        return leaves_cpu(job.runtime.device)
 
     def run(self, stage: Stage, work: Iterable[Work]) -> Results:
         """One shard after the other."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from contextvars import copy_context
 from math import inf
 from queue import SimpleQueue
+from threading import Event
 from time import monotonic
 from typing import Literal
 
@@ -22,7 +23,7 @@ from pnp_core.runs.reasons import quarantine_reasons
 from pnp_core.stages.config import DispatchConfig
 from pnp_core.storage.shards import set_shard_aside
 from tasks.masks import task_export_png, task_mask_shard
-from tasks.runtime import observer
+from tasks.runtime import ended_by, observer
 from tasks.salience import task_extract_shard
 from tasks.scores import task_merge_scores, task_score_shard
 
@@ -144,19 +145,23 @@ def passing(
     """
     if stage.folder:  # before others put files into it
         stage.folder.claim()
-    report, failed = _StageProgress(stage, shards, summary, extent), None
+    return _passing(stage, work, dispatch, _StageProgress(stage, shards, summary, extent))
+
+
+def _passing(stage: Stage, work: Iterable[Work], dispatch: Dispatch, report: _StageProgress) -> Generator[Work]:
+    failed = None
     with closing(dispatch.run(stage, work)) as outcomes:  # when this stops, so must the workers
         for shard, outcome in outcomes:
             if isinstance(outcome, Exception):
                 outcome = _mark_failed(stage, shard, outcome, dispatch.config.attempts)
             report.add(shard, outcome)
+            failed = shard if outcome.failed else None
             if not outcome.failed:
                 yield shard, outcome
             elif report.all_failed():
                 few = report.total <= MAX_LEADING_FAILURES
                 which = "all shards" if few else f"the first {MAX_LEADING_FAILURES} shards"
                 raise StageFailedError(f"{stage.name}: {which} failed: {_reasons(stage, shard)}")
-            failed = shard if outcome.failed else None
     if failed and report.all_failed(ended=True):  # fewer came from the stage before than it began with
         raise StageFailedError(f"{stage.name}: all shards failed: {_reasons(stage, failed)}")
     report.end()
@@ -165,34 +170,40 @@ def passing(
 def run_side_by_side(
     first: Stage, second: Stage, work: list[Work], summary: Summary, dispatch: Dispatch, extent: Extent
 ) -> list[Work]:
-    """Two stages of which the second works on a shard while the first works on the next; as `run_stage` of both."""
+    """Two stages of which the second works on a shard while the first works on the next; as `run_stage` of both.
+
+    What ends the one ends the other: the first with its next shard, the second with its next batch of images.
+    """
     shards = [shard for shard, _ in work]
     handed: SimpleQueue[Work | None] = SimpleQueue()
-    context = copy_context()  # Prefect's run
+    stop = Event()
+
+    def following() -> Iterator[Work]:
+        while (one := handed.get()) is not None and not stop.is_set():
+            yield one
+
+    passed = passing(first, shards, work, summary, dispatch, extent)
+    followed = passing(second, shards, following(), summary, dispatch, extent)
 
     def follow() -> list[Work]:
-        return list(passing(second, shards, iter(handed.get, None), summary, dispatch, extent))
+        with ended_by(stop), closing(followed):
+            return list(followed)
 
-    with ThreadPoolExecutor(1, second.name) as pool:
-        following = pool.submit(context.run, follow)
+    context = copy_context()  # Prefect's run
+    with ThreadPoolExecutor(1, second.name) as pool, closing(passed):
+        result = pool.submit(context.run, follow)
         try:
-            with closing(passing(first, shards, work, summary, dispatch, extent)) as passed:
-                for one in passed:
-                    if following.done():  # it has failed
-                        break
-                    handed.put(one)
+            for one in passed:
+                if result.done():  # it has failed
+                    break
+                handed.put(one)
+            handed.put(None)
+            return _in_order(shards, result.result())
         except BaseException:
-            _discard(handed)
+            stop.set()
             raise
         finally:
             handed.put(None)
-        return _in_order(shards, following.result())
-
-
-def _discard(handed: SimpleQueue[Work | None]) -> None:
-    """What waits is not begun any more."""
-    while not handed.empty():
-        handed.get()
 
 
 def _mark_failed(stage: Stage, shard: ShardRef, error: Exception, attempts: int) -> StageResult:

@@ -65,7 +65,7 @@ class ChangeReader:
     def __init__(self, folder: GrowingFolder, changes: FileChanges) -> None:
         """Prepare to read."""
         self._folder, self._changed = folder, changes.changed
-        self._next = 0
+        self._next = self.batches = 0
         self._contents: dict[str, ManifestRow] = {}
         self._rows = changes.rows
 
@@ -81,6 +81,7 @@ class ChangeReader:
             contents: what is known already, by digest, whatever its name.
             most: pictures in a batch.
         """
+        self.batches += 1
         self._contents = dict(contents)
         yield from islice(self._samples(), most)
 
@@ -101,6 +102,9 @@ class ChangeReader:
         try:
             data, fault = file.read(), None
         except NotReadError as error:  # it may be of a moment, so the next run reads it again
+            if self._folder.is_gone(changed, error):
+                self._rows += [ManifestRow(name, "", "", GONE)] if known else []
+                return None
             data, fault, stamp = b"", str(error), ""
         if fault and known and known.status == LABELLED:
             self._rows.append(replace(known, stamp=""))

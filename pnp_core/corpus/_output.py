@@ -99,8 +99,8 @@ class Corpus:
     def collect(self, retry: bool) -> tuple[list[ShardRef], bool]:
         """Read what is new or changed, and shard it; or take up what a run that was killed has sharded.
 
-        The files are listed once in a run. What becomes known is kept aside, still without results for what is in the
-        shards.
+        The files are listed when a run begins, and once more when one of several batches has read them all. What
+        becomes known is kept aside, still without results for what is in the shards.
 
         Args:
             retry: as for `classify_files`.
@@ -123,13 +123,14 @@ class Corpus:
         first = next(samples, None)
         if first is None:
             self.out.write(COLLECTED, rows_bytes(reader.taken()))
-            return [], False
+            return [], reader.batches > 1
         claim(batch.url, "run")
         sizes = repeat(self.config.images_per_shard)
         # The rows are saved when the last sample is read, which is before the shards count.
         shards = write_shards(batch, _saved(chain([first], samples), reader, batch), sizes, identity, digest)
-        self._reader = reader
-        return shards, reader.more
+        if reader.more:
+            self._reader = reader
+        return shards, reader.more or reader.batches > 1
 
     def _list(self, retry: bool) -> ChangeReader:
         """List the files, and see what is new."""

@@ -16,9 +16,9 @@ class CrfConfig(Config):
     """Dense CRF (Kraehenbuehl and Koltun 2011), parameters as in the authors' code; or what is in its place."""
 
     name: str = "fast"
-    """`fast` (compiled, by the CPU), `torch` (as tensors, on a GPU where there is one), `auto` (`torch` where the run
-    has a GPU and less than eight cores beside it, else `fast`), `dense` (pydensecrf, the same labels several times
-    slower), `pamr` (no CRF: each pixel takes on what neighbours of its colour have) or `off` (softmax only)."""
+    """`fast` (compiled, by the CPU), `torch` (as tensors, on a GPU where there is one), `dense` (pydensecrf, the same
+    labels several times slower), `pamr` (no CRF: each pixel takes on what neighbours of its colour have) or `off`
+    (softmax only)."""
     iterations: int = Field(default=10, ge=1)
     """Steps of mean-field inference."""
     gaussian_sxy: float = Field(default=3, gt=0)

@@ -10,7 +10,7 @@ from pnp_core.inputs.cards import DatasetCard, load_card
 from pnp_core.inputs.class_names import clean_class_names
 from pnp_core.inputs.readers import Dataset, open_dataset, resolve_card
 from pnp_core.inputs.sources import Source, open_source
-from pnp_core.masks.refine import chosen, open_refiner
+from pnp_core.masks.refine import open_refiner
 from pnp_core.methods import method_of
 from pnp_core.stages.config import RuntimeConfig
 from pnp_core.stages.maps import SalienceJob
@@ -39,12 +39,11 @@ def _plan(config: LabellingConfig, card: DatasetCard, only: tuple[int, ...] | No
     salience = SalienceJob.create(config.out, config.method, config.salience, config.runtime, card, vocabulary)
     rule = card.background_rule if config.masks.background == "auto" else config.masks.background
     runtime = _runtime_of_masks(config, salience)
-    crf = config.masks.crf.model_copy(update={"name": chosen(config.masks.crf.name, runtime.device)})
-    open_refiner(crf, "cpu")  # whether there is one, before anything is started
+    open_refiner(config.masks.crf, "cpu")  # whether there is one, before anything is started
     masks = MaskJob(
         out=config.out,
         method=config.method,
-        config=config.masks.model_copy(update={"background": rule, "crf": crf}),
+        config=config.masks.model_copy(update={"background": rule}),
         runtime=runtime,
         max_pixels=config.salience.max_pixels,
         class_names=card.names,

@@ -22,6 +22,7 @@ from pnp_core.config import CorpusConfig
 from pnp_core.corpus import Corpus
 from pnp_core.data import RunSummary
 from pnp_core.export import export_run
+from pnp_core.inputs.sources.base import FileRef
 from pnp_core.methods.pnp.backbones import checkpoint
 from pnp_core.runs.plan import plan_label
 from pnp_core.stages.config import DispatchConfig
@@ -192,6 +193,28 @@ def test_readers_see_the_old_generation_until_new_settings_are_through(corpus, t
     final = run(folder, out, "--config", str(tmp_path / "c.yaml"))
     assert latest(out)[0]["manifest"] == final["manifest"] == "manifests/000005.parquet"
     assert (latest(out)[0]["labelled"], final["labelled"]) == (4, 3)
+
+
+def test_what_happens_to_files_while_a_run_of_several_batches_is_at_work(corpus, tmp_path, monkeypatch):
+    folder, out = corpus
+    for number in range(4):
+        put(folder, f"{number}.png", image(number))
+    (tmp_path / "c.yaml").write_text("images_per_batch: 1")
+    read, seen = FileRef.read, []
+
+    def meddling(ref: FileRef) -> bytes:
+        seen.append(ref.path)
+        if len(seen) == 1:
+            (folder / "2.png").unlink()
+            (folder / "3.png").rename(folder / "moved.png")
+            put(folder, "new.png", image(9))
+        return read(ref)
+
+    monkeypatch.setattr(FileRef, "read", meddling)
+    done = run(folder, out, "--config", str(tmp_path / "c.yaml"))
+    rows = {source: row["status"] for source, row in latest(out)[1].items()}
+    assert rows == dict.fromkeys(["0.png", "1.png", "moved.png", "new.png"], "labelled")
+    assert (done["labelled"], done["quarantined"]) == (4, 0)
 
 
 def label_batch(collected: Collected, summary: RunSummary) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import threading
+import time
 from pathlib import Path
 
 import pytest
+import torch
 from prefect import flow, task
 
 from flows.dispatch.base import Stage
@@ -14,10 +17,12 @@ from flows.dispatch.stages import run_side_by_side
 from flows.evaluation import evaluate_dataset
 from pnp_core.config import EvalConfig
 from pnp_core.data import RunSummary, ShardRef, StageResult
+from pnp_core.devices import leaves_cpu
 from pnp_core.errors import PnpError, ShardError, StageFailedError
 from pnp_core.stages.config import DispatchConfig
 from pnp_core.storage.completion import StageFolder
 from pnp_core.storage.run_folder import RunFolder
+from tasks.runtime import run_on_shard
 from tests.artifacts import artifacts
 
 WAIT = 60
@@ -122,3 +127,49 @@ def test_masks_that_all_fail_end_the_run(tmp_path, prefect_server, monkeypatch):
         Pair(tmp_path, nothing, fail_at(*range(5))).run()
     with pytest.raises(StageFailedError, match="masks: all shards failed: 000004"):  # only one came that far
         Pair(tmp_path, fail_at(0, 1, 3), fail_at(2, 4)).run()
+
+
+@pytest.mark.parametrize("at", ["looking", "masking"])
+def test_interrupted_run_ends_with_the_next_pictures_of_the_masks(tmp_path, prefect_server, at):
+    """Of masks that take a second a picture, 60 pictures a shard."""
+    begun, done = threading.Event(), []
+
+    def masks(shard: ShardRef) -> None:
+        def work(progress) -> StageResult:
+            begun.set()
+            for _ in range(60):
+                progress(1)
+                time.sleep(1)
+            done.append(shard.name)
+            raise AssertionError("nobody has stopped it")
+
+        run_on_shard("masks", shard, work)
+
+    def looks(shard: ShardRef) -> None:
+        if at == "looking" and shard is SHARDS[1]:
+            assert begun.wait(WAIT)
+            raise KeyboardInterrupt
+
+    def interrupted() -> None:
+        assert begun.wait(WAIT)
+        signal.raise_signal(signal.SIGINT)
+
+    pair = Pair(tmp_path, looks, masks)
+    start = time.monotonic()
+    if at == "masking":
+        threading.Thread(target=interrupted).start()
+    with pytest.raises(KeyboardInterrupt):
+        pair.run()
+    assert time.monotonic() - start < 30
+    assert not done
+
+
+def test_stages_are_told_in_their_order(tmp_path, prefect_server):
+    pair = Pair(tmp_path, nothing, nothing)
+    pair.run()
+    assert list(pair.summary.stages) == ["salience", "masks"]
+
+
+def test_device_that_is_not_there_is_asked_for_by_nobody_but_the_model():
+    assert [leaves_cpu(name) for name in ("cpu", "cuda", "cuda:7", "mps")] == [False, True, True, True]
+    assert leaves_cpu("auto") == torch.cuda.is_available()

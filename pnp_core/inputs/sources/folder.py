@@ -294,6 +294,12 @@ class GrowingFolder:
         # written in one step.
         return file.size in (None, read)
 
+    def is_gone(self, file: FileSeen, error: NotReadError) -> bool:
+        """Whether a file that was listed is there no more under this name; a broken link still is."""
+        if self.root.local:
+            return not os.path.lexists(self.file(file.name).path)
+        return isinstance(error.__cause__, FileNotFoundError)
+
     def _local(self, name: str) -> FileSeen:
         path = self.file(name).path
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
@@ -48,28 +47,6 @@ ON_GPU = frozenset({"torch", "pamr"})
 """Those that are quicker with a GPU."""
 
 
-AUTO = "auto"
-ENOUGH_CORES = 8
-"""A GPU refines as many images as so many cores do (docs/speed.md), and has the model to do besides."""
-
-
-def chosen(name: str, device: str) -> str:
-    """The refiner that `auto` is on this machine; any other is itself.
-
-    Args:
-        device: where the model is, as `open_refiner` takes it.
-
-    Raises:
-        UsageError: there is no such device.
-    """
-    if name != AUTO:
-        return name
-    from pnp_core.devices import resolve_device  # imports torch
-
-    few = (os.cpu_count() or 1) < ENOUGH_CORES
-    return "torch" if few and resolve_device(device).type != "cpu" else "fast"
-
-
 def open_refiner(config: CrfConfig, device: str = "auto", threads: int = 1) -> Refiner:
     """The refiner of that name.
 
@@ -81,7 +58,7 @@ def open_refiner(config: CrfConfig, device: str = "auto", threads: int = 1) -> R
         UnknownNameError: no such refiner.
         UsageError: there is no such device.
     """
-    return REFINERS.get(chosen(config.name, device))(config, device, threads)
+    return REFINERS.get(config.name)(config, device, threads)
 
 
 def one_by_one(refine: Callable[[np.ndarray, np.ndarray, CrfConfig], np.ndarray], config: CrfConfig) -> Refiner:

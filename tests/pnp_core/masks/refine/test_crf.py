@@ -1,12 +1,9 @@
 import numpy as np
 import pytest
-import torch
 
-from pnp_core.config import LabelConfig
 from pnp_core.errors import UnknownNameError
 from pnp_core.masks.config import CrfConfig
-from pnp_core.masks.refine import chosen, open_refiner
-from pnp_core.runs.plan import plan_label
+from pnp_core.masks.refine import open_refiner
 
 
 def refined(name: str, scores: np.ndarray, image: np.ndarray, config: CrfConfig) -> np.ndarray:
@@ -87,22 +84,3 @@ def test_probabilities_sum_to_one(name):
 def test_unknown_crf_names_those_there_are():
     with pytest.raises(UnknownNameError, match="unknown CRF 'dence'; did you mean 'dense'"):
         open_refiner(CrfConfig(name="dence"))
-
-
-@pytest.mark.parametrize(
-    ("device", "cores", "expected"),
-    [("cpu", 2, "fast"), ("cuda", 2, "torch"), ("cuda", 7, "torch"), ("cuda", 8, "fast"), ("mps", 4, "torch")],
-)
-def test_auto_is_the_gpu_where_few_cores_are_beside_it(monkeypatch, device, cores, expected):
-    monkeypatch.setattr("pnp_core.masks.refine.os.cpu_count", lambda: cores)
-    monkeypatch.setattr("pnp_core.devices.resolve_device", torch.device)
-    assert chosen("auto", device) == expected
-    assert chosen("dense", device) == "dense"
-
-
-def test_plan_names_the_refiner_that_auto_is(tmp_path):
-    values = {"source": "x", "classes": ["heart"], "out": str(tmp_path), "preset": "tiny", "runtime": {"device": "cpu"}}
-    crfs = ({"masks": {"crf": {"name": name}}} for name in ("auto", "fast"))
-    auto, fast = (plan_label(LabelConfig.model_validate({**values, **crf})) for crf in crfs)
-    assert auto.masks.config.crf.name == "fast"
-    assert auto.masks.fingerprint == fast.masks.fingerprint
