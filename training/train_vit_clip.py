@@ -151,7 +151,7 @@ def train(seed: int, out: Path, steps: int, rate: float, scenes: int, windows: i
         if (step + 1) % 50 == 0:
             minutes = (time.monotonic() - start) / 60
             print(f"{minutes:5.1f} min  step {step + 1}  whole {shown[0]:.3f}  patches {shown[1]:.3f}", flush=True)
-        if (step + 1) % 500 == 0:
+        if (step + 1) % 100 == 0:
             save_clip(model.eval(), out, VISION)
             model.train()
     save_clip(model.eval(), out, VISION)

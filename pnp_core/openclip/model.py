@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 
 from pnp_core.bundled import PACKAGE, TINY, TINY_VIT
-from pnp_core.errors import CheckpointError, UnknownNameError
+from pnp_core.errors import CheckpointError, UnknownNameError, UsageError
 from pnp_core.finite import check_weights
 from pnp_core.openclip.config import ClipWeights
 from pnp_core.openclip.vit import ClipVit, Dtype
@@ -60,17 +60,41 @@ def clip_image_size(config: ClipWeights) -> int:
     Raises:
         CheckpointError: the configuration in a local folder is not one of open_clip.
     """
-    model = _name(config)
     try:
-        if model.startswith(_LOCAL):
-            file = Path(model.removeprefix(_LOCAL)).expanduser() / "open_clip_config.json"
-            found = json.loads(file.read_text(encoding="utf-8"))["model_cfg"]
-        else:
-            found = open_clip.get_model_config(model) or {}
-        size = found["vision_cfg"]["image_size"]
+        size = _vision(config)["image_size"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"CLIP model '{config.model}' does not say its image size: {error}") from error
     return int(size[0] if isinstance(size, list | tuple) else size)
+
+
+def require_vit(config: ClipWeights) -> None:
+    """Refuse a model that sees with no ViT of open_clip's own, without loading it.
+
+    Raises:
+        CheckpointError: the configuration in a local folder is not one of open_clip.
+        UsageError: it sees with something else.
+    """
+    try:
+        vision = _vision(config)
+        other = "a tower of timm" if "timm_model_name" in vision else "a ResNet" if _stages(vision) else None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"CLIP model '{config.model}' does not say what it sees with: {error}") from error
+    if other:
+        raise UsageError(f"CLIP {config.model} sees with {other}; this method needs open_clip's own ViT, as ViT-B-16")
+
+
+def _stages(vision: dict[str, Any]) -> bool:
+    """Whether layers are counted by stage, as convolutional towers have them."""
+    return isinstance(vision["layers"], list | tuple)
+
+
+def _vision(config: ClipWeights) -> dict[str, Any]:
+    """What open_clip's configuration of a model says of its vision tower."""
+    model = _name(config)
+    if model.startswith(_LOCAL):
+        file = Path(model.removeprefix(_LOCAL)).expanduser() / "open_clip_config.json"
+        return json.loads(file.read_text(encoding="utf-8"))["model_cfg"]["vision_cfg"]
+    return (open_clip.get_model_config(model) or {})["vision_cfg"]
 
 
 def _name(config: ClipWeights) -> str:

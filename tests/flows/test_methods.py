@@ -126,7 +126,7 @@ def test_a_package_that_is_broken_costs_nobody_else_anything_and_whoever_asks_fo
     (info / "entry_points.txt").write_text(lines)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(METHODS.__dict__, "_places", raising=False)
-    assert {"pnp-ovss", "toy", "broken", "misnamed"} == set(METHODS)
+    assert {"toy", "broken", "misnamed"} < set(METHODS)
     assert call("eval", "--help").exit_code == 0
     for name, message in (("broken", "cannot be loaded: No module named"), ("misnamed", "calls itself 'toy'")):
         done = call("eval", "scenes", "--method", name, "--out", tmp_path / "x")
@@ -137,4 +137,4 @@ def test_a_package_that_is_broken_costs_nobody_else_anything_and_whoever_asks_fo
 
 def test_an_unknown_method_lists_those_there_are(toy, tmp_path):
     done = call("eval", "scenes", "--method", "tiy", "--out", tmp_path / "x")
-    assert "unknown method 'tiy'; did you mean 'toy'? available: pnp-ovss, toy" in done.stderr
+    assert "unknown method 'tiy'; did you mean 'toy'? available: naclip, pnp-ovss, toy" in done.stderr

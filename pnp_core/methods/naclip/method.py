@@ -24,7 +24,7 @@ from pnp_core.methods.base import LoadedMethod, Method, Pinned, Seen
 from pnp_core.methods.naclip.config import NaclipConfig
 from pnp_core.methods.naclip.sight import boxes_of, seen_size, to_pixels
 from pnp_core.openclip.last_block import run_last_block
-from pnp_core.openclip.model import ClipModel, clip_revision, load_clip
+from pnp_core.openclip.model import ClipModel, clip_revision, load_clip, require_vit
 from pnp_core.openclip.queries import IMAGENET_TEMPLATES, embed_queries
 from pnp_core.openclip.windows import Box
 
@@ -140,8 +140,11 @@ class NaclipMethod(Method[NaclipConfig, Pinned]):
 
         Raises:
             CheckpointError, UnknownNameError: there are none.
+            UsageError: the CLIP sees with no ViT.
         """
-        return Pinned(revision=clip_revision(config.clip))
+        revision = clip_revision(config.clip)
+        require_vit(config.clip)
+        return Pinned(revision=revision)
 
     def load(self, config: NaclipConfig, pinned: Pinned, captions: tuple[str, ...], device: str) -> LoadedNaclip:
         """Load the CLIP and embed the queries."""

@@ -226,6 +226,11 @@ def test_windows_smaller_than_a_patch_are_refused(tmp_path, image):
         seen_by(config, image, (1,))
 
 
-def test_a_convolutional_clip_is_refused():
-    with pytest.raises(UsageError, match="CLIP tiny sees with a ModifiedResNet"):
-        seen_by(settings(ClipWeights(model="tiny")), np.zeros((32, 32, 3), np.uint8), (1,))
+@pytest.mark.parametrize(
+    ("model", "tower"), [("tiny", "a ResNet"), ("RN50", "a ResNet"), ("ViT-B-16-SigLIP", "a tower of timm")]
+)
+def test_a_clip_that_sees_otherwise_is_refused_before_it_is_loaded(model, tower):
+    tag = {"RN50": "openai", "ViT-B-16-SigLIP": "webli"}.get(model)
+    config = settings(ClipWeights(model=model, pretrained=tag))
+    with pytest.raises(UsageError, match=f"CLIP {model} sees with {tower}; this method needs open_clip's own ViT"):
+        method_of(config).pin(config)
