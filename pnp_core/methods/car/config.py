@@ -30,9 +30,9 @@ NameOf = Annotated[
     PlainSerializer(dict, return_type=dict[str, str]),
 ]
 
-BACKGROUND: tuple[str, ...] = tuple(
-    "ground land grass tree building wall sky lake water river sea railway railroad helmet cloud house mountain ocean "
-    "road rock street valley bridge".split()
+BACKGROUND: tuple[str, ...] = (
+    *("ground", "land", "grass", "tree", "building", "wall", "sky", "lake", "water", "river", "sea", "railway"),
+    *("railroad", "helmet", "cloud", "house", "mountain", "ocean", "road", "rock", "street", "valley", "bridge"),
 )
 """What the released configurations take for none of the classes, of whatever dataset."""
 TEMPLATES: tuple[str, ...] = (
@@ -92,8 +92,8 @@ class CarConfig(MethodConfig):
     skip_last_block: bool = True
     """Take the classifier's features before its last block, as the released code does."""
     max_side: int = Field(default=1024, ge=32, le=2048)
-    """Larger pictures are looked at with a longer side of so many pixels. Of P patches memory takes 4 P^2 bytes for each
-    of the proposer's blocks and heads."""
+    """Larger pictures are looked at with a longer side of so many pixels, which bounds memory: of P patches it takes
+    4 P^2 bytes for each of the proposer's blocks and twice that for each of its heads."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> CarConfig:

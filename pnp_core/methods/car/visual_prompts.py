@@ -50,7 +50,10 @@ def blurred(image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:
     for axis in (1, 0):
         wide = np.pad(made.swapaxes(0, axis), [(reach, reach), (0, 0), (0, 0)], mode="reflect")
         size = image.shape[axis]
-        made = sum(weight * wide[i : i + size] for i, weight in enumerate(_GAUSSIAN)).swapaxes(0, axis)
+        made = np.zeros_like(wide[:size])
+        for i, weight in enumerate(_GAUSSIAN):
+            made += weight * wide[i : i + size]
+        made = made.swapaxes(0, axis)
     return ((made + 2**15) >> 16).astype(np.uint8)
 
 
