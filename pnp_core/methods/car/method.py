@@ -33,6 +33,8 @@ from pnp_core.openclip.queries import embed_queries
 
 TOGETHER = 16
 """Pictures that the classifier sees together at most."""
+THIN = 8
+"""Sides in proportion to the other beyond which the classifier sees the middle alone."""
 LEAST = 1e-5
 """Probability that the CRF takes for none."""
 
@@ -215,20 +217,20 @@ class _Round:
 
 
 def centre(image: UInt8[np.ndarray, "h w 3"], side: int) -> UInt8[np.ndarray, "s s 3"]:
-    """The middle of a picture whose shorter side is brought to a side, bicubic.
+    """The middle of a picture whose shorter side is brought to a side, bicubic, as CLIP was trained.
 
-    Only what is left is made: of a very thin picture the rest would be huge.
+    Of a picture more than `THIN` times as long as wide the ends are cut off before: enlarged they would be huge.
     """
-    lengths = [
-        side if length == min(image.shape[:2]) else int(side * length / min(image.shape[:2]))
-        for length in image.shape[:2]
-    ]
-    scale = [own / length for own, length in zip(image.shape, lengths, strict=False)]
-    first = [round((length - side) / 2) for length in lengths]
-    top, left = (at * by for at, by in zip(first, scale, strict=True))
-    bottom, right = ((at + side) * by for at, by in zip(first, scale, strict=True))
-    box = left, top, min(right, image.shape[1]), min(bottom, image.shape[0])
-    return np.asarray(Image.fromarray(image).resize((side, side), Resampling.BICUBIC, box=box))
+    short = min(image.shape[:2])
+    image = _middle(image, (THIN * short, THIN * short))
+    height, width = (int(side * length / short) for length in image.shape[:2])
+    return _middle(np.asarray(Image.fromarray(image).resize((width, height), Resampling.BICUBIC)), (side, side))
+
+
+def _middle(image: UInt8[np.ndarray, "h w 3"], most: tuple[int, int]) -> np.ndarray:
+    """Of each side at most so much."""
+    top, left = (max(0, round((own - limit) / 2)) for own, limit in zip(image.shape, most, strict=False))
+    return image[top : top + most[0], left : left + most[1]]
 
 
 class CarMethod(Method[CarConfig, Pinned]):
@@ -245,9 +247,10 @@ class CarMethod(Method[CarConfig, Pinned]):
             CheckpointError, UnknownNameError: there are none.
             UsageError: a CLIP sees with no ViT.
         """
+        revisions = _revisions(config)
         for clip in (config.proposer, config.classifier):
             require_vit(clip)
-        return Pinned(revision="+".join(_revisions(config)))
+        return Pinned(revision="+".join(revisions))
 
     def load(self, config: CarConfig, pinned: Pinned, captions: tuple[str, ...], device: str) -> LoadedCar:
         """Load both CLIPs; one where they are the same."""

@@ -67,7 +67,7 @@ def ellipse_around(inside: Bool[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
     """A line of one pixel: an ellipse around the mean of a region's pixels, as high and wide as it.
 
     It need not enclose the region; what lies outside of the picture is left out. As OpenCV it is a polygon, of coarser
-    steps the smaller it is; one pixel in 25 of the line lies beside OpenCV's.
+    steps the smaller it is; one pixel in 20 of OpenCV's line lies beside it.
     """
     places = [(int(one.mean()), int(one.max() - one.min() + 1) // 2) for one in np.nonzero(inside)]
     (row, height), (column, width) = places
