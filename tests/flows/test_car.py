@@ -45,7 +45,7 @@ def test_drawn_shapes_are_labelled_under_its_name(evaluated):
 def test_a_finished_run_is_resumed_and_another_refiner_or_guide_keeps_its_maps(evaluated):
     out, _ = evaluated
     assert summary_of(call(*EVAL, "--out", out))["resumed"] == 6
-    for change in (["-p", "masks.crf.guide=image"], ["--crf", "off"], ["-p", "masks.threshold=0.3"]):
+    for change in (["-p", "masks.crf.guide=image"], ["-p", "masks.crf.name='off'"], ["-p", "masks.threshold=0.3"]):
         stages = summary_of(call(*EVAL, *change, "--out", out))["stages"]
         assert (stages["salience"]["images_resumed"], stages["masks"]["images_resumed"]) == (6, 0)
 

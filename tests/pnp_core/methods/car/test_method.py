@@ -128,9 +128,11 @@ def test_the_same_names_are_left_with_the_same_maps_and_scores_as_by_the_release
     asked = (1, 2, 3, 4, 5)
     seen = seen_by(config, image, asked)
     found = METHOD.decide(config, MaskConfig(background="always", threshold=0, blur=0), maps_of(seen, asked), SIZE)
-    assert found.labels == (0, *(n + 1 for n in left))
+    assert set(left) == {n for n in range(5) if seen.match[n] > theta} or len(left) == 1
+    here = full.any((1, 2))  # a class that is left may have no map
+    assert found.labels == (0, *(n + 1 for n, any_ in zip(left, here, strict=True) if any_))
     # Texts are embedded together with others, and what that changes in 32 bits is stretched by each map's minimum.
-    np.testing.assert_allclose(np.exp(found.channels[1:]), np.clip(full, 1e-5, 1), atol=1e-4)
+    np.testing.assert_allclose(np.exp(found.channels[1:]), np.clip(full[here], 1e-5, 1), atol=1e-4)
     np.testing.assert_allclose(np.exp(found.channels[0]), np.clip(1 - full.max(0), 1e-5, 1), atol=1e-4)
     np.testing.assert_allclose(seen.match[left], scores, atol=1e-5)
     assert not seen.maps[:, [n for n in range(5) if n not in left]].any()
