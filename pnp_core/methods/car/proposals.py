@@ -38,7 +38,7 @@ class Sight:
 def see(vit: ClipVit, pixels: Float[torch.Tensor, "1 3 h w"]) -> Sight:
     """Run a picture through the proposer once.
 
-    Of P patches it takes 4 P^2 bytes for each block, and as much four times more.
+    Of P patches it takes 4 P^2 bytes for each block, and for each head of the block that is at work.
 
     Args:
         pixels: normalised, h and w multiples of a patch.
