@@ -61,6 +61,12 @@ def _window(index: int) -> tuple[np.ndarray, np.ndarray]:
     return _shrink(render(scene)[0], WINDOW_SIZE), _one_hot((class_id,))
 
 
+def _empty(index: int) -> tuple[np.ndarray, np.ndarray]:
+    """A ground without any object, which no scene of a split has: their seeds end at 2^31."""
+    scene = Scene((), background_seed=2**31 + index)
+    return _shrink(render(scene)[0], MODEL_SIZE), np.zeros(len(CLASS_NAMES), dtype=bool)
+
+
 def _render_bank(make, count: int, workers: int) -> ImageBank:
     with ProcessPoolExecutor(workers) as pool:
         pairs = list(pool.map(make, range(count), chunksize=256))
@@ -76,6 +82,11 @@ def scene_bank(count: int, workers: int = 2) -> ImageBank:
 def window_bank(count: int, workers: int = 2) -> ImageBank:
     """`count` single-object windows, hues arbitrary half of the time."""
     return _render_bank(_window, count, workers)
+
+
+def empty_bank(count: int, workers: int = 2) -> ImageBank:
+    """`count` scenes without any object."""
+    return _render_bank(_empty, count, workers)
 
 
 def augment(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

@@ -40,7 +40,7 @@ def blobs(number: int, generator: torch.Generator) -> torch.Tensor:
 
 def scene_pixels(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Normalised scenes, half of them seen through a random region; zero elsewhere."""
-    pixels = _normalised(augment(images, generator))
+    pixels = normalised(augment(images, generator))
     whole = torch.rand(len(pixels), 1, 1, 1, generator=generator) < 0.5
     return pixels * (whole | blobs(len(pixels), generator))
 
@@ -51,11 +51,11 @@ def window_pixels(images: torch.Tensor, generator: torch.Generator) -> torch.Ten
     top, left = (int(torch.randint(0, IMAGE_SIZE - side + 1, (1,), generator=generator)) for _ in "yx")
     small = F.interpolate(augment(images, generator), size=(side, side), mode="bilinear", antialias=True)
     pixels = torch.zeros(len(images), 3, IMAGE_SIZE, IMAGE_SIZE)
-    pixels[:, :, top : top + side, left : left + side] = _normalised(small)
+    pixels[:, :, top : top + side, left : left + side] = normalised(small)
     return pixels
 
 
-def _normalised(images: torch.Tensor) -> torch.Tensor:
+def normalised(images: torch.Tensor) -> torch.Tensor:
     return (images - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
 
 

@@ -12,22 +12,20 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
 from open_clip.model import CLIP
 from torch.nn import functional as F
 from transformers import BlipForImageTextRetrieval
 
 from pnp_core.bundled import PACKAGE
-from pnp_core.inputs.scenes.drawing import Scene, render
 from pnp_core.inputs.scenes.shapes import CLASS_NAMES
 from pnp_core.openclip.last_block import run_last_block
 from pnp_core.openclip.vit import Trunk
 from training.common import parser, read_arguments, set_rate
-from training.data import ImageBank, _render_bank, _shrink, augment, scene_bank, window_bank
+from training.data import ImageBank, augment, empty_bank, scene_bank, window_bank
 from training.tiny_blip import build_tokenizer
 from training.tiny_clip import CONTEXT, IMAGE_SIZE, build_clip, save_clip
-from training.train_clip import TEMPLATES, _normalised, contrastive_loss, window_pixels
+from training.train_clip import TEMPLATES, contrastive_loss, normalised, window_pixels
 
 GROUND = "ground"
 VISION = {"image_size": IMAGE_SIZE, "patch_size": 8, "width": 128, "layers": 4, "head_width": 32, "no_ln_pre": True}
@@ -57,16 +55,6 @@ def start_as_blip(model: CLIP) -> None:
             own |= {f"{here}.{mine}.{kind}": weights[f"{there}.{its}.{kind}"] for its, mine in names.items()}
     missing, unexpected = visual.load_state_dict(own, strict=False)
     assert (missing, unexpected) == (["proj"], []), (missing, unexpected)
-
-
-def _empty(index: int):
-    scene = Scene((), background_seed=1_000_000 + index)
-    return _shrink(render(scene)[0], IMAGE_SIZE), np.zeros(len(CLASS_NAMES), dtype=bool)
-
-
-def empty_bank(count: int, workers: int = 2) -> ImageBank:
-    """`count` scenes without any object."""
-    return _render_bank(_empty, count, workers)
 
 
 def features(model: CLIP, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -108,7 +96,7 @@ class Texts:
 
 
 def _scenes(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    return _normalised(augment(images, generator))
+    return normalised(augment(images, generator))
 
 
 def _batch(banks: dict[str, ImageBank], size: int, generator: torch.Generator):

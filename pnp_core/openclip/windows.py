@@ -1,11 +1,6 @@
-"""Windows over a picture: where they lie, and how what is seen in them becomes one."""
+"""Windows over a picture: where they lie."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
-
-import torch
-from jaxtyping import Float
 
 Box = tuple[int, int, int, int]
 """Top, left, bottom, right in pixels; bottom and right are the first ones outside."""
@@ -30,21 +25,3 @@ def window_boxes(size: tuple[int, int], side: int, stride: int) -> list[Box]:
 def _starts(length: int, side: int, stride: int) -> list[int]:
     number = max(length - side + stride - 1, 0) // stride + 1
     return [max(min(n * stride, length - side), 0) for n in range(number)]
-
-
-def average_windows(
-    seen: Sequence[Float[torch.Tensor, "C h w"]], boxes: Sequence[Box], size: tuple[int, int]
-) -> Float[torch.Tensor, "C H W"]:
-    """Put together what was seen in windows; where they overlap the mean counts.
-
-    Args:
-        seen: of each window, at its size in pixels.
-        boxes: which cover all of it.
-        size: of the whole, H and W.
-    """
-    total = seen[0].new_zeros(seen[0].shape[0], *size)
-    times = total.new_zeros(size)
-    for one, (top, left, bottom, right) in zip(seen, boxes, strict=True):
-        total[:, top:bottom, left:right] += one
-        times[top:bottom, left:right] += 1
-    return total / times

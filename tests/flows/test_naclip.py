@@ -49,7 +49,7 @@ def test_it_finds_the_drawn_shapes(evaluated):
 def test_a_finished_run_is_resumed_and_another_threshold_or_refiner_keeps_its_maps(evaluated):
     out, _ = evaluated
     assert summary_of(call(*EVAL, "--out", out))["resumed"] == 8
-    for change in (["-p", "masks.threshold=0.3"], ["-p", "masks.crf.name=off"], ["-p", "method.scale=20"]):
+    for change in (["-p", "masks.threshold=0.3"], ["-p", "masks.crf.name='off'"], ["-p", "method.scale=20"]):
         stages = summary_of(call(*EVAL, *change, "--out", out))["stages"]
         assert (stages["salience"]["images_resumed"], stages["masks"]["images_resumed"]) == (8, 0)
 
