@@ -35,6 +35,9 @@ class CrfConfig(Config):
     """Of `pamr`: how often pixels take on the mean of their neighbours."""
     dilations: Annotated[tuple[Dilation, ...], Newer((8, 16))] = Field(default=(8, 16), min_length=1, max_length=16)
     """Of `pamr`: how far the neighbours are, eight at each distance, in image pixels."""
+    guide: Annotated[Literal["image", "wrapped"], Newer("image")] = "image"
+    """Of a CRF: the colours that it goes by. `wrapped` is what the code of CaR has: less the mean colour of ImageNet,
+    and what is below 0 begins at 255 again."""
 
     def setting(self) -> dict[str, Any]:
         """What can change a score: where there is no CRF, no parameter of it."""

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
+from torch.nn import functional as F
 
 from pnp_core.errors import UsageError
 from pnp_core.openclip.positions import Grid, Positions, by_scale_factor
@@ -120,12 +121,18 @@ class ClipVit:
 def head_mean_attention(
     block: ResidualAttentionBlock, normed: Float[torch.Tensor, "B T D"]
 ) -> Float[torch.Tensor, "B T T"]:
-    """A block's attention, mean over its heads; rows sum to 1.
+    """A block's attention, mean over its heads; rows sum to 1. One head after the other: all together take H T^2.
 
     Args:
         normed: its tokens after `ln_1`.
     """
-    return block.attn(normed, normed, normed, need_weights=True, average_attn_weights=True)[1].float()
+    attention = block.attn
+    mixed = F.linear(normed, attention.in_proj_weight, attention.in_proj_bias)
+    query, key, _ = mixed.unflatten(-1, (3, attention.num_heads, attention.head_dim)).permute(2, 3, 0, 1, 4)
+    total = normed.new_zeros(normed.shape[0], normed.shape[1], normed.shape[1], dtype=torch.float32)
+    for one, other in zip(query * attention.head_dim**-0.5, key, strict=True):
+        total += (one @ other.transpose(-1, -2)).softmax(-1)
+    return total / attention.num_heads
 
 
 def _require_plain_vit(visual: Any, name: str) -> None:

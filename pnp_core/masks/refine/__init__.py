@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
+from jaxtyping import UInt8
 
 from pnp_core.masks.config import CrfConfig
 from pnp_core.registry import Registry
@@ -43,6 +44,9 @@ REFINERS: Registry[Callable[[CrfConfig, str, int], Refiner]] = Registry(
 )
 """(parameters, device, threads) -> refiner. What they are made of (torch, pydensecrf) takes seconds to import."""
 
+_IMAGENET = (122.675, 116.669, 104.008)
+"""Mean colour, red, green, blue."""
+
 ON_GPU = frozenset({"torch", "pamr"})
 """Those that are quicker with a GPU."""
 
@@ -58,7 +62,22 @@ def open_refiner(config: CrfConfig, device: str = "auto", threads: int = 1) -> R
         UnknownNameError: no such refiner.
         UsageError: there is no such device.
     """
-    return REFINERS.get(config.name)(config, device, threads)
+    refine = REFINERS.get(config.name)(config, device, threads)
+    if config.guide == "image" or isinstance(refine, Smoother):
+        return refine
+    return lambda scores, images: refine(scores, [wrapped(image) for image in images])
+
+
+def wrapped(image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:
+    """An image less the mean colour of ImageNet, cut to whole numbers; what is below 0 begins at 255 again.
+
+    The code of CaR means the first and does the second; its CRF takes equal colours for far apart and the other way
+    round.
+
+    >>> wrapped(np.array([[[122, 116, 105], [130, 110, 104]]], np.uint8)).tolist()
+    [[[0, 0, 0], [7, 250, 0]]]
+    """
+    return np.trunc(image - np.array(_IMAGENET, dtype=np.float32)).astype(np.int32).astype(np.uint8)
 
 
 def one_by_one(refine: Callable[[np.ndarray, np.ndarray, CrfConfig], np.ndarray], config: CrfConfig) -> Refiner:
