@@ -132,7 +132,12 @@ def test_deployments_name_no_path_of_a_machine():
 
 
 @pytest.mark.parametrize(
-    ("folders", "most"), [(("_tiny", "_tiny_clip", "_photo"), 25_000_000), (("_photographs",), 1_500_000)]
+    ("folders", "most"),
+    [
+        (("_tiny", "_tiny_clip", "_photo"), 25_000_000),
+        (("_tiny_vit_clip",), 10_000_000),
+        (("_photographs",), 1_500_000),
+    ],
 )
 def test_what_is_bundled_is_small(folders, most):
     assert sum(f.stat().st_size for folder in folders for f in (ROOT / "pnp_core" / folder).iterdir()) < most
