@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # these import torch, which takes seconds
     from pnp_core.corpus import CorpusSummary
     from pnp_core.inputs.cards import DatasetCard
     from pnp_core.methods.pnp.backbones.cards import BackboneCard
-    from pnp_core.methods.pnp.backbones.convert import Conversion
+    from pnp_core.storage.weights import Conversion
     from pnp_core.tuning.result import TuneSummary
 
 SHOWN = 20
@@ -315,7 +315,7 @@ def show_conversion(done: Conversion, console: Console) -> None:
     console.print(f"[green]{done.kept} tensors[/] in {shown(str(done.folder))}", soft_wrap=True)
     for reason, number in sorted(done.dropped.items()):
         console.print(f"  left out: {number} {shown(reason)}", soft_wrap=True)
-    console.print(f"  use them with --checkpoint {shown(str(done.folder))}", soft_wrap=True)
+    console.print(f"  use them with {done.use}{shown(str(done.folder))}", soft_wrap=True)
 
 
 def show_check(report: CheckReport, console: Console) -> None:

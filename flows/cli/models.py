@@ -15,12 +15,13 @@ from flows.cli.running import one_line_errors
 from flows.parameters import value_at
 from pnp_core.bundled import BUNDLED, PHOTO
 from pnp_core.config import EvalConfig
-from pnp_core.errors import UnknownNameError
+from pnp_core.errors import UnknownNameError, UsageError
 from pnp_core.stages.config import RuntimeConfig
 from pnp_core.text.visible import visible, visible_json
 
 if TYPE_CHECKING:
     from pnp_core.methods.pnp.backbones.known_names import Unknown
+    from pnp_core.storage.weights import Conversion
 
 
 def backbones(as_json: JsonOption = False) -> None:
@@ -96,8 +97,9 @@ def doctor(given: Given[EvalConfig], as_json: JsonOption = False, debug: DebugOp
 
 def convert_weights(
     file: Annotated[Path, typer.Argument(help="The .pth file of the model's authors.")],
-    backbone: Annotated[str, typer.Option(help="Whose file it is: blip, albef or mplug.")],
-    out: Annotated[Path, typer.Option(help="Folder to make; give it as --checkpoint afterwards.")],
+    out: Annotated[Path, typer.Option(help="Folder to make; what is said at the end names it afterwards.")],
+    backbone: Annotated[str | None, typer.Option(help="Whose file it is: blip, albef or mplug.")] = None,
+    method: Annotated[str | None, typer.Option(help="Or of which other method: simzss.")] = None,
     tokenizer: Annotated[
         str, typer.Option(help="bert-base-uncased's vocabulary: a vocab.txt, its folder, or a hub id.")
     ] = "bert-base-uncased",
@@ -110,9 +112,20 @@ def convert_weights(
     from flows.cli.console import show_conversion
 
     with one_line_errors(debug, kept="nothing was made"):
-        from pnp_core.methods.pnp.backbones.convert import convert_weights
-
-        done = convert_weights(file, backbone, tokenizer, out)
+        done = _converted(file, out, backbone, method, tokenizer)
     show_conversion(done, Console(stderr=as_json))
     if as_json:
         print(visible_json({**asdict(done), "folder": str(done.folder)}))
+
+
+def _converted(file: Path, out: Path, backbone: str | None, method: str | None, tokenizer: str) -> Conversion:
+    """The folder made of a file, by whoever it is for."""
+    if (backbone is None) == (method is None):
+        raise UsageError("say whose file it is: --backbone blip, albef or mplug, or --method simzss, and one alone")
+    if backbone is None:
+        from pnp_core.methods import method_config, method_of
+
+        return method_of(method_config(str(method))).convert(file, out)
+    from pnp_core.methods.pnp.backbones.convert import convert_weights
+
+    return convert_weights(file, backbone, tokenizer, out)

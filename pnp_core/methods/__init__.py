@@ -20,6 +20,7 @@ METHODS: Registry[type[MethodConfig]] = Registry(
         PNP: "pnp_core.methods.pnp.config:PnpConfig",
         "naclip": "pnp_core.methods.naclip.config:NaclipConfig",
         "car": "pnp_core.methods.car.config:CarConfig",
+        "simzss": "pnp_core.methods.simzss.config:SimzssConfig",
         "ensemble": "pnp_core.methods.ensemble.config:EnsembleConfig",
     },
 )
@@ -60,8 +61,8 @@ AnyMethod = Annotated[SerializeAsAny[MethodConfig], BeforeValidator(_told_apart_
 """The configuration of whatever method, told apart by `name`; `pnp-ovss` where nothing is said."""
 
 
-def method_of(config: MethodConfig) -> Method[Any, Any]:
-    """What a configuration is of.
+def method_of(config: MethodConfig | type[MethodConfig]) -> Method[Any, Any]:
+    """What a configuration, or its class, is of.
 
     Raises:
         PluginError: another package's cannot be loaded.
@@ -69,7 +70,7 @@ def method_of(config: MethodConfig) -> Method[Any, Any]:
     try:
         return resolve_name(config.place)
     except (ImportError, AttributeError) as error:
-        raise PluginError(f"method '{config.name}' ({config.place}) cannot be loaded: {error}") from error
+        raise PluginError(f"method '{config.own_name()}' ({config.place}) cannot be loaded: {error}") from error
 
 
 def load_method(config: MethodConfig, pinned: Pinned, captions: tuple[str, ...], device: str) -> Loaded:

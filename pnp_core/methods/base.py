@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
 import numpy as np
@@ -22,6 +23,7 @@ from pnp_core.errors import UsageError
 from pnp_core.frozen import OF_MASKS, Config, Newer, marks
 from pnp_core.masks.config import MaskConfig
 from pnp_core.masks.label_map import Scores
+from pnp_core.storage.weights import Conversion
 
 PNP = "pnp-ovss"
 """The method of runs that name none."""
@@ -299,6 +301,17 @@ class Method(ABC, Generic[Settings, Weights]):
             UsageError: there is none.
         """
         return tuple(captions)
+
+    def convert(self, file: Path, out: Path) -> Conversion:
+        """Make a checkpoint folder of a file that the method's authors published, for `pnp-ovss convert-weights`.
+
+        Args:
+            out: a folder that is not there yet.
+
+        Raises:
+            UsageError: it cannot be done; says why.
+        """
+        raise UsageError("this method's weights need no conversion; those of a vision-language model take --backbone")
 
     def remarks(self, config: Settings, captions: Sequence[str]) -> list[str]:
         """Warnings: what a user, and whoever reads the results, should know of the model."""

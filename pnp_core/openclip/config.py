@@ -1,10 +1,53 @@
-"""Configuration of a CLIP model."""
+"""Configuration of a CLIP model, of the texts it is asked with, and of the windows it sees through."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
 from pnp_core.frozen import NO_RESULT, Config
+
+Name = Annotated[str, Field(min_length=1)]
+Names = Annotated[tuple[Name, ...], Field(min_length=1)]
+Template = Annotated[str, Field(pattern=r"^[^{}]*\{\}[^{}]*$")]
+Templates = Literal["imagenet"] | Annotated[tuple[Template, ...], Field(min_length=1)]
+
+
+def _pairs(value: Any) -> Any:
+    """A mapping in a form that can be hashed; one name needs no list."""
+    if not isinstance(value, Mapping):
+        return value
+    return tuple((name, (names,) if isinstance(names, str) else names) for name, names in value.items())
+
+
+Queries = Annotated[
+    tuple[tuple[Name, Names], ...],
+    BeforeValidator(_pairs, json_schema_input_type=dict[str, list[str] | str]),
+    PlainSerializer(lambda pairs: {name: list(names) for name, names in pairs}, return_type=dict[str, list[str]]),
+]
+
+
+def named_twice(queries: Queries) -> list[str]:
+    """Classes, in lower case, that there are queries for more than once."""
+    names = [name.lower() for name, _ in queries]
+    return sorted({name for name in names if names.count(name) > 1})
+
+
+class Windows(Config):
+    """Windows that a picture is looked at through."""
+
+    side: int = Field(default=224, ge=16)
+    """In model pixels."""
+    stride: int = Field(default=112, ge=1)
+    """From one window to the next, at most `side`."""
+
+    @model_validator(mode="after")
+    def _cover(self) -> Windows:
+        if self.stride > self.side:
+            raise ValueError(f"windows of {self.side} pixels that are {self.stride} apart leave pixels out")
+        return self
 
 
 class ClipWeights(Config):

@@ -23,9 +23,9 @@ from pnp_core.corpus import Corpus
 from pnp_core.data import RunSummary
 from pnp_core.export import export_run
 from pnp_core.inputs.sources.base import FileRef
-from pnp_core.methods.pnp.backbones import checkpoint
 from pnp_core.runs.plan import plan_label
 from pnp_core.stages.config import DispatchConfig
+from pnp_core.storage import weights
 from tasks.corpus import Collected
 from tests.flows.growing import OLD, TINY, image, labelled_in, latest, mask_of, put, run, runner
 from tests.processes import somebody_writing_to
@@ -87,7 +87,7 @@ def test_batches_are_published_one_by_one_until_none_is_left_and_weights_are_has
     folder, out = corpus
     digest, hashed = hashlib.file_digest, []
     monkeypatch.setattr(hashlib, "file_digest", lambda file, kind: (hashed.append(file.name), digest(file, kind))[1])
-    checkpoint._file_digest.cache_clear()
+    weights.file_digest.cache_clear()
     for number in range(5):
         put(folder, f"{number}.png", image(number))
     put(folder, "copy of 4.png", image(4))

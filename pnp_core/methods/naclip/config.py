@@ -8,44 +8,11 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
-from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
+from pydantic import Field, model_validator
 
-from pnp_core.frozen import OF_MASKS, Config
+from pnp_core.frozen import OF_MASKS
 from pnp_core.methods.base import Description, MethodConfig
-from pnp_core.openclip.config import ClipWeights
-
-Name = Annotated[str, Field(min_length=1)]
-Names = Annotated[tuple[Name, ...], Field(min_length=1)]
-Template = Annotated[str, Field(pattern=r"^[^{}]*\{\}[^{}]*$")]
-
-
-def _pairs(value: Any) -> Any:
-    """A mapping in a form that can be hashed; one name needs no list."""
-    if not isinstance(value, Mapping):
-        return value
-    return tuple((name, (names,) if isinstance(names, str) else names) for name, names in value.items())
-
-
-Queries = Annotated[
-    tuple[tuple[Name, Names], ...],
-    BeforeValidator(_pairs, json_schema_input_type=dict[str, list[str] | str]),
-    PlainSerializer(lambda pairs: {name: list(names) for name, names in pairs}, return_type=dict[str, list[str]]),
-]
-
-
-class Windows(Config):
-    """Windows that a picture is looked at through."""
-
-    side: int = Field(default=224, ge=16)
-    """In model pixels."""
-    stride: int = Field(default=112, ge=1)
-    """From one window to the next, at most `side`."""
-
-    @model_validator(mode="after")
-    def _cover(self) -> Windows:
-        if self.stride > self.side:
-            raise ValueError(f"windows of {self.side} pixels that are {self.stride} apart leave pixels out")
-        return self
+from pnp_core.openclip.config import ClipWeights, Name, Queries, Templates, Windows, named_twice
 
 
 class NaclipConfig(MethodConfig):
@@ -61,7 +28,7 @@ class NaclipConfig(MethodConfig):
     clip: ClipWeights = ClipWeights()
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Precision of the image encoder: `float32`, `bfloat16`, `float16`."""
-    templates: Literal["imagenet"] | Annotated[tuple[Template, ...], Field(min_length=1)] = "imagenet"
+    templates: Templates = "imagenet"
     """Captions with `{}` in the place of a query, or `imagenet`: OpenAI's 80."""
     queries: Queries = ()
     """Names that a class is asked by, by the class as captions say it; its own name where none are given.
@@ -89,9 +56,8 @@ class NaclipConfig(MethodConfig):
     def _fits_together(self) -> NaclipConfig:
         if self.attention == "csa" and self.architecture == "reduced":
             raise ValueError("attention csa is defined with architecture vanilla alone (SCLIP)")
-        names = [name.lower() for name, _ in self.queries]
-        if twice := {name for name in names if names.count(name) > 1}:
-            raise ValueError(f"queries are given twice for {', '.join(sorted(twice))}")
+        if twice := named_twice(self.queries):
+            raise ValueError(f"queries are given twice for {', '.join(twice)}")
         if self.window and self.window.side > self.long_side:
             raise ValueError(f"windows of {self.window.side} pixels are larger than the picture may be (long_side)")
         return self

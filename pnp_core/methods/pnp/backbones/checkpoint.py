@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from contextlib import suppress
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ from pnp_core.errors import CheckpointError, UnknownNameError, first_line
 from pnp_core.methods.pnp.backbones.base import Checkpoint
 from pnp_core.methods.pnp.backbones.cards import BackboneCard, backbone_card
 from pnp_core.methods.pnp.config import BackboneConfig
-from pnp_core.storage.first_bytes import pointer
+from pnp_core.storage.weights import digest_of, read_pickled, refuse_pointer
 
 SAFETENSORS, PICKLED = "model.safetensors", "pytorch_model.bin"
 _INDEX = ".index.json"
@@ -146,18 +144,7 @@ def _refuse_pointers(folder: Path) -> None:
     """Refuse a clone of which git-lfs has not fetched the large files."""
     names = ("config.json", SAFETENSORS, PICKLED, f"{SAFETENSORS}{_INDEX}", f"{PICKLED}{_INDEX}", *TOKENIZER_FILES)
     for name in names:
-        _refuse_pointer(folder / name)
-
-
-def _refuse_pointer(file: Path) -> None:
-    if file.is_file():
-        with file.open("rb") as opened:
-            what = pointer(opened.read(_POINTER))
-        if what:
-            raise CheckpointError(f"'{file}' is a {what}")
-
-
-_POINTER = 200
+        refuse_pointer(folder / name)
 
 
 def weights_files(folder: Path) -> tuple[Path, ...]:
@@ -174,7 +161,7 @@ def weights_files(folder: Path) -> tuple[Path, ...]:
             for part in parts:
                 if not part.is_file():
                     raise CheckpointError(f"checkpoint '{folder}' lacks {part.name}, which {index.name} names")
-                _refuse_pointer(part)
+                refuse_pointer(part)
             return parts
     raise CheckpointError(
         f"checkpoint '{folder}' has neither {SAFETENSORS} nor {PICKLED}, nor the {_INDEX} of one that is split"
@@ -225,39 +212,10 @@ def tensor_names(file: Path) -> set[str]:
     return set(content)
 
 
-def read_pickled(file: Path) -> Any:
-    """A `.pth` or `.bin` file by torch's restricted reader: tensors and plain containers, no code.
-
-    Raises:
-        CheckpointError: it cannot be read, or holds anything else.
-    """
-    import torch
-
-    _refuse_pointer(file)
-    with suppress(Exception):  # files written by torch before 1.6 cannot be mapped into memory
-        return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    try:
-        return torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many types
-        raise CheckpointError(
-            f"'{file}' is no file of weights alone: incomplete, damaged, or with more in it than tensors "
-            f"(code in pickled files is never run)"
-        ) from error
-
-
 def _digest(folder: Path, weights: tuple[Path, ...]) -> str:
     """Digest of the files that matter."""
     digest = hashlib.sha256()
     for name in ("config.json", *(file.name for file in weights), *TOKENIZER_FILES):
         if (file := folder / name).is_file():
-            stat = file.stat()
-            stamp = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
-            digest.update(name.encode() + _file_digest(file.resolve(), stamp))
+            digest.update(name.encode() + digest_of(file))
     return digest.hexdigest()[:16]
-
-
-@lru_cache(maxsize=64)
-def _file_digest(file: Path, stamp: tuple[int, ...]) -> bytes:
-    """Of a file as it is by its stamp: weights of gigabytes are read once, though a command and its flow pin them."""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").digest()

@@ -21,7 +21,8 @@ import torch
 
 from pnp_core.errors import CheckpointError, UsageError
 from pnp_core.methods.pnp.backbones.cards import backbone_card
-from pnp_core.methods.pnp.backbones.checkpoint import SAFETENSORS, is_offline, read_pickled
+from pnp_core.methods.pnp.backbones.checkpoint import SAFETENSORS, is_offline
+from pnp_core.storage.weights import Conversion, read_state, require_new, require_same, save_tensors
 
 State = dict[str, torch.Tensor]
 
@@ -74,20 +75,6 @@ class Layout:
     rename: tuple[tuple[str, str], ...]
     finish: Callable[[State], dict[str, Any]]
     empty: Callable[[dict[str, Any]], torch.nn.Module]
-
-
-@dataclass(frozen=True)
-class Conversion:
-    """What became of a file.
-
-    Attributes:
-        kept: number of tensors in the checkpoint folder.
-        dropped: number of tensors left out, by reason.
-    """
-
-    folder: Path
-    kept: int
-    dropped: dict[str, int]
 
 
 def _layers(state: State, prefix: str) -> int:
@@ -239,13 +226,8 @@ def convert_weights(file: Path, backbone: str, tokenizer: str, out: Path) -> Con
     layout = LAYOUTS.get(backbone_card(backbone).name)
     if layout is None:
         raise UsageError(f"weights of {backbone} are published as they are read: give their hub id or folder")
-    if out.exists():
-        raise UsageError(f"'{out}' is there already; name a new folder")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"cannot make '{out}': {error.strerror}") from error
-    tensors = _tensors(file)
+    require_new(out)
+    tensors = read_state(file)
     looks = _looks_like(tensors)
     if looks != backbone:
         raise CheckpointError(
@@ -261,26 +243,9 @@ def convert_weights(file: Path, backbone: str, tokenizer: str, out: Path) -> Con
         folder = Path(place) / "checkpoint"
         _save_tokenizer(backbone, tokenizer, config["text_config"]["vocab_size"], folder)
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-        _save(state, folder)
+        save_tensors(state, folder / SAFETENSORS, like=folder / "config.json")
         shutil.move(folder, out)
     return Conversion(out, len(state), dropped)
-
-
-def _tensors(file: Path) -> State:
-    if file.is_dir():
-        raise CheckpointError(f"'{file}' is a folder; a checkpoint folder needs no conversion, give it as --checkpoint")
-    if not file.is_file():
-        raise CheckpointError(f"there is no file '{file}'")
-    loaded: Any = read_pickled(file)
-    for key in ("model", "module", "state_dict"):
-        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
-            loaded = loaded[key]
-    state = {k: v for k, v in loaded.items() if isinstance(v, torch.Tensor)} if isinstance(loaded, dict) else {}
-    if not state:
-        raise CheckpointError(f"'{file}' holds no tensors by name")
-    if all(name.startswith("module.") for name in state):
-        state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
-    return state
 
 
 def _looks_like(state: State) -> str:
@@ -322,14 +287,7 @@ def _check(layout: Layout, config: dict[str, Any], state: State) -> None:
     """Every tensor of the model has to be there, in its shape, and no other."""
     with torch.device("meta"):
         expected = {name: tensor.shape for name, tensor in layout.empty(_sizes(config)).state_dict().items()}
-    found = {
-        "missing": [name for name in expected if name not in state],
-        "not known": [name for name in state if name not in expected],
-        "of another shape": [n for n, t in state.items() if n in expected and t.shape != expected[n]],
-    }
-    wrong = [f"{len(names)} {what} ({', '.join(sorted(names)[:3])} ...)" for what, names in found.items() if names]
-    if wrong:
-        raise CheckpointError(f"tensors {'; '.join(wrong)}")
+    require_same(expected, {name: tensor.shape for name, tensor in state.items()})
 
 
 def _sizes(config: dict[str, Any]) -> dict[str, Any]:
@@ -370,11 +328,3 @@ def _vocabulary(source: str) -> Path:
             f"the vocabulary '{source}' is no file, and not to be had from the hub{offline}; "
             f"give --tokenizer a vocab.txt of bert-base-uncased"
         ) from error
-
-
-def _save(state: State, folder: Path) -> None:
-    from safetensors.torch import save_file
-
-    file = folder / SAFETENSORS
-    save_file({k: v.contiguous().clone() for k, v in state.items()}, file, metadata={"format": "pt"})
-    file.chmod((folder / "config.json").stat().st_mode)  # it was made for its owner alone

@@ -13,10 +13,10 @@ from pnp_core.inputs.cards import load_card
 from pnp_core.masks.config import MaskConfig
 from pnp_core.methods import load_method, method_of
 from pnp_core.methods.naclip.config import NaclipConfig
-from pnp_core.methods.naclip.method import names_asked
 from pnp_core.openclip.config import ClipWeights
 from pnp_core.openclip.last_block import run_last_block
 from pnp_core.openclip.model import load_clip
+from pnp_core.openclip.queries import names_asked
 from tests.clips import save_random_clip
 
 CAPTIONS = ("car", "mug", "key")
@@ -158,7 +158,7 @@ def of_card(name, **more):
 )
 def test_each_card_has_as_many_queries_as_its_authors_ask(name, queries, threshold, window):
     config, card = of_card(name), load_card(name)
-    asked = names_asked(config.method, card.captions)
+    asked = names_asked(config.method.queries, card.captions)
     assert len(asked) == len(card.classes)
     assert sum(map(len, asked)) + len(config.method.background) == queries
     assert config.masks.threshold == threshold
@@ -171,7 +171,7 @@ def test_each_card_has_as_many_queries_as_its_authors_ask(name, queries, thresho
 
 def test_the_authors_names_are_asked_for():
     config, card = of_card("voc21"), load_card("voc21")
-    asked = dict(zip(card.names, names_asked(config.method, card.captions), strict=True))
+    asked = dict(zip(card.names, names_asked(config.method.queries, card.captions), strict=True))
     assert asked["boat"] == ("ship",)
     assert asked["diningtable"] == ("table",)
     assert len(asked["person"]) == 7
@@ -185,7 +185,7 @@ def test_classes_of_ones_own_have_plain_defaults_and_a_remark():
     (remark,) = method_of(config.method).remarks(config.method, config.classes)
     assert "nobody has chosen queries for these classes" in remark
     own = LabelConfig(out="x", source="y", classes=("cat",), method={"name": "naclip", "queries": {"cat": "tabby"}})
-    assert names_asked(own.method, own.classes) == [("tabby",)]
+    assert names_asked(own.method.queries, own.classes) == [("tabby",)]
     assert not method_of(own.method).remarks(own.method, own.classes)
 
 
@@ -216,7 +216,7 @@ def test_settings_that_fit_nothing_are_refused(values, message):
 
 def test_queries_for_what_is_no_class_are_refused(weights):
     with pytest.raises(ClassNameError, match="queries are given for 'mug', which is no class; classes: car, key"):
-        names_asked(settings(weights), ("car", "key"))
+        names_asked(settings(weights).queries, ("car", "key"))
 
 
 def test_windows_smaller_than_a_patch_are_refused(tmp_path, image):
