@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-import yaml
 from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
 from pnp_core.methods.base import Description, MethodConfig
-from pnp_core.openclip.config import ClipWeights
+from pnp_core.methods.cards import chosen_for, read_settings
+from pnp_core.openclip.config import ClipWeights, Name, Template
 
-Name = Annotated[str, Field(min_length=1)]
-Template = Annotated[str, Field(pattern=r"^[^{}]*\{\}[^{}]*$")]
 VisualPrompt = Literal["blur", "gray", "circle"]
 Prompts = Annotated[tuple[VisualPrompt, ...], Field(min_length=1)]
 
@@ -108,13 +104,13 @@ class CarConfig(MethodConfig):
     def defaults(cls, values: Mapping[str, Any], bundled: str) -> dict[str, Any]:
         """What the authors run on a card, or plain ones; the bundled CLIP for the drawn scenes. Their CRF refines."""
         super().defaults(values, bundled)
-        method, masks = dict(_chosen_for(values)), _settings()["masks"]
+        method, masks = dict(chosen_for(__file__, values)), read_settings(__file__)["masks"]
         return {"method": method, "masks": {**masks, **method.pop("masks", {})}}
 
     @property
     def plain(self) -> bool:
         """Whether nobody has chosen names and thresholds for these classes."""
-        plain = _settings()["plain"]
+        plain = read_settings(__file__)["plain"]
         return not self.names and all(getattr(self, key) == plain[key] for key in plain if key.endswith("_threshold"))
 
     def describe(self) -> Description:
@@ -149,16 +145,3 @@ def _words(clip: ClipWeights) -> str:
 def _refuse_twice(what: str, given: tuple[str, ...] | list[str]) -> None:
     if twice := sorted({one for one in given if given.count(one) > 1}):
         raise ValueError(f"{what} {', '.join(twice)} given twice")
-
-
-@lru_cache(maxsize=1)
-def _settings() -> dict[str, Any]:
-    return yaml.safe_load((Path(__file__).parent / "cards.yaml").read_text(encoding="utf-8"))
-
-
-def _chosen_for(values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Settings for the dataset of unchecked values; a list of classes has none."""
-    found = _settings()
-    if "classes" in values:
-        return found["plain"]
-    return found["cards"].get(values.get("dataset", "scenes"), found["plain"])

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-import yaml
 from pydantic import Field, model_validator
 
 from pnp_core.frozen import OF_MASKS
 from pnp_core.methods.base import Description, MethodConfig
+from pnp_core.methods.cards import chosen_for, read_settings
 from pnp_core.openclip.config import ClipWeights, Name, Queries, Templates, Windows, named_twice
 
 
@@ -66,7 +64,7 @@ class NaclipConfig(MethodConfig):
     def defaults(cls, values: Mapping[str, Any], bundled: str) -> dict[str, Any]:
         """What the authors run on a card, or plain ones; the bundled CLIP for the drawn scenes. PAMR refines."""
         super().defaults(values, bundled)
-        method = dict(_chosen_for(values))
+        method = dict(chosen_for(__file__, values))
         threshold = method.pop("threshold")
         masks = {"threshold": threshold, "blur": 0, "crf": {"name": "pamr"}}
         return {"method": method, "masks": masks}
@@ -74,7 +72,7 @@ class NaclipConfig(MethodConfig):
     @property
     def plain(self) -> bool:
         """Whether nobody has chosen names for these classes."""
-        return not self.queries and list(self.background) == _cards()["plain"]["background"]
+        return not self.queries and list(self.background) == read_settings(__file__)["plain"]["background"]
 
     def describe(self) -> Description:
         """In words."""
@@ -101,16 +99,3 @@ class NaclipConfig(MethodConfig):
     def setting(self) -> dict[str, Any]:
         """What can change a score."""
         return super().setting() | {"clip": self.clip.model_dump(mode="json")}
-
-
-@lru_cache(maxsize=1)
-def _cards() -> dict[str, Any]:
-    return yaml.safe_load((Path(__file__).parent / "cards.yaml").read_text(encoding="utf-8"))
-
-
-def _chosen_for(values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Settings for the dataset of unchecked values; a list of classes has none."""
-    cards = _cards()
-    if "classes" in values:
-        return cards["plain"]
-    return cards["cards"].get(values.get("dataset", "scenes"), cards["plain"])

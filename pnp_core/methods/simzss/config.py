@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-import yaml
 from pydantic import Field, model_validator
 
 from pnp_core.frozen import NO_RESULT, OF_MASKS
 from pnp_core.methods.base import Description, MethodConfig
+from pnp_core.methods.cards import chosen_for
 from pnp_core.openclip.config import Name, Queries, Templates, Windows, named_twice
 
 PATCH = 14
@@ -64,7 +62,7 @@ class SimzssConfig(MethodConfig):
     def defaults(cls, values: Mapping[str, Any], bundled: str) -> dict[str, Any]:
         """The threshold for the card. Nothing refines: the protocol has neither PAMR nor CRF."""
         super().defaults(values, bundled)
-        return {"masks": {"threshold": _threshold(values), "blur": 0, "crf": {"name": "off"}}}
+        return {"masks": {"threshold": chosen_for(__file__, values)["threshold"], "blur": 0, "crf": {"name": "off"}}}
 
     def describe(self) -> Description:
         """In words."""
@@ -76,15 +74,3 @@ class SimzssConfig(MethodConfig):
             row=f"SimZSS {weights.rstrip('/').rsplit('/', 1)[-1]}, {self.short_side} px",
             settings=(f"{self.short_side} px", through, "protocol of this project"),
         )
-
-
-@lru_cache(maxsize=1)
-def _cards() -> dict[str, Any]:
-    return yaml.safe_load((Path(__file__).parent / "cards.yaml").read_text(encoding="utf-8"))
-
-
-def _threshold(values: Mapping[str, Any]) -> float:
-    """For the dataset of unchecked values; a list of classes has none."""
-    plain = _cards()["plain"]
-    chosen = plain if "classes" in values else _cards()["cards"].get(values.get("dataset", "scenes"), plain)
-    return chosen["threshold"]
