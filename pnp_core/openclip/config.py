@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import PurePath
 from typing import Annotated
 
 from pnp_core.frozen import NO_RESULT, Config
@@ -16,6 +17,15 @@ class ClipWeights(Config):
     A folder has open_clip_config.json and weights."""
     pretrained: Annotated[str | None, NO_RESULT] = "openai"
     """Pretrained tag or weights file of that CLIP; ignored for `local-dir:`."""
+    prompts: Annotated[str | None, NO_RESULT] = None
+    """Prompts that were learned for that CLIP, as OpenDAS has them: a safetensors file (docs/methods.md)."""
+
+    @property
+    def title(self) -> str:
+        """In words: model, weights, prompts."""
+        own = self.model.startswith(("local-dir:", "tiny"))
+        weights = self.model if own else f"{self.model}:{self.pretrained}"
+        return weights if self.prompts is None else f"{weights} with {PurePath(self.prompts).name}"
 
 
 class ClipConfig(ClipWeights):
