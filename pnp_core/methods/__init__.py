@@ -19,6 +19,7 @@ METHODS: Registry[type[MethodConfig]] = Registry(
     {
         PNP: "pnp_core.methods.pnp.config:PnpConfig",
         "naclip": "pnp_core.methods.naclip.config:NaclipConfig",
+        "classify": "pnp_core.methods.classify.config:ClassifyConfig",
         "ensemble": "pnp_core.methods.ensemble.config:EnsembleConfig",
     },
 )

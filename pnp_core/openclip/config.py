@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from pathlib import PurePath
-from typing import Annotated
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from pnp_core.frozen import NO_RESULT, Config
+
+Template = Annotated[str, Field(pattern=r"^[^{}]*\{\}[^{}]*$")]
+Templates = Literal["imagenet"] | Annotated[tuple[Template, ...], Field(min_length=1)]
+"""Captions with `{}` in the place of a query, or OpenAI's 80."""
 
 
 class ClipWeights(Config):

@@ -89,9 +89,7 @@ def _layers(file: str, tower: str, tensors: Mapping[str, torch.Tensor]) -> tuple
     found = [name for name in tensors if name.startswith(f"{tower}.")]
     names = [f"{tower}.{layer}" for layer in range(len(found))]
     if lost := next((name for name in names if name not in tensors), None):
-        raise CheckpointError(
-            f"prompts '{file}' have no {lost}, and deeper ones: they begin with layer 0, without gaps"
-        )
+        raise CheckpointError(f"prompts '{file}' have no {lost} but deeper ones: they begin with layer 0, without gaps")
     layers = tuple(tensors[name] for name in names)
     if any(one.ndim != 2 or len(one) < 1 or one.shape != layers[0].shape for one in layers):
         shapes = ", ".join(sorted({" x ".join(map(str, one.shape)) for one in layers}))

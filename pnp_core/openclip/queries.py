@@ -8,12 +8,18 @@ import open_clip
 import torch
 from jaxtyping import Float
 
+from pnp_core.openclip.config import Templates
 from pnp_core.openclip.model import ClipModel
 
 IMAGENET_TEMPLATES: tuple[str, ...] = tuple(template("{}") for template in open_clip.OPENAI_IMAGENET_TEMPLATES)
 """OpenAI's 80 captions for ImageNet; `{}` stands for the query."""
 _MOST = 100_000
 _known: dict[tuple[str, tuple[str, ...], str], torch.Tensor] = {}
+
+
+def templates_of(templates: Templates) -> tuple[str, ...]:
+    """The captions that a configuration means."""
+    return IMAGENET_TEMPLATES if templates == "imagenet" else templates
 
 
 def embed_queries(

@@ -137,4 +137,6 @@ def test_a_package_that_is_broken_costs_nobody_else_anything_and_whoever_asks_fo
 
 def test_an_unknown_method_lists_those_there_are(toy, tmp_path):
     done = call("eval", "scenes", "--method", "tiy", "--out", tmp_path / "x")
-    assert "unknown method 'tiy'; did you mean 'toy'? available: ensemble, naclip, pnp-ovss, toy" in done.stderr
+    assert (
+        "unknown method 'tiy'; did you mean 'toy'? available: classify, ensemble, naclip, pnp-ovss, toy" in done.stderr
+    )

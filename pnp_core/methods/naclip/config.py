@@ -12,11 +12,10 @@ from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
 from pnp_core.frozen import OF_MASKS, Config
 from pnp_core.methods.base import Description, MethodConfig
-from pnp_core.openclip.config import ClipWeights
+from pnp_core.openclip.config import ClipWeights, Templates
 
 Name = Annotated[str, Field(min_length=1)]
 Names = Annotated[tuple[Name, ...], Field(min_length=1)]
-Template = Annotated[str, Field(pattern=r"^[^{}]*\{\}[^{}]*$")]
 
 
 def _pairs(value: Any) -> Any:
@@ -61,7 +60,7 @@ class NaclipConfig(MethodConfig):
     clip: ClipWeights = ClipWeights()
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Precision of the image encoder: `float32`, `bfloat16`, `float16`."""
-    templates: Literal["imagenet"] | Annotated[tuple[Template, ...], Field(min_length=1)] = "imagenet"
+    templates: Templates = "imagenet"
     """Captions with `{}` in the place of a query, or `imagenet`: OpenAI's 80."""
     queries: Queries = ()
     """Names that a class is asked by, by the class as captions say it; its own name where none are given.

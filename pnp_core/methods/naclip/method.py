@@ -25,7 +25,7 @@ from pnp_core.methods.naclip.config import NaclipConfig
 from pnp_core.methods.naclip.sight import boxes_of, seen_size, to_pixels
 from pnp_core.openclip.last_block import run_last_block
 from pnp_core.openclip.model import ClipModel, clip_revision, load_clip, require_vit
-from pnp_core.openclip.queries import IMAGENET_TEMPLATES, embed_queries
+from pnp_core.openclip.queries import embed_queries, templates_of
 from pnp_core.openclip.windows import Box
 
 TOGETHER = 2**22
@@ -68,8 +68,8 @@ class LoadedNaclip(LoadedMethod):
         self.overflow = f"the model's numbers overflow (its image encoder runs in {config.dtype})"
         asked = [config.background, *names_asked(config, captions)]
         self._labels = np.repeat(np.arange(len(asked)), [len(names) for names in asked])
-        templates = IMAGENET_TEMPLATES if config.templates == "imagenet" else config.templates
-        self._texts = embed_queries(clip, revision, [name for names in asked for name in names], templates)
+        names = [name for names in asked for name in names]
+        self._texts = embed_queries(clip, revision, names, templates_of(config.templates))
 
     def prepare(self, image: UInt8[np.ndarray, "H W 3"]) -> Prepared:
         """The picture at the model's size, without smoothing as the authors have it."""
