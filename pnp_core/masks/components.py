@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer
 
 
-def components(labels: Int[np.ndarray, "H W"]) -> Int[np.ndarray, "H W"]:
+def components(labels: Integer[np.ndarray, "H W"]) -> Int[np.ndarray, "H W"]:
     """Number the pieces of each class that hang together, over corners too.
 
     Returns:
@@ -53,7 +53,7 @@ def _joined(number: int, edges: Int[np.ndarray, "E 2"]) -> Int[np.ndarray, " N"]
             root = root[root]
 
 
-def row_runs(values: Int[np.ndarray, "H W"]) -> tuple[Int[np.ndarray, " N"], Int[np.ndarray, " N"]]:
+def row_runs(values: Integer[np.ndarray, "H W"]) -> tuple[Int[np.ndarray, " N"], Int[np.ndarray, " N"]]:
     """Where runs of one value begin, counted over all pixels row by row, and how long they are; none is over two rows.
 
     >>> [found.tolist() for found in row_runs(np.array([[4, 4, 0], [0, 0, 4]]))]
@@ -65,7 +65,7 @@ def row_runs(values: Int[np.ndarray, "H W"]) -> tuple[Int[np.ndarray, " N"], Int
     return starts, np.diff(starts, append=values.size)
 
 
-def packed(numbers: Int[np.ndarray, "H W"]) -> Float[np.ndarray, "2 N"]:
+def packed(numbers: Integer[np.ndarray, "H W"]) -> Float[np.ndarray, "2 N"]:
     """A map of whole numbers below 2^24 as its runs: their numbers and lengths, which float32 holds to the last bit."""
     starts, lengths = row_runs(numbers)
     return np.stack([numbers.ravel()[starts], lengths]).astype(np.float32)

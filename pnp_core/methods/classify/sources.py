@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from threading import Lock
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool
@@ -60,6 +60,7 @@ class _Record(Part):
     card: _Card | None
 
 
+@runtime_checkable
 class Proposals(Protocol):
     """Proposals by key; asked on several threads at a time."""
 
