@@ -14,8 +14,8 @@ from pnp_core.frozen import NO_RESULT, NO_SCORE
 from pnp_core.methods.base import Description, MethodConfig
 from pnp_core.openclip.config import ClipWeights, Templates
 
-FOR_SCENES = {"clip": {"model": TINY}, "templates": ["a picture of {}"]}
-"""The bundled CLIP for drawn scenes, and the caption that it was trained with."""
+FOR_SCENES = {"clip": {"model": TINY}, "templates": ["a picture of {}"], "expand": 2.5}
+"""The bundled CLIP for drawn scenes, the caption that it was trained with, and how large objects were there."""
 
 
 class ClassifyConfig(MethodConfig):

@@ -27,7 +27,7 @@ from pnp_core.storage.run_folder import RunFolder, fingerprint
 
 TOGETHER = 32
 """Crops that the CLIP looks at together; no more of them are in memory."""
-SHOWN_SIDE = 64
+SHOWN_SIDE = 24
 """Cells a side at most of what people are shown."""
 _LEAST = np.finfo(np.float32).tiny
 
