@@ -133,8 +133,8 @@ class RunRecord(SettingFacts):
     """Pictures per second by stage; None where nothing was measured."""
     summary: RecordedSummary
     runs: tuple[MemberFacts, ...] = ()
-    """Of an ensemble the finished runs that it puts together, of `classify` the one that proposals are from; others have
-    none in their records."""
+    """Of an ensemble the finished runs that it puts together, of `classify` the one that proposals are from; others
+    have none in their records."""
 
     @model_validator(mode="after")
     def _a_colour_for_each_label(self) -> RunRecord:
