@@ -63,8 +63,8 @@ class ClassMaps:
         chosen: how the candidates were chosen, for people.
         notes: what was done to the picture to read it, for people.
         of: class id of each map, 0 for background, where a class may have several; empty where each has one.
-        parts: of a method that puts finished runs together their maps of the picture, each with its own K and grid,
-            and without parts; `maps` are then for people. Otherwise empty.
+        parts: of a method that puts finished runs together their maps of the picture, each with its own K and grid; of
+            one whose maps are on no grid what it has in their place. `maps` are then for people. Otherwise empty.
     """
 
     maps: np.ndarray

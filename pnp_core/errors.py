@@ -160,5 +160,9 @@ class UnreadableImage(UnusableImage):
     """One picture cannot be decoded."""
 
 
+class MissingProposals(UnusableImage):
+    """There are no proposals for one picture, or they are of another one."""
+
+
 class MissingMaps(UnusableImage):
     """A finished run that others are put together with has no maps of one picture."""

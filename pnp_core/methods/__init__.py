@@ -21,6 +21,7 @@ METHODS: Registry[type[MethodConfig]] = Registry(
         "naclip": "pnp_core.methods.naclip.config:NaclipConfig",
         "car": "pnp_core.methods.car.config:CarConfig",
         "simzss": "pnp_core.methods.simzss.config:SimzssConfig",
+        "classify": "pnp_core.methods.classify.config:ClassifyConfig",
         "ensemble": "pnp_core.methods.ensemble.config:EnsembleConfig",
     },
 )

@@ -148,11 +148,14 @@ class Seen:
         match: (C,) float32, probability in [0, 1] that the class is there; None where the method has none.
         of: label of each map, where a class may have several and the background (0) some; each asked class has at
             least one. Empty where the maps are of the asked classes, one each.
+        parts: what is stored of the image in the method's own form, where a grid does not hold it; `maps` are then for
+            people. Each is (K, C, gh, gw) of whatever size, and says what it is of.
     """
 
     maps: Float[np.ndarray, "K C gh gw"]
     match: Float[np.ndarray, " C"] | None = None
     of: tuple[int, ...] = ()
+    parts: tuple[Seen, ...] = ()
 
     def fits(self, classes: tuple[int, ...]) -> bool:
         """Whether it is of these classes."""
@@ -221,6 +224,14 @@ class LoadedMethod(Loaded, ABC):
     @abstractmethod
     def prepare(self, image: UInt8[np.ndarray, "H W 3"]) -> Any:
         """What the model needs of an image; called on several decoding threads at a time."""
+
+    def prepare_keyed(self, key: str, image: UInt8[np.ndarray, "H W 3"]) -> Any:
+        """As `prepare`, for methods that have something of each image by its key.
+
+        Raises:
+            UnusableImage: of this one they have not; it is quarantined.
+        """
+        return self.prepare(image)
 
     @abstractmethod
     def encode(self, prepared: Sequence[Any]) -> Any:

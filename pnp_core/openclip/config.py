@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
@@ -13,6 +14,7 @@ Name = Annotated[str, Field(min_length=1)]
 Names = Annotated[tuple[Name, ...], Field(min_length=1)]
 Template = Annotated[str, Field(pattern=r"^[^{}]*\{\}[^{}]*$")]
 Templates = Literal["imagenet"] | Annotated[tuple[Template, ...], Field(min_length=1)]
+"""Captions with `{}` in the place of a query, or OpenAI's 80."""
 
 
 def _pairs(value: Any) -> Any:
@@ -59,6 +61,15 @@ class ClipWeights(Config):
     A folder has open_clip_config.json and weights."""
     pretrained: Annotated[str | None, NO_RESULT] = "openai"
     """Pretrained tag or weights file of that CLIP; ignored for `local-dir:`."""
+    prompts: Annotated[str | None, NO_RESULT] = None
+    """Prompts that were learned for that CLIP, as OpenDAS has them: a safetensors file (docs/methods.md)."""
+
+    @property
+    def title(self) -> str:
+        """In words: model, weights, prompts."""
+        own = self.model.startswith(("local-dir:", "tiny"))
+        weights = self.model if own else f"{self.model}:{self.pretrained}"
+        return weights if self.prompts is None else f"{weights} with {PurePath(self.prompts).name}"
 
 
 class ClipConfig(ClipWeights):

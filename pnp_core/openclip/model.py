@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,26 +13,40 @@ import open_clip
 import torch
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image
+from torch.nn.functional import normalize
 
 from pnp_core.bundled import PACKAGE, TINY, TINY_VIT
 from pnp_core.errors import CheckpointError, UnknownNameError, UsageError
 from pnp_core.finite import check_weights
 from pnp_core.openclip.config import ClipWeights
+from pnp_core.openclip.prompts import Prompts, Tower, prompted_texts, prompts_digest, read_prompts, require_tower
 from pnp_core.openclip.vit import ClipVit, Dtype
 
 _LOCAL = "local-dir:"
 _BUNDLED = {TINY: PACKAGE / "_tiny_clip", TINY_VIT: PACKAGE / "_tiny_vit_clip"}
 _TOKENIZER = (".json", ".txt", ".model", ".vocab", ".spm")
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
+NO_PROMPTS = Prompts()
+_SHORTEST = 3
+"""Places of the shortest caption: its start, a word, its end."""
 
 
 def clip_revision(config: ClipWeights) -> str:
-    """What names the weights in fingerprints: the tag, or a digest of local files.
+    """What names the weights in fingerprints: the tag, or a digest of local files; and the digest of prompts.
 
     Raises:
-        CheckpointError: the folder or file does not exist.
+        CheckpointError: a folder or file does not exist, or the prompts are none.
         UnknownNameError: open_clip has no such model or tag.
+        UsageError: the prompts do not fit the model.
     """
+    weights = _weights_revision(config)
+    if config.prompts is None:
+        return weights
+    check_prompts(config, read_prompts(config.prompts))
+    return f"{weights}+prompts:{prompts_digest(config.prompts)}"
+
+
+def _weights_revision(config: ClipWeights) -> str:
     model = _name(config)
     if model.startswith(_LOCAL):
         folder = Path(model.removeprefix(_LOCAL)).expanduser()
@@ -52,6 +65,49 @@ def clip_revision(config: ClipWeights) -> str:
             f"tags: {', '.join(tags)}"
         )
     return f"{config.model}:{_digest([Path(config.pretrained).expanduser()])}"
+
+
+def check_prompts(config: ClipWeights, prompts: Prompts) -> None:
+    """Find out whether prompts fit a CLIP, without loading it.
+
+    Raises:
+        CheckpointError: the configuration in a local folder is not one of open_clip.
+        UsageError: they are for another CLIP, another number of layers, another width, or leave no place for captions.
+    """
+    named = _base_name(config)
+    # A file of weights does not say its tag.
+    if prompts.base not in (named, named.partition(":")[0]) and prompts.base.partition(":")[0] != named:
+        raise UsageError(f"prompts '{config.prompts}' are for CLIP {prompts.base}, not for {named}")
+    try:
+        own = _model_config(config)
+        visual, text = _visual_tower(own["vision_cfg"]), _text_tower(own["text_cfg"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"CLIP model '{config.model}' does not say what its towers are: {error}") from error
+    require_tower(prompts.visual, visual, "visual", config.model)
+    require_tower(prompts.text, text, "text", config.model)
+
+
+def _base_name(config: ClipWeights) -> str:
+    """What prompts call the CLIP; the tag behind it where its weights have one."""
+    if config.model.startswith(_LOCAL):
+        return Path(config.model.removeprefix(_LOCAL)).expanduser().resolve().name
+    tagged = config.pretrained in open_clip.list_pretrained_tags_by_model(config.model)
+    return f"{config.model}:{config.pretrained}" if tagged else config.model
+
+
+def _visual_tower(vision: dict[str, Any]) -> Tower:
+    if other := _other_than_vit(vision):
+        return Tower(other=other)
+    known = open_clip.CLIPVisionCfg(**vision)
+    assert isinstance(known.layers, int)
+    return Tower(known.layers, known.width)
+
+
+def _text_tower(text: dict[str, Any]) -> Tower:
+    if name := text.get("hf_model_name"):
+        return Tower(other=f"{name} for a text tower")
+    known = open_clip.CLIPTextCfg(**text)
+    return Tower(known.layers, known.width, most=known.context_length - _SHORTEST)
 
 
 def clip_image_size(config: ClipWeights) -> int:
@@ -76,25 +132,32 @@ def require_vit(config: ClipWeights) -> None:
     """
     try:
         vision = _vision(config)
-        other = "a tower of timm" if "timm_model_name" in vision else "a ResNet" if _stages(vision) else None
+        other = _other_than_vit(vision)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"CLIP model '{config.model}' does not say what it sees with: {error}") from error
     if other:
         raise UsageError(f"CLIP {config.model} sees with {other}; this method needs open_clip's own ViT, as ViT-B-16")
 
 
-def _stages(vision: dict[str, Any]) -> bool:
-    """Whether layers are counted by stage, as convolutional towers have them."""
-    return isinstance(vision["layers"], list | tuple)
+def _other_than_vit(vision: dict[str, Any]) -> str | None:
+    """What a vision tower is that is no ViT of open_clip's own, for people."""
+    if "timm_model_name" in vision:
+        return "a tower of timm"
+    by_stage = isinstance(vision["layers"], list | tuple)  # as convolutional towers count them
+    return "a ResNet" if by_stage else None
 
 
 def _vision(config: ClipWeights) -> dict[str, Any]:
     """What open_clip's configuration of a model says of its vision tower."""
+    return _model_config(config)["vision_cfg"]
+
+
+def _model_config(config: ClipWeights) -> dict[str, Any]:
     model = _name(config)
     if model.startswith(_LOCAL):
         file = Path(model.removeprefix(_LOCAL)).expanduser() / "open_clip_config.json"
-        return json.loads(file.read_text(encoding="utf-8"))["model_cfg"]["vision_cfg"]
-    return (open_clip.get_model_config(model) or {})["vision_cfg"]
+        return json.loads(file.read_text(encoding="utf-8"))["model_cfg"]
+    return open_clip.get_model_config(model) or {}
 
 
 def _name(config: ClipWeights) -> str:
@@ -128,7 +191,15 @@ class ClipModel:
         mean, std: of its input's channels (3, 1, 1), for values in [0, 1].
     """
 
-    def __init__(self, model: Any, preprocess: Any, tokenizer: Any, device: torch.device) -> None:
+    def __init__(
+        self,
+        model: Any,
+        preprocess: Any,
+        tokenizer: Any,
+        device: torch.device,
+        prompts: Prompts = NO_PROMPTS,
+        name: str = "CLIP",
+    ) -> None:
         self._model = model.to(device).eval().requires_grad_(False)
         self._preprocess = preprocess
         self._tokenizer = tokenizer
@@ -143,14 +214,27 @@ class ClipModel:
                 ("image_std", open_clip.OPENAI_DATASET_STD),
             )
         )
+        self._prompts = prompts
+        self._prompted = self.vit(name) if prompts.visual else None
 
-    def vit(self, name: str, dtype: Dtype = "float32", prompts: Sequence[torch.Tensor] = ()) -> ClipVit:
-        """The vision tower, open at its last block; see `ClipVit`.
+    def with_prompts(self, prompts: Prompts, name: str) -> ClipModel:
+        """The same weights with prompts; they are not copied.
+
+        Args:
+            name: of the model, for people.
+
+        Raises:
+            UsageError: the prompts do not fit it.
+        """
+        return ClipModel(self._model, self._preprocess, self._tokenizer, self.device, prompts, name)
+
+    def vit(self, name: str, dtype: Dtype = "float32") -> ClipVit:
+        """The vision tower with its prompts, open at its last block; see `ClipVit`.
 
         Raises:
             UsageError: it is no such ViT, or the prompts do not fit it.
         """
-        return ClipVit(self._model.visual, name, dtype, prompts)
+        return ClipVit(self._model.visual, name, dtype, self._prompts.visual)
 
     def pixels(self, image: np.ndarray) -> Float[torch.Tensor, "3 h w"]:
         """A picture (H, W, 3) uint8 as the model wants it: its centre, where it is no square."""
@@ -163,7 +247,7 @@ class ClipModel:
     @torch.no_grad()
     def encode_pixels(self, pixels: Float[torch.Tensor, "B 3 h w"]) -> Float[torch.Tensor, "B D"]:
         """Picture features."""
-        return self._model.encode_image(pixels.to(self.device), normalize=True)
+        return self._encode(pixels.to(self.device))
 
     @torch.no_grad()
     def encode_regions(
@@ -172,24 +256,49 @@ class ClipModel:
         """Features of pictures (RGB, 0..255, side `size`) cut to a region; zero in normalised space elsewhere."""
         images, regions = images.to(self.device), regions.to(self.device)
         pixels = (images.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
-        return self._model.encode_image(pixels * regions[:, None], normalize=True)
+        return self._encode(pixels * regions[:, None])
+
+    def _encode(self, pixels: Float[torch.Tensor, "B 3 h w"]) -> Float[torch.Tensor, "B D"]:
+        if self._prompted is None:
+            return self._model.encode_image(pixels, normalize=True)
+        return normalize(self._prompted.features(pixels), dim=-1)
 
     @torch.no_grad()
     def encode_texts(self, texts: list[str]) -> Float[torch.Tensor, "N D"]:
-        """Text features."""
-        parts = [self._tokenizer(texts[i : i + 64]).to(self.device) for i in range(0, len(texts), 64)]
-        return torch.cat([self._model.encode_text(part, normalize=True) for part in parts])
+        """Text features.
+
+        Raises:
+            CaptionTooLongError: a text does not fit beside text prompts.
+        """
+        return torch.cat([self._encode_texts(texts[i : i + 64]) for i in range(0, len(texts), 64)])
+
+    def _encode_texts(self, texts: list[str]) -> Float[torch.Tensor, "N D"]:
+        ids = self._tokenizer(texts).to(self.device)
+        if not self._prompts.text:
+            return self._model.encode_text(ids, normalize=True)
+        return normalize(prompted_texts(self._model, ids, texts, self._prompts.text), dim=-1)
 
 
-@lru_cache(maxsize=4)
 def load_clip(config: ClipWeights, device: str) -> ClipModel:
-    """Load a CLIP; a process keeps the last ones (several GPUs, or candidates and reward).
+    """Load a CLIP; a process keeps the weights of the last ones (several GPUs, or candidates and reward).
 
     Weights are never unpickled as code.
 
     Raises:
-        CheckpointError: the weights are not at hand, not finite or do not fit.
+        CheckpointError: the weights are not at hand, not finite or do not fit; the prompts are none.
+        UsageError: the prompts do not fit.
     """
+    base = load_weights(ClipWeights(model=config.model, pretrained=config.pretrained), device)
+    if config.prompts is None:
+        return base
+    prompts = read_prompts(config.prompts)  # each time: what is learned changes more often than weights
+    check_prompts(config, prompts)
+    return base.with_prompts(prompts, config.model)
+
+
+@lru_cache(maxsize=4)
+def load_weights(config: ClipWeights, device: str) -> ClipModel:
+    """A CLIP without prompts, see `load_clip`."""
     name = _name(config)
     pretrained = None if name.startswith(_LOCAL) else config.pretrained  # such folders hold their weights
     try:

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 
 from pnp_core.errors import ClassNameError
-from pnp_core.openclip.config import Queries
+from pnp_core.openclip.config import Queries, Templates
 
 IMAGENET_TEMPLATES: tuple[str, ...] = tuple(template("{}") for template in open_clip.OPENAI_IMAGENET_TEMPLATES)
 """OpenAI's 80 captions for ImageNet; `{}` stands for the query."""
@@ -47,6 +47,11 @@ def names_asked(queries: Queries, captions: Sequence[str]) -> list[tuple[str, ..
 def some(names: Sequence[str]) -> str:
     """The first of some names, for people."""
     return ", ".join(names[:20]) + (" ..." if len(names) > 20 else "")
+
+
+def templates_of(templates: Templates) -> tuple[str, ...]:
+    """The captions that a configuration means."""
+    return IMAGENET_TEMPLATES if templates == "imagenet" else templates
 
 
 def embed_queries(

@@ -113,6 +113,11 @@ class ClipVit:
         prompts = self._prompts[layer]
         return torch.cat([tokens[:, : -len(prompts)], prompts.expand(len(tokens), -1, -1)], dim=1)
 
+    @torch.no_grad()
+    def features(self, pixels: Float[torch.Tensor, "B 3 h w"]) -> Float[torch.Tensor, "B E"]:
+        """Picture features as the model was trained to give them, with the prompts: float32, not normalised."""
+        return self.project(self.last(self.trunk(pixels).tokens)[:, :1])[:, 0]
+
     def project(self, tokens: Float[torch.Tensor, "B N D"]) -> Float[torch.Tensor, "B N E"]:
         """Tokens after the last block to the space that is shared with texts: float32, not normalised."""
         return (self._visual.ln_post(tokens) @ self._visual.proj).float()

@@ -56,7 +56,7 @@ class CardFacts(_Part):
 
 
 class MemberFacts(_Part):
-    """A finished run that an ensemble puts together."""
+    """A finished run that an ensemble puts together, or that proposals are from."""
 
     run: str
     """Its folder, as the ensemble was given it."""
@@ -133,7 +133,8 @@ class RunRecord(SettingFacts):
     """Pictures per second by stage; None where nothing was measured."""
     summary: RecordedSummary
     runs: tuple[MemberFacts, ...] = ()
-    """Of an ensemble the finished runs that it puts together; others have none in their records."""
+    """Of an ensemble the finished runs that it puts together, of `classify` the one that proposals are from; others
+    have none in their records."""
 
     @model_validator(mode="after")
     def _a_colour_for_each_label(self) -> RunRecord:

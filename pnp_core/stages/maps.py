@@ -222,7 +222,7 @@ class _Looking(_Half[_Input]):
     def ready(self, sample: Sample, image: DecodedImage) -> _Input:
         """What method and source of candidates need of the pixels."""
         height, width = image.pixels.shape[:2]
-        prepared = self.method.prepare(image.pixels), self.source.preprocess(image.pixels)
+        prepared = self.method.prepare_keyed(sample.key, image.pixels), self.source.preprocess(image.pixels)
         return _Input(sample, height, width, (*image.notes, *sample.notes), *prepared)
 
     def results(self, batch: list[_Input]) -> Iterator[ClassMaps | Quarantined]:
@@ -255,10 +255,11 @@ class _Looking(_Half[_Input]):
             raise MethodError(
                 f"method {self.job.method.name} gives maps of {item.sample.key} that fit no classes asked"
             )
-        self._require_finite(seen.maps.swapaxes(0, 1), "the salience", item, seen.of or choice.classes)
+        for one in (seen, *seen.parts):
+            self._require_finite(one.maps.swapaxes(0, 1), "the salience", item, one.of or choice.classes)
         if seen.match is not None:
             self._require_finite(seen.match, "the match probability", item, choice.classes)
-        return ClassMaps(
+        own = ClassMaps(
             maps=seen.maps,
             classes=choice.classes,
             itm=seen.match,
@@ -269,6 +270,7 @@ class _Looking(_Half[_Input]):
             notes=item.notes,
             of=seen.of,
         )
+        return replace(own, parts=tuple(replace(own, maps=part.maps, itm=None, of=part.of) for part in seen.parts))
 
 
 def extract_maps(

@@ -24,6 +24,7 @@ from pnp_core.stages.config import RuntimeConfig
 from pnp_core.storage.class_maps import STAGE as SALIENCE
 from pnp_core.storage.class_maps import read_class_maps
 from pnp_core.storage.completion import StageFolder, StageOutput
+from pnp_core.storage.finished import read_masks
 from pnp_core.storage.run_folder import RunFolder, fingerprint, table_bytes
 from pnp_core.storage.shards import read_shard
 
@@ -277,10 +278,3 @@ def export_png(job: MaskJob, shard: ShardRef, masks: StageResult) -> StageResult
         return StageOutput({}, len(files), extra=files)
 
     return folder.complete(shard.name, masks.record_sha256, work)
-
-
-def read_masks(folder: StageFolder, shard: str) -> dict[str, bytes]:
-    """The palette PNGs of one shard, by key, in the shard's order."""
-    table = folder.read_table(shard, "parquet", ["key", "mask"])
-    pngs = table["mask"].combine_chunks().field("bytes")
-    return dict(zip(table["key"].to_pylist(), pngs.to_pylist(), strict=True))

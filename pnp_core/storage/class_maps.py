@@ -59,10 +59,6 @@ def class_map_files(images: Iterable[tuple[Sample, ClassMaps]]) -> dict[str, byt
     rows = []
     for sample, maps in images:
         tensors |= _tensors(sample.key, maps)
-        for number, part in enumerate(maps.parts):
-            tensors |= _tensors(_part(sample.key, number), part)
-            if part.itm is not None:
-                tensors[_match(sample.key, number)] = np.ascontiguousarray(part.itm)
         rows.append(
             {
                 **image_row(sample, maps),
@@ -77,8 +73,14 @@ def class_map_files(images: Iterable[tuple[Sample, ClassMaps]]) -> dict[str, byt
 
 
 def _tensors(name: str, maps: ClassMaps) -> dict[str, np.ndarray]:
-    of = {_of(name): np.array(maps.of, dtype=np.int32)} if maps.of else {}
-    return {name: np.ascontiguousarray(maps.maps), **of}
+    tensors = {name: np.ascontiguousarray(maps.maps)}
+    if maps.of:
+        tensors[_of(name)] = np.array(maps.of, dtype=np.int32)
+    for number, part in enumerate(maps.parts):
+        tensors |= _tensors(_part(name, number), part)
+        if part.itm is not None:
+            tensors[_match(name, number)] = np.ascontiguousarray(part.itm)
+    return tensors
 
 
 def read_class_maps(folder: StageFolder, shard: str) -> dict[str, ClassMaps]:
@@ -118,7 +120,8 @@ def _with_parts(maps: ClassMaps, key: str, tensors: Mapping[str, np.ndarray]) ->
 
 def _read_part(maps: ClassMaps, key: str, number: int, tensors: Mapping[str, np.ndarray]) -> ClassMaps:
     name = _part(key, number)
-    return replace(maps, maps=tensors[name], itm=tensors.get(_match(key, number)), of=_labels(name, tensors))
+    part = replace(maps, maps=tensors[name], itm=tensors.get(_match(key, number)), of=_labels(name, tensors))
+    return _with_parts(part, name, tensors)
 
 
 def _part(key: str, number: int) -> str:

@@ -137,5 +137,5 @@ def test_a_package_that_is_broken_costs_nobody_else_anything_and_whoever_asks_fo
 
 def test_an_unknown_method_lists_those_there_are(toy, tmp_path):
     done = call("eval", "scenes", "--method", "tiy", "--out", tmp_path / "x")
-    there = "car, ensemble, naclip, pnp-ovss, simzss, toy"
+    there = "car, classify, ensemble, naclip, pnp-ovss, simzss, toy"
     assert f"unknown method 'tiy'; did you mean 'toy'? available: {there}" in done.stderr

@@ -9,54 +9,44 @@ from functools import lru_cache
 from threading import Lock
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from pnp_core.data import ClassMaps
-from pnp_core.errors import DamagedError, MissingMaps, UsageError
+from pnp_core.errors import MissingMaps, UsageError
 from pnp_core.masks.config import MaskConfig
 from pnp_core.masks.label_map import Scores
 from pnp_core.methods import method_config, method_of
 from pnp_core.methods.base import MethodConfig, Pinned
 from pnp_core.methods.ensemble.config import ENSEMBLE, OF_THE_RUNS
 from pnp_core.storage.class_maps import STAGE, read_class_maps
-from pnp_core.storage.completion import DONE, CompletionRecord, StageFolder
+from pnp_core.storage.completion import StageFolder
+from pnp_core.storage.finished import OWN_IMAGES, Part, finished_shards, read_finished, set_aside
 from pnp_core.storage.run_folder import RunFolder, fingerprint
-from pnp_core.storage.seals import sha256
-from pnp_core.storage.shards import read_refs
 
-RECORD = "run.json"
-OWN_IMAGES = "folder"
-"""The card of runs whose record has none."""
 KEPT_SHARDS = 2
 """Shards of each run whose maps are in memory: one is being read to its end while the next is begun."""
 
 
-class _Part(BaseModel):
-    """A part of a record of which only this is read."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class _Salience(_Part):
+class _Salience(Part):
     candidates: dict[str, Any]
 
 
-class _Configuration(_Part):
+class _Configuration(Part):
     method: dict[str, Any] | None = None
     salience: _Salience
     masks: MaskConfig
 
 
-class _Fingerprints(_Part):
+class _Fingerprints(Part):
     salience: str
     masks: str
 
 
-class _Card(_Part):
+class _Card(Part):
     name: str
 
 
-class _Record(_Part):
+class _Record(Part):
     config: _Configuration
     classes: tuple[str, ...]
     fingerprints: _Fingerprints
@@ -138,9 +128,9 @@ def read_member(url: str) -> Member:
         DamagedError: a record of it is damaged.
     """
     run = RunFolder(url)
-    record = _read_record(run)
+    record = read_finished(run, _Record)
     method = _method(run, record)
-    shards, given_up = _shards(run, record)
+    shards, given_up = finished_shards(run, StageFolder(run, STAGE, record.fingerprints.salience), "maps")
     # Its refinement is not in here: the ensemble has its own.
     own = {name: value for name, value in record.config.masks.model_dump().items() if name in OF_THE_RUNS}
     made = fingerprint(record.fingerprints.salience, shards, own, method.mask_facts())
@@ -159,20 +149,6 @@ def read_member(url: str) -> Member:
     )
 
 
-def _read_record(run: RunFolder) -> _Record:
-    if not run.exists(RECORD):
-        why = "holds no finished run" if run.exists("") else "does not exist"
-        raise UsageError(f"run '{run.url}' {why}: `pnp-ovss eval` or `label` with --out {run.url} makes one")
-    try:
-        return _Record.model_validate_json(run.read(RECORD))
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        raise UsageError(
-            f"run '{run.url}' is of another version ({place}: {first['msg']}); run the command that made it again"
-        ) from error
-
-
 def _method(run: RunFolder, record: _Record) -> MethodConfig:
     values = record.config.method
     if values is None:
@@ -186,23 +162,6 @@ def _method(run: RunFolder, record: _Record) -> MethodConfig:
         raise UsageError(
             f"run '{run.url}' was made by another version of {name}; run the command that made it again"
         ) from error
-
-
-def _shards(run: RunFolder, record: _Record) -> tuple[dict[str, str], list[str]]:
-    """Digests of the completion records of a run's maps by shard, and the shards that were given up."""
-    folder = StageFolder(run, STAGE, record.fingerprints.salience)
-    done, given_up = {}, []
-    for shard in read_refs(run):
-        file = folder.file(shard.name, DONE)
-        if (data := run.find(file)) is not None:
-            if CompletionRecord.of(data) is None:
-                raise DamagedError.at(run.path(file))
-            done[shard.name] = sha256(data)
-        elif folder.find_failed(shard.name):
-            given_up.append(shard.name)
-        else:
-            raise UsageError(f"run '{run.url}' is not finished: shard {shard.name} has no maps; run its command again")
-    return done, given_up
 
 
 @dataclass(frozen=True)
@@ -229,7 +188,7 @@ class StoredRun:
         """
         self.member = member
         self.known = dict(_known(member))
-        self._set_aside = dict(_set_aside(member))
+        self._set_aside = dict(set_aside(member.folder, (*member.shards, *member.given_up)))
         self._of_shard = lru_cache(maxsize=KEPT_SHARDS)(lambda shard: read_class_maps(member.folder, shard))
         self._reading = Lock()
 
@@ -262,12 +221,6 @@ def _known(member: Member) -> Iterator[tuple[str, Known]]:
         for row in member.folder.read_table(shard, "parquet", columns).to_pylist():
             classes = tuple(row["classes"])
             yield row["key"], Known(shard, alike.setdefault(classes, classes), (row["height"], row["width"]))
-
-
-def _set_aside(member: Member) -> Iterator[tuple[str, str]]:
-    for shard in (*member.shards, *member.given_up):
-        for image in member.folder.quarantined(shard):
-            yield image.key, image.reason
 
 
 @lru_cache(maxsize=2)

@@ -36,8 +36,8 @@ class RecalledRuns(StoredMaps):
         """Every run's maps of an image as parts; candidates and their scores as the first run has them."""
         parts = tuple(run.maps(key, size) for run in self._runs)
         first = parts[0]
-        shown = _shown([part.maps for part in parts])
-        return replace(first, maps=shown, itm=None, parts=tuple(replace(p, scores=first.scores) for p in parts))
+        shown = _shown([part.by_class().maps for part in parts])
+        return replace(first, maps=shown, itm=None, of=(), parts=tuple(replace(p, scores=first.scores) for p in parts))
 
 
 def _shown(maps: list[Float[np.ndarray, "_ C _ _"]]) -> Float[np.ndarray, "M C _ _"]:

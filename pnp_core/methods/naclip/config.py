@@ -76,7 +76,7 @@ class NaclipConfig(MethodConfig):
 
     def describe(self) -> Description:
         """In words."""
-        clip = self.clip.model if self.clip.model.startswith(("local-dir:", "tiny")) else self._pretrained
+        clip = self.clip.title
         through = f"windows {self.window.side}/{self.window.stride}" if self.window else "whole pictures"
         settings = [
             f"{self.short_side} px",
@@ -91,10 +91,6 @@ class NaclipConfig(MethodConfig):
             row=f"NACLIP {clip}, {self.short_side} px",
             settings=tuple(text for text in settings if text),
         )
-
-    @property
-    def _pretrained(self) -> str:
-        return f"{self.clip.model}:{self.clip.pretrained}"
 
     def setting(self) -> dict[str, Any]:
         """What can change a score."""

@@ -24,7 +24,7 @@ from pnp_core.methods.naclip.config import NaclipConfig
 from pnp_core.methods.naclip.sight import boxes_of, seen_size, to_pixels
 from pnp_core.openclip.last_block import run_last_block
 from pnp_core.openclip.model import ClipModel, clip_revision, load_clip, require_vit
-from pnp_core.openclip.queries import IMAGENET_TEMPLATES, QueryTexts, embed_queries, names_asked, some
+from pnp_core.openclip.queries import QueryTexts, embed_queries, names_asked, some, templates_of
 from pnp_core.openclip.windows import Windowed, through_windows
 
 
@@ -38,8 +38,7 @@ class LoadedNaclip(LoadedMethod):
         if least < max(self._vit.patch):
             raise UsageError(f"CLIP {config.clip.model} has patches of {self._vit.patch[0]} pixels; {least} hold none")
         self.overflow = f"the model's numbers overflow (its image encoder runs in {config.dtype})"
-        templates = IMAGENET_TEMPLATES if config.templates == "imagenet" else config.templates
-        embed = partial(embed_queries, clip, revision, templates=templates)
+        embed = partial(embed_queries, clip, revision, templates=templates_of(config.templates))
         self._texts = QueryTexts(config.background, names_asked(config.queries, captions), embed)
 
     def prepare(self, image: UInt8[np.ndarray, "H W 3"]) -> Windowed:

@@ -95,7 +95,8 @@ class PnpConfig(MethodConfig):
 
     # What is declared here is not seen by type checkers as narrower, since it is frozen.
     name: Annotated[Literal["pnp-ovss"], Newer(PNP)] = PNP  # pyright: ignore[reportIncompatibleVariableOverride]
-    """Method of segmentation: `pnp-ovss`, `ensemble`, or one that another package adds (docs/methods.md)."""
+    """Method of segmentation: `pnp-ovss`, `naclip`, `classify`, `ensemble`, or one that another package adds
+    (docs/methods.md)."""
     backbone: BackboneConfig = BackboneConfig()
     caption: CaptionConfig = CaptionConfig()
     dropout: DropoutConfig = DropoutConfig()

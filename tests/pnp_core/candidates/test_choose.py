@@ -23,7 +23,7 @@ from pnp_core.methods.pnp.method import Encoded, LoadedPnp
 from pnp_core.methods.pnp.prompts import build_prompts, stack_prompts
 from pnp_core.methods.pnp.salience import salience
 from pnp_core.openclip.config import ClipConfig
-from pnp_core.openclip.model import clip_revision, load_clip
+from pnp_core.openclip.model import clip_revision, load_clip, load_weights
 
 ALLOWED = (1, 2, 3, 4)
 PROPOSAL = Proposal((3, 1, 2), (0.9, 0.5, 0.7))
@@ -172,6 +172,6 @@ def test_clip_revision_follows_the_weights_and_names_what_is_missing(clip_folder
 
 
 def test_clip_without_a_network_says_what_to_do(monkeypatch):
-    load_clip.cache_clear()
+    load_weights.cache_clear()
     with pytest.raises(CheckpointError, match="without a network give a weights file"):
         load_clip(ClipConfig(model="ViT-B-32", pretrained="laion2b_s34b_b79k"), "cpu")
