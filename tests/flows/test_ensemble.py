@@ -64,6 +64,7 @@ def made(prefect_server, tmp_path_factory) -> Iterator[Path]:
         small = {"dropout": {"iterations": 1}, "backbone": {"image_size": 64}}
         evaluate(out / "small", method=small, masks={"threshold": 0.2, "blur": 0.05})
         evaluate(out / "toy", method={"name": "toy", "grid": 20}, masks={"threshold": 0.3, **OFF})
+        evaluate(out / "naclip", method={"name": "naclip"}, masks={"confidence": True})
         yield out
     METHODS.__dict__.pop("_places", None)
 
@@ -115,6 +116,18 @@ def test_runs_on_other_grids_add_up_as_their_own_methods_decide(made, both):
     config = plan.masks.method
     again = method_of(config).decide(config, plan.masks.config, maps, (40, 50))
     assert (again.channels == found.channels).all()
+
+
+def test_a_run_with_several_maps_of_a_class_goes_with_others_and_alone(made, tmp_path):
+    for place, runs in enumerate([("naclip", "deep"), ("deep", "naclip")]):
+        out = tmp_path / f"{place}"
+        assert evaluate(out, **ensemble(*(made / run for run in runs)))["labelled"] == 6
+        assert (out / "report/index.html").exists()
+    first, second = (masks_of(tmp_path / name) for name in "01")
+    assert {key: mask for key, (mask, _) in first.items()} == {key: mask for key, (mask, _) in second.items()}
+    alone = ensemble(made / "naclip", masks={"confidence": True, "crf": {"name": "pamr"}})
+    evaluate(tmp_path / "alone", **alone)
+    assert masks_of(tmp_path / "alone") == masks_of(made / "naclip")
 
 
 def recorded(out: Path) -> dict[str, Any]:
