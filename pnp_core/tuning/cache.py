@@ -15,7 +15,6 @@ import pyarrow as pa
 from jaxtyping import Bool, Float
 from PIL import Image
 from PIL.Image import Resampling
-from pydantic import InstanceOf
 from safetensors.numpy import save as save_tensors
 
 from pnp_core.data import ClassMaps, Progress, Quarantined, Sample, ShardRef, StageResult, silent
@@ -50,7 +49,7 @@ IMAGES = "tuning-pictures"
 VERSION = 1
 
 
-class MapsJob(Subject[Setting]):
+class MapsJob(Subject):
     """What the maps cache holds, for any shard of a run.
 
     Layer, head and drop iterations of the salience stage's method do not count.
@@ -230,7 +229,7 @@ def cache_maps(job: MapsJob, shard: ShardRef, progress: Progress = silent) -> St
     return job.folder.complete(shard.name, shard.sha256, work)
 
 
-def read_images(job: Subject[Any], shard: str) -> list[CachedMaps]:
+def read_images(job: Subject, shard: str) -> list[CachedMaps]:
     """The pictures of a shard that have maps, in the order of the maps."""
     return job.images(shard)
 
@@ -274,7 +273,7 @@ def setting_maps(
 class ImagesJob(Config):
     """The pictures of the maps cache, squashed to CLIP's input."""
 
-    maps: InstanceOf[Subject[Any]]
+    maps: Subject
     size: int
     """Side of CLIP's input in pixels."""
 

@@ -61,7 +61,7 @@ class TunePlan:
 
     config: TuneConfig
     card: DatasetCard
-    maps: Subject[Any]
+    maps: Subject
     images: ImagesJob
     groups: tuple[Group, ...]
     optimizer: str
@@ -112,7 +112,7 @@ def resolved_masks(config: TuneConfig, card: DatasetCard) -> MaskConfig:
     return config.masks.model_copy(update={"background": rule})
 
 
-def _subject(config: TuneConfig, card: DatasetCard, vocabulary: tuple[int, ...]) -> Subject[Any]:
+def _subject(config: TuneConfig, card: DatasetCard, vocabulary: tuple[int, ...]) -> Subject:
     """The maps to tune on: of all layers and heads of PnP-OVSS, the usual ones of other methods."""
     parts = (config.out, config.method, config.salience, config.runtime, card, vocabulary)
     if not isinstance(config.method, PnpConfig):

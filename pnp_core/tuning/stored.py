@@ -76,7 +76,7 @@ def _checked(method: MethodConfig, masks: MaskConfig, path: str, value: Value) -
     return found
 
 
-class StoredMaps(Subject[PathSetting]):
+class StoredMaps(Subject):
     """The maps of a method as every run has them; a setting decides on them as the masks stage would."""
 
     method: AnyMethod

@@ -56,8 +56,11 @@ class Opened(ABC, Generic[Setting]):
         """
 
 
-class Subject(Config, Generic[Setting]):
-    """Maps of a method for any shard of a run, and what a setting makes of them."""
+class Subject(Config):
+    """Maps of a method for any shard of a run, and what a setting makes of them.
+
+    Which kind of setting is the subject's own: it takes those of its space alone.
+    """
 
     salience: SalienceJob
     """Its weights are pinned."""
@@ -99,7 +102,7 @@ class Subject(Config, Generic[Setting]):
         """
 
     @abstractmethod
-    def space(self, wanted: SpaceConfig) -> AnySpace[Setting]:
+    def space(self, wanted: SpaceConfig) -> AnySpace[Any]:
         """What settings are chosen from.
 
         Raises:
@@ -108,20 +111,20 @@ class Subject(Config, Generic[Setting]):
 
     @abstractmethod
     def open(
-        self, settings: Sequence[Setting], shard: ShardRef, images: list[CachedMaps], runtime: RuntimeConfig
-    ) -> Opened[Setting]:
+        self, settings: Sequence[Any], shard: ShardRef, images: list[CachedMaps], runtime: RuntimeConfig
+    ) -> Opened[Any]:
         """The maps of a shard that some settings need.
 
         Args:
             images: all of the shard.
         """
 
-    def entire(self, config: TuneConfig, setting: Setting) -> Setting:
+    def entire(self, config: TuneConfig, setting: Any) -> Any:
         """A setting with all that the method will do, where the search saw less."""
         return setting
 
     @abstractmethod
-    def chosen(self, config: TuneConfig, setting: Setting) -> dict[str, dict[str, Any]]:
+    def chosen(self, config: TuneConfig, setting: Any) -> dict[str, dict[str, Any]]:
         """The parts `method` and `masks` of a configuration that a setting was chosen as, and all of theirs that the
         choice depends on.
         """
