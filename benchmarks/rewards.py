@@ -20,9 +20,9 @@ import pandas as pd
 
 from pnp_core.storage.run_folder import RunFolder
 from pnp_core.storage.shards import read_index
-from pnp_core.tuning.cache import read_images, read_pixels
+from pnp_core.tuning.cache import read_images, read_pixels, setting_maps
 from pnp_core.tuning.config import TuneConfig
-from pnp_core.tuning.objective import Objective, setting_maps
+from pnp_core.tuning.objective import Objective
 from pnp_core.tuning.plan import plan_tune
 from pnp_core.tuning.reward import RegionSimilarity, authors_reward, regions, roll_half, rotate_180, softmax
 from pnp_core.tuning.search import Setting
@@ -41,7 +41,7 @@ class Seen:
         plan, judge = objective.plan, objective.judge
         images = read_images(plan.maps, shard.name)
         pixels = read_pixels(plan.images, shard.name)
-        maps = setting_maps(plan, setting, shard, images, objective.runtime)
+        maps = setting_maps(plan.maps, setting, shard, images, objective.runtime)
         found = regions(maps, setting.threshold, setting.blur, judge.onlooker.size)
         column = {label: i for i, label in enumerate(plan.vocabulary)}
         own = [tuple(column[label] for label in image.classes) for image in images]

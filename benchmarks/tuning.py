@@ -30,9 +30,9 @@ from pnp_core.methods.pnp.method import model_pixels
 from pnp_core.methods.pnp.prompts import build_prompts
 from pnp_core.stages.maps import extract_maps
 from pnp_core.storage.shards import read_shard
-from pnp_core.tuning.cache import cache_images, cache_maps
+from pnp_core.tuning.cache import cache_images, cache_maps, job_of
 from pnp_core.tuning.config import TuneConfig
-from pnp_core.tuning.objective import Objective, job_of
+from pnp_core.tuning.objective import Objective
 from pnp_core.tuning.plan import TunePlan, plan_tune, shard_tuning
 from pnp_core.tuning.search import TRIALS_PER_GROUP, Setting, Trial, TrialLog, search_group
 from tests.models import LARGE, save_random_blip
@@ -70,7 +70,7 @@ def anew(plan: TunePlan, shards: list[ShardRef]) -> Callable[[Setting], None]:
     """One trial's maps by this project's salience stage, nothing kept."""
 
     def trial(setting: Setting) -> None:
-        job = job_of(plan, setting)
+        job = job_of(plan.maps, setting)
         for shard in shards:
             for _ in extract_maps(read_shard(plan.run, shard), job, lambda n: None):
                 pass

@@ -1,4 +1,4 @@
-"""Flow `tune`: choose layer, head, threshold and blur from image-level labels alone."""
+"""Flow `tune`: choose threshold and blur, of PnP-OVSS layer and head too, from image-level labels alone."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from tasks.tuning import (
 
 @flow(name="tune", flow_run_name="{config.title}", persist_result=False)
 def tune_dataset(config: TuneConfig) -> TuneSummary:
-    """Cache the maps of all (layer, head) pairs, search by the reward, write best.yaml.
+    """Keep the maps (of PnP-OVSS those of all (layer, head) pairs), search by the reward, write best.yaml.
 
     Run again with the same configuration it resumes, in the middle of a search too.
     """

@@ -8,7 +8,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from pnp_core.data import ShardRef, StageResult
 from pnp_core.report.tuning_plots import tuning_figure
-from pnp_core.tuning.cache import cache_images, cache_maps
+from pnp_core.tuning.cache import cache_images
 from pnp_core.tuning.compare import Comparison, compare
 from pnp_core.tuning.config import TuneConfig
 from pnp_core.tuning.objective import Objective
@@ -26,8 +26,8 @@ def task_shard_tuning(config: TuneConfig) -> list[ShardRef]:
 
 @stage_task("maps", task_run_name="maps-{shard.name}")
 def task_cache_maps(job: TunePlan, shard: ShardRef, before: StageResult | None = None) -> StageResult:
-    """Keep the maps of all (layer, head) pairs of one shard."""
-    return run_on_shard("maps", shard, lambda progress: cache_maps(job.maps, shard, progress))
+    """Keep the maps of one shard; of PnP-OVSS those of all (layer, head) pairs."""
+    return run_on_shard("maps", shard, lambda progress: job.maps.keep(shard, progress))
 
 
 @stage_task("pictures", task_run_name="pictures-{shard.name}")
@@ -48,7 +48,7 @@ class Searched:
 
 @stage_task("search", task_run_name="search-group-{group.number}")
 def task_search_group(plan: TunePlan, shards: list[ShardRef], group: Group) -> Searched:
-    """Search one group of layers, or go on with the search from its log."""
+    """Search one group, or go on with the search from its log."""
     objective = Objective.create(plan, shards, group_runtime(plan.config.runtime, group.number))
     log, watch = TrialLog(plan.run, plan.log_file(shards, group)), observer()
     replayed = min(len(log.trials), group.trials)

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from pnp_core.data import RunSummary, Summary
 from pnp_core.text.visible import visible, visible_json
+from pnp_core.tuning.space import shown_value
 
 if TYPE_CHECKING:  # these import torch, which takes seconds
     from pnp_core.checks.backbone import Diagnosis
@@ -228,7 +229,8 @@ def show_tuning(summary: TuneSummary, console: Console) -> None:
         console.print("[yellow]warning[/]: all settings have the same reward: it cannot tell them apart here")
     if summary.without_classes:
         console.print(f"[yellow]warning[/]: {summary.without_classes} pictures have no class and reward nothing")
-    console.print(f"cache          {summary.cache_bytes_per_image / 1000:.1f} kB per picture, all layers and heads")
+    of = ", all layers and heads" if "layer" in summary.best else ""
+    console.print(f"cache          {summary.cache_bytes_per_image / 1000:.1f} kB per picture{of}")
     out = shown(summary.out.rstrip("/"))
     _show_mended(summary, console)
     if summary.quarantined:
@@ -242,7 +244,7 @@ def _choice_table(summary: TuneSummary) -> Table:
     table = Table(title="Chosen without masks")
     for name in summary.best:
         table.add_column(name, justify="right")
-    table.add_row(*(f"{value:.4f}" if name == "reward" else f"{value:g}" for name, value in summary.best.items()))
+    table.add_row(*(f"{v:.4f}" if name == "reward" else shown_value(v) for name, v in summary.best.items()))
     return table
 
 

@@ -50,7 +50,7 @@ def tune(
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Choose layer, head, threshold and blur without masks, and write best.yaml for --config of eval and label.
+    """Choose threshold and blur (pnp-ovss: layer and head too) without masks; best.yaml is for --config of eval, label.
 
     Needs image-level labels at most. Run it again and it resumes, in the middle of a search too.
     """

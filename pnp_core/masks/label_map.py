@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -126,7 +125,7 @@ def make_label_maps(
     """
     asked = [n for n, one in enumerate(maps) if one.classes]
     small = list(map_(lambda n: _shrunk(images[n], max_side), asked))
-    scores = list(map_(partial(_decided, decide), [maps[n] for n in asked], small))
+    scores = list(map_(lambda one, image: decided(decide, one, image.shape[:2]), [maps[n] for n in asked], small))
     refined = _refined(refine, scores, small, map_)
     made = dict(zip(asked, map_(_label_map, [maps[n] for n in asked], scores, refined), strict=True))
     return [made[n] if n in made else _all_background(one) for n, one in enumerate(maps)]
@@ -147,10 +146,15 @@ def _as_seen(image: np.ndarray, scores: Scores) -> np.ndarray:
     return image if scores.seen_at is None else there_and_back(image, scores.seen_at)
 
 
-def _decided(decide: Decide, maps: ClassMaps, image: np.ndarray) -> Scores:
-    with np.errstate(over="ignore", invalid="ignore"):  # whoever asks for label maps looks at their numbers
-        scores = decide(maps, image.shape[:2])
-    if not scores.fit(image.shape[:2], len(maps.classes)):
+def decided(decide: Decide, maps: ClassMaps, size: tuple[int, int]) -> Scores:
+    """Scores of one image's maps, of at least one class, at a size (H, W) in pixels; they may be no numbers.
+
+    Raises:
+        MethodError: they fit neither size nor classes.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):  # whoever asks looks at their numbers
+        scores = decide(maps, size)
+    if not scores.fit(size, len(maps.classes)):
         raise MethodError("the method's scores do not fit the image and the classes asked")
     return scores
 

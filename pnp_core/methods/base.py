@@ -27,6 +27,10 @@ from pnp_core.storage.weights import Conversion
 
 PNP = "pnp-ovss"
 """The method of runs that name none."""
+Value = bool | int | float | str
+"""Of a setting that can be searched."""
+THRESHOLDS: tuple[float, ...] = (0.05, 0.1, 0.15, 0.25, 0.35, 0.45)
+BLURS: tuple[float, ...] = (0.0, 0.01, 0.02, 0.05)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +111,18 @@ class MethodConfig(Config):
         if values.get("preset"):
             raise UsageError(f"preset '{values['preset']}' is none of {cls.own_name()}'s; leave it out")
         return {}
+
+    @classmethod
+    def space(cls) -> dict[str, tuple[Value, ...]]:
+        """What `tune` chooses from, values by path: settings of `decide` alone, since all are tried on the same maps.
+
+        These are `masks.threshold`, `masks.ties`, `masks.blur`, and under `method.` those marked `OF_MASKS`. A method
+        whose `decide` has no use for one of the usual two leaves it out.
+
+        Raises:
+            UsageError: there is nothing to choose; says why, and what to do.
+        """
+        return {"masks.threshold": THRESHOLDS, "masks.blur": BLURS} if cls.thresholds else {}
 
     @abstractmethod
     def describe(self) -> Description:

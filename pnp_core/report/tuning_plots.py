@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,10 @@ from matplotlib.ticker import MaxNLocator
 
 from pnp_core.tuning.compare import Comparison
 from pnp_core.tuning.search import Trial, best_trial
+from pnp_core.tuning.space import shown_value
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito: told apart by all eyes
+_BEST = "Best reward of each"
 
 
 def tuning_figure(trials: Sequence[Trial], comparison: Comparison | None) -> bytes:
@@ -24,23 +27,36 @@ def tuning_figure(trials: Sequence[Trial], comparison: Comparison | None) -> byt
         trials: of all groups.
         comparison: with masks, for a fourth plot.
     """
-    figure = Figure(figsize=(13, 9.5), layout="constrained")
-    axes = figure.subplots(2, 2)
     best = best_trial(trials)
+    maps = _maps_of(best)
+    rows = (len(maps) + 3) // 2
+    figure = Figure(figsize=(13, 4.75 * rows), layout="constrained")
+    places = list(figure.subplots(rows, 2).flat)
     figure.suptitle(f"Tuning without masks: best of {len(trials)} trials, reward {best.reward:.4f}", fontsize=15)
-    _heat_map(
-        figure, axes[0, 0], trials, best, lambda t: t.setting.layer, lambda t: t.setting.head,
-        ("layer, counted from 0", "head, counted from 0", "Best reward of each layer and head"),
-    )  # fmt: skip
-    _heat_map(
-        figure, axes[0, 1], trials, best, lambda t: t.setting.threshold, lambda t: t.setting.blur,
-        ("threshold", "blur", "Best reward of each threshold and blur (grey: not tried)"),
-    )  # fmt: skip
-    _history(axes[1, 0], trials)
-    _against_masks(axes[1, 1], comparison, best)
+    for axes, (across, up, words) in zip(places, maps, strict=False):
+        _heat_map(figure, axes, trials, best, across, up, words)
+    history, masks, *left = places[len(maps) :]
+    _history(history, trials)
+    _against_masks(masks, comparison, best)
+    for axes in left:
+        axes.set_axis_off()
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
     return buffer.getvalue()
+
+
+def _maps_of(best: Trial) -> list[tuple[str, str | None, tuple[str, str, str]]]:
+    """The axes of the space two by two: names across and up (None where one is left alone), and words for them."""
+    names = list(best.setting.columns)
+    if "layer" in names:
+        pairs = ("layer", "head"), ("threshold", "blur")
+        words = ("layer, counted from 0", "head, counted from 0", "Best reward of each layer and head")
+        return [(*pairs[0], words), (*pairs[1], (*pairs[1], f"{_BEST} threshold and blur (grey: not tried)"))]
+    found = []
+    for across, up in zip_longest(names[::2], names[1::2]):
+        what = f"{across} and {up} (grey: not tried)" if up else across
+        found.append((across, up, (across, up or "", f"{_BEST} {what}")))
+    return found
 
 
 def _heat_map(
@@ -48,26 +64,30 @@ def _heat_map(
     axes: Axes,
     trials: Sequence[Trial],
     best: Trial,
-    across: Callable[[Trial], Any],
-    up: Callable[[Trial], Any],
+    across: str,
+    up: str | None,
     words: tuple[str, str, str],
 ) -> None:
     """Best reward over two axes of the space; what was not tried stays grey."""
-    columns, rows = (sorted({axis(trial) for trial in trials}) for axis in (across, up))
+    columns, rows = (sorted({_value(trial, axis) for trial in trials}) for axis in (across, up))
     values = np.full((len(rows), len(columns)), np.nan)
     for trial in trials:
-        cell = rows.index(up(trial)), columns.index(across(trial))
+        cell = rows.index(_value(trial, up)), columns.index(_value(trial, across))
         values[cell] = np.nanmax([values[cell], trial.reward])
     axes.set_facecolor("#cccccc")
     image = axes.imshow(values, origin="lower", aspect="auto", cmap="viridis")
     for row, column in np.argwhere(np.isfinite(values)):
         shade = "black" if values[row, column] > (np.nanmin(values) + np.nanmax(values)) / 2 else "white"
         axes.text(column, row - 0.33, f"{values[row, column]:.3f}", ha="center", va="center", color=shade, fontsize=8)
-    _star(axes, columns.index(across(best)), rows.index(up(best)), "chosen")
-    axes.set_xticks(range(len(columns)), [f"{value:g}" for value in columns])
-    axes.set_yticks(range(len(rows)), [f"{value:g}" for value in rows])
+    _star(axes, columns.index(_value(best, across)), rows.index(_value(best, up)), "chosen")
+    axes.set_xticks(range(len(columns)), [shown_value(value) for value in columns])
+    axes.set_yticks(range(len(rows)), [shown_value(value) for value in rows])
     _name(axes, *words)
     figure.colorbar(image, ax=axes, label="reward")
+
+
+def _value(trial: Trial, axis: str | None) -> Any:
+    return trial.setting.columns[axis] if axis else ""
 
 
 def _history(axes: Axes, trials: Sequence[Trial]) -> None:
@@ -75,11 +95,9 @@ def _history(axes: Axes, trials: Sequence[Trial]) -> None:
     position = 0
     for group in sorted({trial.group for trial in trials}):
         own = [trial for trial in trials if trial.group == group]
-        layers = sorted({trial.setting.layer for trial in own})
-        named = f"layer {layers[0]}" if len(layers) == 1 else f"layers {layers[0]} to {layers[-1]}"
         where, rewards = np.arange(position, position + len(own)), np.array([trial.reward for trial in own])
         colour = _COLOURS[group % len(_COLOURS)]
-        axes.scatter(where, rewards, s=14, alpha=0.6, color=colour, label=f"group {group}: {named}")
+        axes.scatter(where, rewards, s=14, alpha=0.6, color=colour, label=f"group {group}: {_layers(own)}")
         axes.step(where, np.maximum.accumulate(rewards), where="post", color=colour)
         position += len(own)
     if len({trial.group for trial in trials}) > 1:
@@ -87,6 +105,12 @@ def _history(axes: Axes, trials: Sequence[Trial]) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     _name(axes, "trial, one group after the other", "reward", "Reward over trials; lines: best so far")
+
+
+def _layers(trials: Sequence[Trial]) -> str:
+    """What a group is of; where there are no layers there is one group, and it is of all."""
+    layers = sorted({int(trial.setting.columns.get("layer", 0)) for trial in trials})
+    return f"layer {layers[0]}" if len(layers) == 1 else f"layers {layers[0]} to {layers[-1]}"
 
 
 def _against_masks(axes: Axes, comparison: Comparison | None, best: Trial) -> None:

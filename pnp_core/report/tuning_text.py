@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from pnp_core.text.markdown import markdown_code
 from pnp_core.tuning.result import BEST, TuneSummary
+from pnp_core.tuning.space import shown_value
 
 
 def tuning_markdown(summary: TuneSummary) -> str:
     """The choice, the search and the comparison as two tables."""
     best = summary.best
-    lines = ["## Chosen without masks", "", "| layer | head | drop iterations | threshold | blur | reward |"]
-    lines += ["|---|---|---|---|---|---|"]
-    lines += [
-        f"| {best['layer']} | {best['head']} | {best['iterations']} | {best['threshold']:g} | {best['blur']:g} "
-        f"| {best['reward']:.4f} |"
-    ]
+    named = ["drop iterations" if name == "iterations" else name for name in best]
+    lines = ["## Chosen without masks", "", f"| {' | '.join(named)} |", "|" + "---|" * len(named)]
+    chosen = [shown_value(value) for name, value in best.items() if name != "reward"]
+    lines += [f"| {' | '.join(chosen)} | {best['reward']:.4f} |"]
     lines += ["", f"{summary.trials} trials of {summary.settings} settings, {summary.pairs} (picture, class) pairs."]
     lines += [f"`{BEST}` and the plots (`tuning.png`) are in the run folder {markdown_code(summary.out)}."]
     if comparison := summary.comparison:

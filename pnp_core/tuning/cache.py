@@ -1,33 +1,45 @@
-"""Tuning cache: the maps of all (layer, head) pairs from one pass, and the pictures as CLIP sees them.
+"""Tuning cache: PnP-OVSS's maps of all (layer, head) pairs from one pass, and the pictures as CLIP sees them.
 
 A trial of the search reads the one slice it needs; no trial runs the vision-language model.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+from jaxtyping import Bool, Float
 from PIL import Image
 from PIL.Image import Resampling
 from safetensors.numpy import save as save_tensors
 
-from pnp_core.data import Progress, Quarantined, Sample, ShardRef, StageResult, silent
+from pnp_core.data import ClassMaps, Progress, Quarantined, Sample, ShardRef, StageResult, silent
 from pnp_core.errors import LayerRangeError
+from pnp_core.finite import require_finite
 from pnp_core.frozen import Config
 from pnp_core.inputs.images import decode_image
+from pnp_core.masks.config import MaskConfig
+from pnp_core.masks.label_map import Decide
 from pnp_core.methods.pnp.backbones import Checkpoint, load_backbone
+from pnp_core.methods.pnp.channels import decide, sum_iterations
 from pnp_core.methods.pnp.config import PnpConfig
 from pnp_core.methods.pnp.method import Encoded, LoadedPnp
 from pnp_core.methods.pnp.prompts import PromptBatch
 from pnp_core.methods.pnp.salience import all_salience, check_layer_head, check_salient, useful_layers
-from pnp_core.stages.maps import SalienceJob, extract_maps
-from pnp_core.storage.class_maps import IMAGE_COLUMNS, image_row
+from pnp_core.stages.config import RuntimeConfig
+from pnp_core.stages.maps import SalienceJob, extract_maps, extract_shard
+from pnp_core.storage.class_maps import IMAGE_COLUMNS, image_row, read_class_maps
 from pnp_core.storage.completion import StageFolder, StageOutput
 from pnp_core.storage.run_folder import RunFolder, fingerprint, table_bytes
 from pnp_core.storage.shards import read_shard
+from pnp_core.tuning.config import SpaceConfig, TuneConfig
+from pnp_core.tuning.reward import regions
+from pnp_core.tuning.search import Setting, Space
+from pnp_core.tuning.subject import CachedMaps, Opened, Subject
 
 if TYPE_CHECKING:
     import torch
@@ -37,23 +49,12 @@ IMAGES = "tuning-pictures"
 VERSION = 1
 
 
-@dataclass(frozen=True)
-class CachedMaps:
-    """A picture of the cache: its classes, and the rows of the shard's maps that are theirs."""
+class MapsJob(Subject):
+    """What the maps cache holds, for any shard of a run.
 
-    key: str
-    source: str
-    height: int
-    width: int
-    classes: tuple[int, ...]
-    rows: slice
+    Layer, head and drop iterations of the salience stage's method do not count.
+    """
 
-
-class MapsJob(Config):
-    """What the maps cache holds, for any shard of a run."""
-
-    salience: SalienceJob
-    """Its weights are pinned; layer, head and drop iterations of the method do not count."""
     method: PnpConfig
     checkpoint: Checkpoint
     layers: tuple[int, ...]
@@ -97,6 +98,87 @@ class MapsJob(Config):
 
         kept = len(self.layers) * self.checkpoint.heads
         return LoadedPnp(self.method, backbone, self.salience.captions, all_heads, kept)
+
+    @property
+    def reward_facts(self) -> list[Any]:
+        """How several passes are made and added up; maps of one do not depend on it."""
+        return [self.method.sum, self.method.dropout.model_dump(exclude={"iterations"})]
+
+    @property
+    def compare_facts(self) -> list[Any]:
+        """The drop iterations."""
+        return [self.method.dropout.model_dump()]
+
+    def keep(self, shard: ShardRef, progress: Progress = silent) -> StageResult:
+        """See `cache_maps`."""
+        return cache_maps(self, shard, progress)
+
+    def space(self, wanted: SpaceConfig) -> Space:
+        """The layers that are kept, and heads of the model.
+
+        Raises:
+            LayerRangeError: the model has no such head.
+        """
+        heads = self.checkpoint.heads
+        for head in wanted.heads or ():
+            check_layer_head(0, head, self.checkpoint.layers, heads)
+        chosen = wanted.heads or tuple(range(heads))
+        return Space(self.layers, chosen, wanted.iterations, wanted.thresholds, wanted.blurs)
+
+    def open(
+        self, settings: Sequence[Setting], shard: ShardRef, images: list[CachedMaps], runtime: RuntimeConfig
+    ) -> OpenedPairs:
+        """The slices of the shard's maps that some settings need."""
+        wanted = {_slice(setting): setting for setting in settings}
+        return OpenedPairs(self, {s: setting_maps(self, one, shard, images, runtime) for s, one in wanted.items()})
+
+    def entire(self, config: TuneConfig, setting: Setting) -> Setting:
+        """A setting with the drop iterations that the method will have."""
+        if config.space.iterations != (1,):
+            return setting
+        return replace(setting, iterations=self.method.dropout.iterations)
+
+    def chosen(self, config: TuneConfig, setting: Setting) -> dict[str, dict[str, Any]]:
+        """Layer, head, threshold and blur, and what the maps depend on."""
+        dropout = self.method.dropout.model_dump()
+        if config.space.iterations != (1,):
+            dropout["iterations"] = setting.iterations
+        method = self.method.with_revision(self.checkpoint)
+        own = {
+            "name": method.name,
+            "backbone": method.backbone.model_dump(),
+            "caption": method.caption.model_dump(),
+            "kind": method.kind,
+            "layer": setting.layer,
+            "head": setting.head,
+            "dropout": dropout,
+            "sum": method.sum,
+        }
+        return {"method": own, "masks": {"threshold": setting.threshold, "blur": setting.blur}}
+
+
+def _slice(setting: Setting) -> tuple[int, int, int]:
+    return setting.layer, setting.head, setting.iterations
+
+
+@dataclass(frozen=True)
+class OpenedPairs(Opened[Setting]):
+    """Summed class maps (R, gh, gw) of a shard, by layer, head and iterations."""
+
+    job: MapsJob
+    maps: dict[tuple[int, int, int], Float[np.ndarray, "R gh gw"]]
+
+    def regions(self, setting: Setting, images: Sequence[CachedMaps], side: int) -> Bool[np.ndarray, "R side side"]:
+        """Each map cut at the threshold; see `pnp_core.tuning.reward.regions`."""
+        rows = slice(images[0].rows.start, images[-1].rows.stop)
+        return regions(self.maps[_slice(setting)][rows], setting.threshold, setting.blur, side)
+
+    def decision(self, setting: Setting, image: CachedMaps, masks: MaskConfig) -> tuple[ClassMaps, Decide]:
+        """The picture's maps, whose iterations are summed already."""
+        summed = self.job.method.model_copy(update={"sum": "plain", "passes": None})
+        own = masks.model_copy(update={"threshold": setting.threshold, "blur": setting.blur})
+        maps = self.maps[_slice(setting)][image.rows]
+        return ClassMaps(maps[None], image.classes, None, image.height, image.width), partial(decide, summed, own)
 
 
 def pair_name(layer: int, head: int) -> str:
@@ -147,15 +229,9 @@ def cache_maps(job: MapsJob, shard: ShardRef, progress: Progress = silent) -> St
     return job.folder.complete(shard.name, shard.sha256, work)
 
 
-def read_images(job: MapsJob, shard: str) -> list[CachedMaps]:
+def read_images(job: Subject, shard: str) -> list[CachedMaps]:
     """The pictures of a shard that have maps, in the order of the maps."""
-    images, start = [], 0
-    for row in job.folder.read_table(shard, "parquet").to_pylist():
-        end = start + len(row["classes"])
-        classes = tuple(row["classes"])
-        images.append(CachedMaps(row["key"], row["source"], row["height"], row["width"], classes, slice(start, end)))
-        start = end
-    return images
+    return job.images(shard)
 
 
 def read_maps(job: MapsJob, shard: str, layer: int, head: int) -> np.ndarray:
@@ -163,10 +239,41 @@ def read_maps(job: MapsJob, shard: str, layer: int, head: int) -> np.ndarray:
     return job.folder.read_tensor(shard, pair_name(layer, head))
 
 
+def job_of(job: MapsJob, setting: Setting, runtime: RuntimeConfig | None = None) -> SalienceJob:
+    """The salience stage's job for a setting, drop iterations included."""
+    dropout = job.method.dropout.model_copy(update={"iterations": setting.iterations})
+    chosen = {"layer": setting.layer, "head": setting.head, "dropout": dropout}
+    own = {"method": job.method.model_copy(update=chosen), "runtime": runtime or job.salience.runtime}
+    return job.salience.model_copy(update=own)
+
+
+def setting_maps(
+    job: MapsJob, setting: Setting, shard: ShardRef, images: list[CachedMaps], runtime: RuntimeConfig
+) -> np.ndarray:
+    """Summed class maps (R, gh, gw) of a shard for a setting's layer, head and drop iterations.
+
+    One iteration comes from the cache. More are computed once by the salience stage, which keeps them
+    as it always does.
+
+    Raises:
+        ShardError: maps of a picture are not finite.
+    """
+    if setting.iterations == 1:
+        return read_maps(job, shard.name, setting.layer, setting.head).astype(np.float32)
+    single = job_of(job, setting, runtime)
+    extract_shard(single, shard)
+    stored = read_class_maps(single.folder, shard.name)
+    summed = [sum_iterations(stored[image.key].maps, job.method.sum) for image in images]
+    for image, maps in zip(images, summed, strict=True):  # the sum may overflow
+        names = [job.salience.card.names[label - 1] for label in image.classes]
+        require_finite(maps, "the salience summed over drop iterations", image.key, names, "it overflows")
+    return np.concatenate(summed) if summed else np.zeros((0, 1, 1), np.float32)
+
+
 class ImagesJob(Config):
     """The pictures of the maps cache, squashed to CLIP's input."""
 
-    maps: MapsJob
+    maps: Subject
     size: int
     """Side of CLIP's input in pixels."""
 
@@ -186,7 +293,7 @@ def cache_images(job: ImagesJob, shard: ShardRef, maps: StageResult) -> StageRes
     """Keep the pixels of one shard's pictures that have maps, unless that is complete.
 
     Args:
-        maps: result of `cache_maps` for the same shard.
+        maps: result of `Subject.keep` for the same shard.
     """
     run = RunFolder(job.maps.salience.out)
 

@@ -6,27 +6,29 @@ Called when the choice is made. Nothing here reaches the search.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from pnp_core.data import ClassMaps, Progress, Sample, ShardRef, silent
+from pnp_core.data import Progress, Sample, ShardRef, silent
 from pnp_core.errors import DatasetError
 from pnp_core.inputs.images import decode_image, decode_label_map
 from pnp_core.inputs.readers import Dataset
 from pnp_core.masks.config import MaskConfig
-from pnp_core.methods.pnp.channels import make_label_map
+from pnp_core.masks.label_map import make_label_maps
+from pnp_core.masks.refine import Refiner, open_refiner
 from pnp_core.metrics import ConfusionMatrix
 from pnp_core.runs.plan import class_subset, scored_labels
 from pnp_core.storage.run_folder import fingerprint, table_bytes
-from pnp_core.tuning.cache import CachedMaps, read_images
-from pnp_core.tuning.config import TuneConfig
-from pnp_core.tuning.objective import setting_maps
-from pnp_core.tuning.plan import TunePlan, tuning_dataset
-from pnp_core.tuning.search import Setting, Trial, best_trial
+from pnp_core.tuning.cache import read_images
+from pnp_core.tuning.plan import TunePlan, resolved_masks, tuning_dataset
+from pnp_core.tuning.search import Trial, best_trial
+from pnp_core.tuning.space import AnySetting
+from pnp_core.tuning.subject import CachedMaps, Opened
 
 VERSION = 1
 
@@ -45,8 +47,8 @@ class Comparison:
 
     what: str
     images: int
-    miou: dict[Setting, float]
-    rewards: dict[Setting, float]
+    miou: dict[AnySetting, float]
+    rewards: dict[AnySetting, float]
     chosen: float
 
     @property
@@ -71,13 +73,6 @@ class Comparison:
         }
 
 
-def method_setting(config: TuneConfig, setting: Setting) -> Setting:
-    """A setting with the drop iterations that the method will have."""
-    if config.space.iterations != (1,):
-        return setting
-    return replace(setting, iterations=config.method.dropout.iterations)
-
-
 def _with_masks(plan: TunePlan, keys: Collection[str]) -> Dataset | None:
     """Some tuning pictures with their masks; None when there are none."""
     if plan.config.classes:
@@ -90,10 +85,9 @@ def _with_masks(plan: TunePlan, keys: Collection[str]) -> Dataset | None:
 
 def _mask_config(plan: TunePlan) -> MaskConfig:
     """The masks stage's configuration but for what is searched; the background rule resolved."""
-    config = plan.config
-    rule = plan.card.background_rule if config.masks.background == "auto" else config.masks.background
-    crf = config.masks.crf.model_copy(update={"name": "off"} if config.compare.masks == "plain" else {})
-    return config.masks.model_copy(update={"background": rule, "crf": crf})
+    masks = resolved_masks(plan.config, plan.card)
+    crf = masks.crf.model_copy(update={"name": "off"} if plan.config.compare.masks == "plain" else {})
+    return masks.model_copy(update={"crf": crf})
 
 
 @dataclass
@@ -101,33 +95,31 @@ class _Scorer:
     """Counts the pixels of all settings, picture by picture."""
 
     plan: TunePlan
-    settings: list[Setting]
+    settings: list[AnySetting]
+    masks: MaskConfig
+    refine: Refiner
     counts: list[ConfusionMatrix]
 
     @classmethod
-    def create(cls, plan: TunePlan, settings: list[Setting]) -> _Scorer:
-        zeros = ConfusionMatrix.zeros(len(plan.card.classes) + 1)
-        return cls(plan, settings, [zeros] * len(settings))
+    def create(cls, plan: TunePlan, settings: list[AnySetting]) -> _Scorer:
+        zeros, masks = ConfusionMatrix.zeros(len(plan.card.classes) + 1), _mask_config(plan)
+        refine = open_refiner(masks.crf, plan.config.runtime.device)
+        return cls(plan, settings, masks, refine, [zeros] * len(settings))
 
-    def maps_of(self, shard: ShardRef) -> dict[tuple[int, int, int], np.ndarray]:
-        """Summed maps of all pictures of a shard, by layer, head and iterations."""
-        runtime, images = self.plan.config.runtime, read_images(self.plan.maps, shard.name)
-        wanted = {(s.layer, s.head, s.iterations): s for s in self.settings}
-        return {pair: setting_maps(self.plan, s, shard, images, runtime) for pair, s in wanted.items()}
+    def maps_of(self, shard: ShardRef) -> Opened[Any]:
+        """The maps of all pictures of a shard."""
+        images = read_images(self.plan.maps, shard.name)
+        return self.plan.maps.open(self.settings, shard, images, self.plan.config.runtime)
 
-    def add(self, sample: Sample, image: CachedMaps, maps: dict[tuple[int, int, int], np.ndarray]) -> None:
+    def add(self, sample: Sample, image: CachedMaps, maps: Opened[Any]) -> None:
         """Count one picture under every setting."""
-        base, classes = _mask_config(self.plan), len(self.plan.card.classes) + 1
-        # The iterations are summed already.
-        summed = self.plan.config.method.model_copy(update={"sum": "plain", "passes": None})
+        classes = len(self.plan.card.classes) + 1
         pixels = decode_image(sample.image, self.plan.config.salience.max_pixels).pixels
         truth = decode_label_map(sample.label_map or b"")
         for i, setting in enumerate(self.settings):
-            own = maps[setting.layer, setting.head, setting.iterations][image.rows]
-            salience = ClassMaps(own[None], image.classes, None, image.height, image.width)
-            masks = base.model_copy(update={"threshold": setting.threshold, "blur": setting.blur})
-            labels = make_label_map(salience, pixels, masks, summed, self.plan.config.runtime.device).labels
-            self.counts[i] += ConfusionMatrix.of(truth, labels, classes)
+            own, decide = maps.decision(setting, image, self.masks)
+            (made,) = make_label_maps([own], [pixels], decide, self.refine, self.masks.max_side)
+            self.counts[i] += ConfusionMatrix.of(truth, made.labels, classes)
 
 
 def compare(
@@ -148,13 +140,13 @@ def compare(
     rewards = {trial.setting: trial.reward for trial in trials}
     asked = [VERSION, dataset.digest(None), config.compare.model_dump()]
     asked += [{**_mask_config(plan).facts(), **config.method.mask_facts()}]
-    asked += [config.method.dropout.model_dump(), [asdict(setting) for setting in rewards]]
+    asked += [*plan.maps.compare_facts, [setting.columns for setting in rewards]]
     file = f"{plan.search_folder(shards)}/compare-{fingerprint(*asked)}.parquet"
     if table := plan.run.find_table(file):
         miou, images = table["miou"].to_pylist(), int((table.schema.metadata or {})[b"images"])
     else:
         miou, images = _score(plan, list(rewards), wanted, dataset, progress)
-        rows = [{**asdict(s), "reward": rewards[s], "miou": value} for s, value in zip(rewards, miou, strict=True)]
+        rows = [{**s.columns, "reward": rewards[s], "miou": value} for s, value in zip(rewards, miou, strict=True)]
         plan.run.write(file, table_bytes(pa.Table.from_pylist(rows).replace_schema_metadata({"images": str(images)})))
     if not images:
         return None
@@ -175,14 +167,14 @@ def _first_images(plan: TunePlan, shards: list[ShardRef]) -> dict[ShardRef, list
 
 def _score(
     plan: TunePlan,
-    settings: list[Setting],
+    settings: list[AnySetting],
     wanted: dict[ShardRef, list[CachedMaps]],
     dataset: Dataset,
     progress: Progress,
 ) -> tuple[list[float], int]:
     """MIoU of each setting over the wanted pictures that have masks, and how many those are."""
     full, scored_images = plan.config.compare.masks == "full", 0
-    scorer = _Scorer.create(plan, [method_setting(plan.config, s) if full else s for s in settings])
+    scorer = _Scorer.create(plan, [plan.maps.entire(plan.config, s) if full else s for s in settings])
     for shard, images in wanted.items():
         by_key = {image.key: image for image in images}
         maps = scorer.maps_of(shard)

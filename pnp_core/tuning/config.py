@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from pnp_core.bundled import PHOTO
+from pnp_core.bundled import PHOTO, TINY
 from pnp_core.config import DatasetConfig, PipelineConfig
+from pnp_core.errors import UsageError
 from pnp_core.frozen import Config
-from pnp_core.methods.base import MethodConfig
+from pnp_core.methods.base import BLURS, THRESHOLDS, MethodConfig
 from pnp_core.methods.pnp.config import PnpConfig
+from pnp_core.methods.pnp.presets import PRESETS
 from pnp_core.openclip.config import ClipConfig
 from pnp_core.text.visible import visible
+
+LISTS = {"masks.threshold": "thresholds", "masks.blur": "blurs"}
+"""What every method may have searched, and where the space has its values."""
 
 
 class RewardConfig(Config):
@@ -37,17 +42,17 @@ class RewardConfig(Config):
 
 
 class SpaceConfig(Config):
-    """What the search chooses from: the product of all lists."""
+    """What the search chooses from: the product of all lists. Layers, heads and iterations are of `pnp-ovss` alone;
+    threshold and blur of every method that decides by them, with values of its own where none are given.
+    """
 
     layers: tuple[int, ...] | None = Field(default=None, min_length=1)
     """Cross-attention layers, counted from 0; all whose salience is not zero when empty."""
     heads: tuple[int, ...] | None = Field(default=None, min_length=1)
     """Heads, counted from 0; all when empty."""
-    thresholds: tuple[Annotated[float, Field(ge=0, lt=1)], ...] = Field(
-        default=(0.05, 0.1, 0.15, 0.25, 0.35, 0.45), min_length=1
-    )
+    thresholds: tuple[Annotated[float, Field(ge=0, lt=1)], ...] = Field(default=THRESHOLDS, min_length=1)
     """Thresholds of the maps, as `masks.threshold`."""
-    blurs: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(default=(0.0, 0.01, 0.02, 0.05), min_length=1)
+    blurs: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(default=BLURS, min_length=1)
     """Gaussian sigma as a share of max(H, W). Beyond the authors' 0.05 the reward's regions outgrow the masks: a
     region is cut again after the blur, a mask is not."""
     iterations: tuple[Annotated[int, Field(ge=1, le=32)], ...] = Field(default=(1,), min_length=1)
@@ -95,9 +100,7 @@ class CompareConfig(Config):
 
 
 class TuneConfig(DatasetConfig, PipelineConfig):
-    """The `tune` flow: choose layer, head, threshold and blur from image-level labels."""
-
-    for_pnp_alone: ClassVar[str] = "tune chooses layer and head, which"
+    """The `tune` flow: choose threshold and blur, of PnP-OVSS layer and head too, from image-level labels."""
 
     classes: tuple[str, ...] = ()
     """Class names for pictures of your own (dataset `folder`); `data` is then any source that `label` takes."""
@@ -112,8 +115,6 @@ class TuneConfig(DatasetConfig, PipelineConfig):
     exclude: tuple[str, ...] = ()
     """Of pictures of your own: leave out what fits a path, or the name of a file or folder: 'thumbs', '*.gif',
     'raw/*'."""
-    method: PnpConfig = PnpConfig()  # pyright: ignore[reportIncompatibleVariableOverride]
-    """Layer and head, which are searched, are settings of `pnp-ovss` alone."""
     images: int = Field(default=100, ge=1)
     """Pictures to tune on, drawn at random by the search's seed."""
     images_per_shard: int = Field(default=32, ge=1)
@@ -137,15 +138,40 @@ class TuneConfig(DatasetConfig, PipelineConfig):
     @classmethod
     def own_defaults(cls, values: dict[str, Any], method: type[MethodConfig]) -> dict[str, Any]:
         """Pictures of one's own have no image-level labels; a CLIP that is named is to judge, whatever the preset."""
-        reward, defaults = values.get("reward"), {}
+        reward, defaults = values.get("reward"), _of_other(method, cls.bundled_for(values))
         if isinstance(reward, dict) and reward.get("clip"):
-            defaults["reward"] = {"judge": "clip"}
+            defaults["reward"] = {**defaults.get("reward", {}), "judge": "clip"}
         if values.get("classes"):
-            defaults |= {"dataset": "folder", "salience": {"candidates": {"source": "itm"}}}
+            source = "itm" if method.matches else "vocabulary"
+            defaults |= {"dataset": "folder", "salience": {"candidates": {"source": source}}}
         return defaults
+
+    @classmethod
+    def _refuse_others(cls, method: type[MethodConfig]) -> None:
+        """A method of which there is nothing to choose says why."""
+        if not method.space():
+            raise UsageError(f"{method.own_name()} has no threshold, blur or other setting that tune could choose")
+
+    @model_validator(mode="after")
+    def _judge_there(self) -> TuneConfig:
+        if self.reward.judge == "match" and not isinstance(self.method, PnpConfig):
+            raise UsageError(f"{self.method.name} has no match score to judge by: leave out --judge match")
+        return self
 
     @model_validator(mode="after")
     def _own_images_or_a_dataset(self) -> TuneConfig:
         if self.classes and self.dataset != "folder":
             raise ValueError(f"classes are for pictures of your own (dataset folder); {self.dataset} has its own")
         return self
+
+
+def _of_other(method: type[MethodConfig], bundled: str) -> dict[str, Any]:
+    """What other methods than PnP-OVSS, whose presets say it, start from: their own lists, and for the drawn scenes
+    the bundled judge.
+    """
+    if method is PnpConfig:
+        return {}
+    space = method.space()
+    lists = {name: space[path] for path, name in LISTS.items() if path in space}
+    judge = {"reward": PRESETS[TINY]["reward"]} if bundled == TINY else {}
+    return {"space": lists, **judge}

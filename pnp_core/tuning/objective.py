@@ -7,21 +7,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import monotonic
+from typing import Any
 
 import numpy as np
 
 from pnp_core.data import ShardRef, Summary
 from pnp_core.errors import PnpError
-from pnp_core.finite import require_finite
-from pnp_core.methods.pnp.channels import sum_iterations
 from pnp_core.stages.config import RuntimeConfig
-from pnp_core.stages.maps import SalienceJob, extract_shard
-from pnp_core.storage.class_maps import read_class_maps
-from pnp_core.tuning.cache import CachedMaps, read_images, read_maps, read_pixels
+from pnp_core.tuning.cache import read_images, read_pixels
 from pnp_core.tuning.judge import load_onlooker
 from pnp_core.tuning.plan import TunePlan
-from pnp_core.tuning.reward import REWARDS, Judge, RegionSimilarity, regions
-from pnp_core.tuning.search import Setting
+from pnp_core.tuning.reward import REWARDS, Judge, RegionSimilarity
+from pnp_core.tuning.space import AnySetting
+from pnp_core.tuning.subject import CachedMaps, Opened
 
 REGIONS_AT_ONCE = 256
 """Regions of the judge's size that are held in memory, unless one picture alone has more."""
@@ -53,39 +51,6 @@ def _by_labels(plan: TunePlan) -> bool:
     return plan.config.salience.candidates.source == "labels"
 
 
-def job_of(plan: TunePlan, setting: Setting, runtime: RuntimeConfig | None = None) -> SalienceJob:
-    """The salience stage's job for a setting, drop iterations included."""
-    job = plan.maps.salience
-    method = plan.config.method
-    dropout = method.dropout.model_copy(update={"iterations": setting.iterations})
-    chosen = {"layer": setting.layer, "head": setting.head, "dropout": dropout}
-    return job.model_copy(update={"method": method.model_copy(update=chosen), "runtime": runtime or job.runtime})
-
-
-def setting_maps(
-    plan: TunePlan, setting: Setting, shard: ShardRef, images: list[CachedMaps], runtime: RuntimeConfig
-) -> np.ndarray:
-    """Summed class maps (R, gh, gw) of a shard for a setting's layer, head and drop iterations.
-
-    One iteration comes from the cache. More are computed once by the salience stage, which keeps them
-    as it always does.
-
-    Raises:
-        ShardError: maps of a picture are not finite.
-    """
-    if setting.iterations == 1:
-        return read_maps(plan.maps, shard.name, setting.layer, setting.head).astype(np.float32)
-    job = job_of(plan, setting, runtime)
-    extract_shard(job, shard)
-    stored = read_class_maps(job.folder, shard.name)
-    rule = plan.config.method.sum
-    summed = [sum_iterations(stored[image.key].maps, rule) for image in images]
-    for image, maps in zip(images, summed, strict=True):  # the sum may overflow
-        names = [plan.card.names[label - 1] for label in image.classes]
-        require_finite(maps, "the salience summed over drop iterations", image.key, names, "it overflows")
-    return np.concatenate(summed) if summed else np.zeros((0, 1, 1), np.float32)
-
-
 def _parts(images: list[CachedMaps]) -> Iterator[slice]:
     """Neighbouring pictures with so many regions that those fit in memory."""
     start = 0
@@ -102,7 +67,7 @@ class Objective:
 
     Attributes:
         seconds: by part: `maps` (reading them, and the vision-language model where there are more drop
-            iterations), `regions` (threshold, resize, blur) and `judge`.
+            iterations), `regions` (threshold, resize, blur; of other methods their decisions) and `judge`.
     """
 
     plan: TunePlan
@@ -119,10 +84,10 @@ class Objective:
             CheckpointError: the judge's weights are not at hand.
         """
         captions = [plan.card.captions[label - 1] for label in plan.vocabulary]
-        onlooker = load_onlooker(plan.config, plan.maps.checkpoint, captions, runtime)
+        onlooker = load_onlooker(plan.config, plan.maps.salience.pinned, captions, runtime)
         return cls(plan, shards, Judge(onlooker, plan.config.reward.batch_size), runtime)
 
-    def __call__(self, setting: Setting) -> float:
+    def __call__(self, setting: AnySetting) -> float:
         """Mean score over all (picture, class) of all shards; there must be one.
 
         Raises:
@@ -133,26 +98,25 @@ class Objective:
             raise PnpError(f"the reward of {setting} is not a number: what the judge says is not; check its weights")
         return reward
 
-    def _shard_scores(self, setting: Setting, shard: ShardRef) -> np.ndarray:
+    def _shard_scores(self, setting: AnySetting, shard: ShardRef) -> np.ndarray:
         images = read_images(self.plan.maps, shard.name)
         if not images:
             return np.zeros(0)
         with self._timed("maps"):
-            maps = setting_maps(self.plan, setting, shard, images, self.runtime)
+            maps = self.plan.maps.open([setting], shard, images, self.runtime)
             pixels = read_pixels(self.plan.images, shard.name)
         score = REWARDS.get(self.plan.config.reward.kind).score
         sights = (self._sight(setting, images[at], maps, pixels[at]) for at in _parts(images))
         return np.concatenate([score(sight) for sight in sights])
 
     def _sight(
-        self, setting: Setting, images: list[CachedMaps], maps: np.ndarray, pixels: np.ndarray
+        self, setting: AnySetting, images: list[CachedMaps], maps: Opened[Any], pixels: np.ndarray
     ) -> RegionSimilarity:
         """What the judge sees in the regions of some neighbouring pictures of a shard."""
         column = {label: i for i, label in enumerate(self.plan.vocabulary)}
         own = [tuple(column[label] for label in image.classes) for image in images]
         with self._timed("regions"):
-            rows = slice(images[0].rows.start, images[-1].rows.stop)
-            found = regions(maps[rows], setting.threshold, setting.blur, self.judge.onlooker.size)
+            found = maps.regions(setting, images, self.judge.onlooker.size)
         image_of = np.repeat(np.arange(len(own)), [len(labels) for labels in own])
         with self._timed("judge"):
             names = [image.key for image in images]

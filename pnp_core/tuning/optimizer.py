@@ -19,6 +19,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from math import gcd, prod
 from typing import IO, Any
 
 from pnp_core.errors import PnpError, UnknownNameError
@@ -68,6 +69,22 @@ def optimizer_name(name: str) -> str:
     return full
 
 
+def last_of_grid(sizes: Sequence[int]) -> tuple[int, ...]:
+    """The place that the library's grid comes to last. It goes round all n places, counted row by row, from the first
+    one in steps of about n^(1/axes) that have no divisor in common with n.
+
+    >>> last_of_grid([7, 4]), last_of_grid([2, 6, 4])
+    ((5, 3), (1, 5, 3))
+    """
+    import numpy as np
+
+    number = prod(sizes)
+    step = round(number ** (1 / len(sizes)))
+    while gcd(number, step) > 1:
+        step -= 1
+    return tuple(int(place) for place in np.unravel_index((number - step) % number, sizes))
+
+
 def _build(name: str, sizes: Sequence[int], seed: int, stream: int) -> Any:
     """One of the library's optimizers, such that its sequence follows from the seed alone."""
     import gradient_free_optimizers as library
@@ -80,7 +97,7 @@ def _build(name: str, sizes: Sequence[int], seed: int, stream: int) -> Any:
     options: dict[str, Any] = {"initialize": {"random": 1}}
     if name == GRID:
         # It begins with a place of our choice and then goes through all: the last one, not to meet one twice.
-        options["initialize"] = {"warm_start": [{str(axis): size - 1 for axis, size in enumerate(sizes)}]}
+        options["initialize"] = {"warm_start": [{str(axis): place for axis, place in enumerate(last_of_grid(sizes))}]}
     if "epsilon" in known:
         options["epsilon"] = _STEP
     if "tree_para" in known:

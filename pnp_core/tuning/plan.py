@@ -17,8 +17,9 @@ from pnp_core.inputs.cards import DatasetCard, load_card
 from pnp_core.inputs.class_names import clean_class_names
 from pnp_core.inputs.readers import Dataset, get_split, has_boxes, open_dataset, resolve_card
 from pnp_core.inputs.sources import Source, open_source
+from pnp_core.masks.config import MaskConfig
 from pnp_core.methods.pnp.backbones import locate_checkpoint
-from pnp_core.methods.pnp.salience import check_layer_head
+from pnp_core.methods.pnp.config import PnpConfig
 from pnp_core.runs.plan import askable_labels, class_subset
 from pnp_core.runs.preflight import ignored_files, remarks
 from pnp_core.stages.config import RuntimeConfig
@@ -31,7 +32,10 @@ from pnp_core.tuning.config import TuneConfig
 from pnp_core.tuning.judge import judge_revision, judge_side, load_onlooker
 from pnp_core.tuning.optimizer import GRID, optimizer_name
 from pnp_core.tuning.reward import REWARD_VERSION, REWARDS
-from pnp_core.tuning.search import TRIALS_PER_GROUP, Space
+from pnp_core.tuning.search import TRIALS_PER_GROUP
+from pnp_core.tuning.space import AnySpace
+from pnp_core.tuning.stored import StoredMaps
+from pnp_core.tuning.subject import Subject
 
 SEARCH_VERSION = 1
 """Goes up when the same seed gives other trials."""
@@ -39,10 +43,10 @@ SEARCH_VERSION = 1
 
 @dataclass(frozen=True)
 class Group:
-    """One group of neighbouring layers, searched by itself."""
+    """One group of neighbouring layers, or all there is to choose from where there are none, searched by itself."""
 
     number: int
-    space: Space
+    space: AnySpace[Any]
     trials: int
 
 
@@ -57,7 +61,7 @@ class TunePlan:
 
     config: TuneConfig
     card: DatasetCard
-    maps: MapsJob
+    maps: Subject
     images: ImagesJob
     groups: tuple[Group, ...]
     optimizer: str
@@ -71,11 +75,10 @@ class TunePlan:
 
     def reward_folder(self, shards: list[ShardRef]) -> str:
         """Where trials lie whose rewards can be told apart by their settings alone: named by all that enters them."""
-        config, reward = self.config, self.config.reward
+        reward = self.config.reward
         parts: list[Any] = [REWARD_VERSION, self.images.folder.fingerprint, [shard.sha256 for shard in shards]]
         parts += [reward.kind, reward.clip.template, reward.batch_size, self.judge_revision]
-        # Of maps of several passes; those of one do not depend on it.
-        parts += [config.method.sum, config.method.dropout.model_dump(exclude={"iterations"})]
+        parts += self.maps.reward_facts
         return f"tuning/{fingerprint(*parts)}"
 
     def search_folder(self, shards: list[ShardRef]) -> str:
@@ -103,14 +106,22 @@ def _resolved_card(config: TuneConfig) -> DatasetCard:
     return card.with_classes(tuple(clean_class_names(config.classes)))
 
 
-def _space(config: TuneConfig, job: MapsJob) -> Space:
-    wanted, heads = config.space, job.checkpoint.heads
-    for head in wanted.heads or ():
-        check_layer_head(0, head, job.checkpoint.layers, heads)
-    return Space(job.layers, wanted.heads or tuple(range(heads)), wanted.iterations, wanted.thresholds, wanted.blurs)
+def resolved_masks(config: TuneConfig, card: DatasetCard) -> MaskConfig:
+    """The masks stage's configuration, the background rule resolved."""
+    rule = card.background_rule if config.masks.background == "auto" else config.masks.background
+    return config.masks.model_copy(update={"background": rule})
 
 
-def _groups(config: TuneConfig, space: Space, optimizer: str) -> tuple[Group, ...]:
+def _subject(config: TuneConfig, card: DatasetCard, vocabulary: tuple[int, ...]) -> Subject:
+    """The maps to tune on: of all layers and heads of PnP-OVSS, the usual ones of other methods."""
+    parts = (config.out, config.method, config.salience, config.runtime, card, vocabulary)
+    if not isinstance(config.method, PnpConfig):
+        return StoredMaps(salience=SalienceJob.create(*parts), method=config.method, masks=resolved_masks(config, card))
+    checkpoint = locate_checkpoint(config.method.backbone)  # layer and head of the preset may not even exist in it
+    return MapsJob.create(SalienceJob.create(*parts, checkpoint), config.method, checkpoint, config.space.layers)
+
+
+def _groups(config: TuneConfig, space: AnySpace[Any], optimizer: str) -> tuple[Group, ...]:
     """Layer groups, the trials spread evenly over them."""
     spaces = space.groups(config.search.groups)
     total = config.search.trials or TRIALS_PER_GROUP * config.search.groups
@@ -140,16 +151,14 @@ def plan_tune(config: TuneConfig) -> TunePlan:
         raise UsageError("pictures of your own have no image-level labels; use --candidates itm, clip or file")
     everything = tuple(range(1, len(card.classes) + 1))
     vocabulary = askable_labels(config, card, class_subset(config, card))
-    checkpoint = locate_checkpoint(config.method.backbone)  # layer and head of the preset may not even exist in it
-    parts = (config.method, config.salience, config.runtime, card, vocabulary, checkpoint)
-    maps = MapsJob.create(SalienceJob.create(config.out, *parts), config.method, checkpoint, config.space.layers)
-    groups = _groups(config, _space(config, maps), optimizer)
+    maps = _subject(config, card, vocabulary)
+    groups = _groups(config, maps.space(config.space), optimizer)
     judged = everything
     if config.reward.judge == "match":  # it is asked about the names that it knows
         judged = askable_labels(config, card, None)
     if len(judged) < 2:
         raise UsageError("tuning needs two class names or more, for a judge to tell apart; add what else may be there")
-    revision = judge_revision(config, checkpoint)  # first: it says what is wrong with a judge
+    revision = judge_revision(config, maps.salience.pinned)  # first: it says what is wrong with a judge
     images = ImagesJob(maps=maps, size=judge_side(config))
     return TunePlan(config, card, maps, images, groups, optimizer, judged, revision)
 
@@ -219,7 +228,7 @@ def check_tune(config: TuneConfig) -> list[str]:
     job = plan.maps.salience
     plan.maps.load().check(job.vocabulary)
     judged = [plan.card.captions[label - 1] for label in plan.vocabulary]
-    load_onlooker(config, plan.maps.checkpoint, judged, config.runtime)
+    load_onlooker(config, job.pinned, judged, config.runtime)
     warnings += remarks(job)
     check_writable(config.out, "run")
     return warnings

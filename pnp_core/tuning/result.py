@@ -32,7 +32,7 @@ class TuneSummary(Summary):
         without_classes: pictures that are neither quarantined nor have a class: nothing in them is rewarded.
         equal_rewards: whether no setting was better than another.
         pairs: (picture, class) that the reward is a mean over.
-        cache_bytes_per_image: of the maps cache.
+        cache_bytes_per_image: of the stored maps.
         regions: that the judge looked at; equal ones count once.
         search_seconds: by part of the trials, see `Objective.seconds`.
         comparison: with masks, where there are some; not used in the search.
@@ -58,25 +58,13 @@ class TuneSummary(Summary):
 
 def best_settings(plan: TunePlan, best: Trial) -> dict[str, Any]:
     """What the search has chosen, and all of the configuration that the choice depends on."""
-    config, setting = plan.config, best.setting
-    dropout = config.method.dropout.model_dump()
-    if config.space.iterations != (1,):
-        dropout["iterations"] = setting.iterations
-    method = config.method.with_revision(plan.maps.checkpoint)
+    config = plan.config
+    chosen = plan.maps.chosen(config, best.setting)
     return {
-        "preset": config.preset,
-        "method": {
-            "name": method.name,
-            "backbone": method.backbone.model_dump(),
-            "caption": method.caption.model_dump(),
-            "kind": method.kind,
-            "layer": setting.layer,
-            "head": setting.head,
-            "dropout": dropout,
-            "sum": method.sum,
-        },
+        **({"preset": config.preset} if config.preset else {}),
+        "method": chosen["method"],
         "salience": {"words": config.salience.words},
-        "masks": {"threshold": setting.threshold, "blur": setting.blur},
+        "masks": chosen["masks"],
     }
 
 
@@ -106,7 +94,7 @@ def write_best(plan: TunePlan, shards: list[ShardRef], trials: list[Trial], summ
     best = best_trial(trials)
     images = [image for shard in shards for image in read_images(plan.maps, shard.name)]
     held = [plan.run.size(plan.maps.folder.file(shard.name, "safetensors")) or 0 for shard in shards]
-    summary.best = {**asdict(best.setting), "reward": best.reward}
+    summary.best = {**best.setting.columns, "reward": best.reward}
     summary.trials, summary.settings = len(trials), len({trial.setting for trial in trials})
     summary.equal_rewards = len({trial.reward for trial in trials}) == 1 and summary.settings > 1
     summary.pairs = sum(len(image.classes) for image in images)
@@ -122,7 +110,7 @@ def finish_tuning(plan: TunePlan, shards: list[ShardRef], comparison: Comparison
     record = {
         "config": plan.config.model_dump(mode="json"),
         "versions": versions(),
-        "weights_revision": plan.maps.checkpoint.revision,
+        "weights_revision": plan.maps.salience.pinned.revision,
         "judge_revision": plan.judge_revision,
         "card": {"name": plan.card.name, "version": plan.card.version},
         "search": plan.search_folder(shards),

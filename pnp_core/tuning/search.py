@@ -1,4 +1,4 @@
-"""The search over layer, head, drop iterations, threshold and blur: Gradient-Free-Optimizers behind a trial log.
+"""The search over settings: Gradient-Free-Optimizers behind a trial log.
 
 The optimizers are deterministic for a seed, given the rewards of the trials before. So a killed
 search is replayed from its log, at no cost, and goes on where it was with the same sequence.
@@ -6,10 +6,10 @@ search is replayed from its log, at no cost, and goes on where it was with the s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, astuple, dataclass, fields
-from itertools import product
 from math import isfinite
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,19 +17,25 @@ import pyarrow as pa
 from pnp_core.errors import CorruptRunError
 from pnp_core.storage.run_folder import RunFolder, table_bytes
 from pnp_core.tuning.optimizer import optimize
+from pnp_core.tuning.space import AnySetting, AnySpace, PathSetting
 
 TRIALS_PER_GROUP = 34
 
 
 @dataclass(frozen=True)
-class Setting:
-    """One point of the search space; layer and head counted from 0."""
+class Setting(AnySetting):
+    """One point of PnP-OVSS's search space; layer and head counted from 0."""
 
     layer: int
     head: int
     iterations: int
     threshold: float
     blur: float
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """Its values by name."""
+        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -38,13 +44,13 @@ class Trial:
 
     group: int
     number: int
-    setting: Setting
+    setting: AnySetting
     reward: float
 
 
 @dataclass(frozen=True)
-class Space:
-    """The values a search chooses from; the space is their product."""
+class Space(AnySpace[Setting]):
+    """The values that a search for PnP-OVSS chooses from."""
 
     layers: tuple[int, ...]
     heads: tuple[int, ...]
@@ -52,23 +58,16 @@ class Space:
     thresholds: tuple[float, ...]
     blurs: tuple[float, ...]
 
-    def __len__(self) -> int:
-        return int(np.prod(self.sizes))
-
-    def settings(self) -> Iterator[Setting]:
-        """Every point."""
-        return (Setting(*values) for values in product(*astuple(self)))
-
     @property
-    def sizes(self) -> tuple[int, ...]:
-        """Lengths of the lists."""
-        return tuple(len(values) for values in astuple(self))
+    def lists(self) -> tuple[tuple[Any, ...], ...]:
+        """The values along each axis."""
+        return astuple(self)
 
-    def at(self, position: Sequence[int]) -> Setting:
-        """The point at some places in the lists."""
-        return Setting(*(values[place] for values, place in zip(astuple(self), position, strict=True)))
+    def point(self, values: Sequence[Any]) -> Setting:
+        """The setting of one value along each axis."""
+        return Setting(*values)
 
-    def groups(self, number: int) -> list[Space]:
+    def groups(self, number: int) -> list[AnySpace[Setting]]:
         """Cut the layers into as many neighbouring groups, fewer where there are fewer layers.
 
         >>> [g.layers for g in Space((0, 1, 2, 3), (0,), (1,), (0.1,), (0.0,)).groups(3)]
@@ -78,27 +77,23 @@ class Space:
         return [Space(tuple(part.tolist()), self.heads, self.iterations, self.thresholds, self.blurs) for part in parts]
 
 
-_LOG_SCHEMA = pa.schema(
-    [
-        ("group", pa.int32()),
-        ("number", pa.int32()),
-        ("layer", pa.int32()),
-        ("head", pa.int32()),
-        ("iterations", pa.int32()),
-        ("threshold", pa.float64()),
-        ("blur", pa.float64()),
-        ("reward", pa.float64()),
-    ]
-)
+_TYPES = {bool: pa.bool_(), int: pa.int32(), float: pa.float64(), str: pa.string()}
 
 
 def trials_table(trials: Iterable[Trial]) -> pa.Table:
     """Trials as a table, one row each."""
-    rows = [{"group": t.group, "number": t.number, **asdict(t.setting), "reward": t.reward} for t in trials]
-    return pa.Table.from_pylist(rows, schema=_LOG_SCHEMA)
+    rows = [{"group": t.group, "number": t.number, **t.setting.columns, "reward": t.reward} for t in trials]
+    return pa.Table.from_pylist(rows, schema=pa.schema([(name, _TYPES[type(v)]) for name, v in rows[0].items()]))
 
 
-def known_rewards(run: RunFolder, folder: str) -> dict[Setting, float]:
+def _trial(row: dict[str, Any]) -> Trial:
+    """A row of the table: what does not have the columns of PnP-OVSS has paths."""
+    group, number, reward = (row.pop(name) for name in ("group", "number", "reward"))
+    own = row.keys() == {field.name for field in fields(Setting)}
+    return Trial(group, number, Setting(**row) if own else PathSetting(tuple(row.items())), reward)
+
+
+def known_rewards(run: RunFolder, folder: str) -> dict[AnySetting, float]:
     """Rewards in the logs of all searches below a folder; they do not depend on who asked."""
     files = run.glob(f"{folder}/*/group-*.parquet")
     return {trial.setting: trial.reward for file in files for trial in TrialLog(run, file).trials}
@@ -111,15 +106,11 @@ class TrialLog:
         self._run = run
         self._file = file
         table = run.find_table(file)
-        names = [field.name for field in fields(Setting)]
-        trials = [
-            Trial(row["group"], row["number"], Setting(*(row[name] for name in names)), row["reward"])
-            for row in (table.to_pylist() if table else ())
-        ]
+        trials = [_trial(row) for row in (table.to_pylist() if table else ())]
         # A reward that is no number could not be compared with the others: such a log is damaged.
         self.trials = trials if all(isfinite(trial.reward) for trial in trials) else []
 
-    def replay(self, number: int, setting: Setting) -> Trial | None:
+    def replay(self, number: int, setting: AnySetting) -> Trial | None:
         """The trial of that number, None when it was not made yet.
 
         Raises:
@@ -143,16 +134,16 @@ class TrialLog:
 
 def search_group(
     group: int,
-    space: Space,
+    space: AnySpace[Any],
     optimizer: str,
     trials: int,
     seed: int,
     log: TrialLog,
-    known: dict[Setting, float],
-    reward: Callable[[Setting], float],
+    known: dict[AnySetting, float],
+    reward: Callable[[Any], float],
     progress: Callable[[int], None],
 ) -> list[Trial]:
-    """Try settings of one group of layers, or go on from the log of an earlier try.
+    """Try settings of one group, or go on from the log of an earlier try.
 
     Args:
         trials: how many, those of the log included.

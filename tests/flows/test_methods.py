@@ -96,7 +96,9 @@ def test_workers_of_dask_find_it_and_make_the_same_masks(evaluated, settings, tm
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        (["tune", "scenes"], "tune chooses layer and head, which only pnp-ovss has, not toy"),
+        (["tune", "scenes", "-p", "space.layers=[0]"], "toy has no layers to choose from: leave out space.layers"),
+        (["tune", "scenes", "-p", "space.blurs=[0.1]"], "toy does not search masks.blur: leave out space.blurs"),
+        (["tune", "scenes", "--judge", "match"], "toy has no match score to judge by: leave out --judge match"),
         (["ablate", "scenes"], "ablate varies parts that only pnp-ovss has, not toy"),
         (["eval", "scenes", "--layer", "1"], "toy has no setting 'layer'"),
         (["eval", "scenes", "--preset", "paper"], "preset 'paper' is none of toy's"),

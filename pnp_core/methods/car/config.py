@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
-from pnp_core.methods.base import Description, MethodConfig
+from pnp_core.methods.base import Description, MethodConfig, Value
 from pnp_core.methods.cards import chosen_for, read_settings
 from pnp_core.openclip.config import ClipWeights, Name, Template
 
@@ -106,6 +106,11 @@ class CarConfig(MethodConfig):
         super().defaults(values, bundled)
         method, masks = dict(chosen_for(__file__, values)), read_settings(__file__)["masks"]
         return {"method": method, "masks": {**masks, **method.pop("masks", {})}}
+
+    @classmethod
+    def space(cls) -> dict[str, tuple[Value, ...]]:
+        """What of the last maps, in [0, 1], is cut, which may be nothing, and their blur."""
+        return super().space() | {"masks.threshold": (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)}
 
     @property
     def plain(self) -> bool:

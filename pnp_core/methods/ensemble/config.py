@@ -11,7 +11,7 @@ from pydantic import Field, FiniteFloat, WithJsonSchema, model_validator
 from pnp_core.errors import UsageError
 from pnp_core.frozen import NO_RESULT, NO_SCORE, OF_MASKS
 from pnp_core.masks.config import MaskConfig
-from pnp_core.methods.base import Description, MethodConfig
+from pnp_core.methods.base import Description, MethodConfig, Value
 from pnp_core.methods.pnp.presets import PRESETS
 
 ENSEMBLE = "ensemble"
@@ -93,6 +93,15 @@ class EnsembleConfig(MethodConfig):
         usual = PRESETS[bundled]
         parts = {"salience": usual.get("salience", {}), "masks": {"crf": usual["masks"].get("crf", {})}}
         return super().defaults(values, bundled) | parts
+
+    @classmethod
+    def space(cls) -> dict[str, tuple[Value, ...]]:
+        """Nothing.
+
+        Raises:
+            UsageError: always. Weights are as many as there are runs, which no list of values fits.
+        """
+        raise UsageError("an ensemble has no threshold or blur of its own: tune each of its runs, which have theirs")
 
     @property
     def shares(self) -> tuple[float, ...]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from pnp_core.frozen import OF_MASKS
-from pnp_core.methods.base import Description, MethodConfig
+from pnp_core.methods.base import Description, MethodConfig, Value
 from pnp_core.methods.cards import chosen_for, read_settings
 from pnp_core.openclip.config import ClipWeights, Name, Queries, Templates, Windows, named_twice
 
@@ -68,6 +68,11 @@ class NaclipConfig(MethodConfig):
         threshold = method.pop("threshold")
         masks = {"threshold": threshold, "blur": 0, "crf": {"name": "pamr"}}
         return {"method": method, "masks": masks}
+
+    @classmethod
+    def space(cls) -> dict[str, tuple[Value, ...]]:
+        """The paper's `prob_thd`, a probability, which may be left out, and the blur of the cosines."""
+        return super().space() | {"masks.threshold": (0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)}
 
     @property
     def plain(self) -> bool:

@@ -1,5 +1,6 @@
 """The search: what it tries, its log, and that a killed one goes on with the same sequence."""
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 
 from pnp_core.errors import CorruptRunError, UnknownNameError
 from pnp_core.storage.run_folder import RunFolder
-from pnp_core.tuning.optimizer import OptimizerError, optimize, optimizer_name, optimizer_names
+from pnp_core.tuning.optimizer import GRID, OptimizerError, _build, optimize, optimizer_name, optimizer_names
 from pnp_core.tuning.search import (
     Setting,
     Space,
@@ -99,6 +100,19 @@ def test_a_setting_that_is_drawn_again_is_rewarded_once(tmp_path):
 def test_grid_tries_every_setting_once(tmp_path):
     trials = search(tmp_path, "grid-search", trials=len(SPACE))
     assert len({trial.setting for trial in trials}) == len(SPACE) == len(list(SPACE.settings())) == 108
+
+
+@pytest.mark.parametrize("sizes", [[3], [7, 4], [1, 3], [3, 3], [2, 3, 5], [1, 2, 1, 3, 3], [11, 12, 1, 2, 1]])
+def test_grid_misses_no_place_whatever_the_axes(sizes):
+    """In the process of the optimizer alone: what draws from global generators does not matter to a grid."""
+    places: list[tuple[int, ...]] = []
+
+    def reward(place: dict[str, int]) -> float:
+        places.append(tuple(map(int, place.values())))
+        return 0.0
+
+    _build(GRID, sizes, 0, 0).search(reward, n_iter=math.prod(sizes), verbosity=False, memory=False)
+    assert len(set(places)) == math.prod(sizes)
 
 
 @pytest.mark.ops

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from pnp_core.methods.base import Description, MethodConfig
+from pnp_core.methods.base import Description, MethodConfig, Value
 
 
 class ToyConfig(MethodConfig):
@@ -18,6 +18,11 @@ class ToyConfig(MethodConfig):
     """The method."""
     grid: int = Field(default=24, ge=2)
     """Cells a side."""
+
+    @classmethod
+    def space(cls) -> dict[str, tuple[Value, ...]]:
+        """The threshold alone: nothing is blurred."""
+        return {"masks.threshold": (0.1, 0.3, 0.5)}
 
     def describe(self) -> Description:
         """In words."""
