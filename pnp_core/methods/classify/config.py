@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from pnp_core.bundled import SCENES, TINY
 from pnp_core.errors import UsageError
 from pnp_core.frozen import NO_RESULT, NO_SCORE
-from pnp_core.methods.base import Description, MethodConfig
+from pnp_core.methods.base import Description, MethodConfig, Value
 from pnp_core.openclip.config import ClipWeights, Templates
 
 FOR_SCENES = {"clip": {"model": TINY}, "templates": ["a picture of {}"], "expand": 2.5}
@@ -62,6 +62,11 @@ class ClassifyConfig(MethodConfig):
             "method": FOR_SCENES if scenes else {},
             "masks": {"threshold": 0, "blur": 0, "crf": {"name": "off"}},
         }
+
+    @classmethod
+    def space(cls) -> dict[str, tuple[Value, ...]]:
+        """The score that names a proposal at least; there is no blur."""
+        return {"masks.threshold": (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)}
 
     def describe(self) -> Description:
         """In words."""

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from pnp_core.frozen import NO_RESULT, OF_MASKS
-from pnp_core.methods.base import Description, MethodConfig
+from pnp_core.methods.base import Description, MethodConfig, Value
 from pnp_core.methods.cards import chosen_for
 from pnp_core.openclip.config import Name, Queries, Templates, Windows, named_twice
 
@@ -63,6 +63,11 @@ class SimzssConfig(MethodConfig):
         """The threshold for the card. Nothing refines: the protocol has neither PAMR nor CRF."""
         super().defaults(values, bundled)
         return {"masks": {"threshold": chosen_for(__file__, values)["threshold"], "blur": 0, "crf": {"name": "off"}}}
+
+    @classmethod
+    def space(cls) -> dict[str, tuple[Value, ...]]:
+        """The probability below which a pixel is background, and the blur of the cosines."""
+        return super().space() | {"masks.threshold": (0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)}
 
     def describe(self) -> Description:
         """In words."""
