@@ -90,7 +90,8 @@ class MethodConfig(Config):
     """Version of `Method.decide`: goes up when the same maps give other scores."""
 
     name: Annotated[str, Newer(PNP)]
-    """The method."""
+    """Method of segmentation: `pnp-ovss`, `naclip`, `car`, `simzss`, `classify`, `ensemble`, or one that another
+    package adds (docs/methods.md)."""
 
     @classmethod
     def own_name(cls) -> str:

@@ -95,8 +95,7 @@ class PnpConfig(MethodConfig):
 
     # What is declared here is not seen by type checkers as narrower, since it is frozen.
     name: Annotated[Literal["pnp-ovss"], Newer(PNP)] = PNP  # pyright: ignore[reportIncompatibleVariableOverride]
-    """Method of segmentation: `pnp-ovss`, `naclip`, `classify`, `ensemble`, or one that another package adds
-    (docs/methods.md)."""
+    """The method."""
     backbone: BackboneConfig = BackboneConfig()
     caption: CaptionConfig = CaptionConfig()
     dropout: DropoutConfig = DropoutConfig()
