@@ -308,21 +308,22 @@ def _half(job: SalienceJob, method: Loaded) -> _Half[Any]:
 
 
 def _prepared_ahead(samples: Iterable[Sample], half: _Half[Ready]) -> Iterator[list[Ready | Quarantined]]:
-    """Batches of decoded samples; while one is looked at the next is being decoded."""
+    """Batches of decoded samples; while one is looked at the next is being read and decoded."""
     remaining = iter(samples)
-    with ThreadPoolExecutor(DECODERS, thread_name_prefix="decode") as pool:
+    pool, reader = (ThreadPoolExecutor(threads, name) for threads, name in ((DECODERS, "decode"), (1, "read")))
 
-        def begin() -> list[Future[Ready | Quarantined]]:
-            return [pool.submit(half.prepare, one) for one in islice(remaining, half.job.runtime.batch_size)]
+    def begin() -> list[Future[Ready | Quarantined]]:
+        return [pool.submit(half.prepare, one) for one in islice(remaining, half.job.runtime.batch_size)]
 
+    try:
         batch = begin()
-        try:
-            while batch:
-                following = begin()
-                yield [future.result() for future in batch]
-                batch = following
-        finally:  # whoever stops early does not wait for what nobody will look at
-            pool.shutdown(wait=False, cancel_futures=True)
+        while batch:
+            following = reader.submit(begin)
+            yield [future.result() for future in batch]
+            batch = following.result()
+    finally:  # whoever stops early does not wait for what nobody will look at
+        for workers in (reader, pool):
+            workers.shutdown(wait=False, cancel_futures=True)
 
 
 def extract_shard(job: SalienceJob, shard: ShardRef, progress: Progress = silent) -> StageResult:
