@@ -42,6 +42,7 @@ def test_drawn_shapes_are_labelled_under_its_name(evaluated):
     assert "car" in (out / "report/index.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_resumed_and_another_refiner_or_guide_keeps_its_maps(evaluated):
     out, _ = evaluated
     assert summary_of(call(*EVAL, "--out", out))["resumed"] == 6
@@ -50,11 +51,13 @@ def test_a_finished_run_is_resumed_and_another_refiner_or_guide_keeps_its_maps(e
         assert (stages["salience"]["images_resumed"], stages["masks"]["images_resumed"]) == (6, 0)
 
 
+@pytest.mark.slow
 def test_another_threshold_of_its_own_makes_other_maps(evaluated):
     stages = summary_of(call(*EVAL, "-p", "method.confidence_threshold=0.5", "--out", evaluated[0]))["stages"]
     assert stages["salience"]["images_resumed"] == 0
 
 
+@pytest.mark.slow
 def test_stuff_and_all_classes_can_be_asked_about(tmp_path, prefect_server):
     (tmp_path / "own.yaml").write_text("method: {name: car, stuff: [tree, cactus]}\n")
     options = ("--config", tmp_path / "own.yaml", "--candidates", "vocabulary", "--out", tmp_path / "x")

@@ -97,6 +97,7 @@ def test_a_finished_run_is_resumed_a_threshold_keeps_the_maps_and_a_lost_shard_i
     assert (stages["salience"]["images_resumed"], stages["masks"]["images_resumed"]) == (6, 0)
 
 
+@pytest.mark.slow
 def test_proposals_that_moved_are_the_same_and_others_make_other_maps(plain, named, tmp_path):
     shutil.copytree(named[0], tmp_path / "x")
     shutil.copytree(plain, tmp_path / "moved")
@@ -105,6 +106,7 @@ def test_proposals_that_moved_are_the_same_and_others_make_other_maps(plain, nam
     assert summary_of(classify(tmp_path / "moved", tmp_path / "x"))["resumed"] == 0
 
 
+@pytest.mark.slow
 def test_a_folder_of_masks_and_a_picture_that_it_lacks(plain, folder, tmp_path):
     keys = sorted(masks_of(plain))
     shutil.rmtree(folder / keys[0])
@@ -123,6 +125,7 @@ def test_a_folder_of_masks_and_a_picture_that_it_lacks(plain, folder, tmp_path):
     assert "it has colours" in said
 
 
+@pytest.mark.slow
 def test_pictures_that_the_run_does_not_know_are_quarantined(named, tmp_path):
     summary_of(call("eval", "scenes", "--limit", "4", "--json", "--out", tmp_path / "few"))
     summary = summary_of(classify(tmp_path / "few", tmp_path / "x"))
@@ -130,6 +133,7 @@ def test_pictures_that_the_run_does_not_know_are_quarantined(named, tmp_path):
     assert list(summary["reasons"]) == [f"no proposals: run '{tmp_path / 'few'}' does not know it"]
 
 
+@pytest.mark.slow
 def test_it_can_be_in_an_ensemble(plain, named, tmp_path):
     runs = [part for run in (named[0], plain) for part in ("--run", run)]
     summary = summary_of(call("eval", "scenes", *SCENES, *runs, "--weights", "1,0", "--out", tmp_path / "x"))
@@ -151,6 +155,7 @@ def test_prompts_make_other_results_and_are_named(plain, named, tmp_path):
     assert row
 
 
+@pytest.mark.slow
 def test_prompts_in_candidates_make_other_maps(plain, tmp_path):
     save_file({"text.0": torch.randn(2, 128)}, tmp_path / "own.safetensors", metadata={"base_model": "tiny"})
     base = ("eval", "scenes", *SCENES, "--candidates", "clip", "--out", tmp_path / "x")

@@ -91,6 +91,7 @@ def test_one_run_alone_has_the_same_masks_byte_for_byte(made, tmp_path):
     assert [m for m, _ in masks_of(tmp_path / "toy").values()] == [m for m, _ in masks_of(made / "toy").values()]
 
 
+@pytest.mark.slow
 def test_a_run_of_weight_zero_plays_no_part(made, tmp_path):
     config = ensemble(made / "deep", made / "small", weights=(2, 0), masks={"confidence": True})
     evaluate(tmp_path / "x", **config)
@@ -183,6 +184,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(made, both, tmp_path, prefect_se
     assert artifacts(tmp_path / "x") == artifacts(both)
 
 
+@pytest.mark.slow
 def test_a_lost_shard_is_made_again_to_the_same_bytes(made, both, tmp_path):
     config = ensemble(made / "deep", made / "small", weights=(3, 1))
     shutil.copytree(both, tmp_path / "x")
@@ -195,6 +197,7 @@ def test_a_lost_shard_is_made_again_to_the_same_bytes(made, both, tmp_path):
     assert artifacts(tmp_path / "x") == artifacts(both)
 
 
+@pytest.mark.slow
 def test_other_weights_need_no_new_maps_and_the_same_proportions_no_new_masks(made, both, tmp_path):
     shutil.copytree(both, tmp_path / "x")
     summary = evaluate(tmp_path / "x", **ensemble(made / "deep", made / "small", weights=(6, 2)))
@@ -204,6 +207,7 @@ def test_other_weights_need_no_new_maps_and_the_same_proportions_no_new_masks(ma
     assert summary["stages"]["salience"]["shards_resumed"] == 2
 
 
+@pytest.mark.slow
 def test_a_run_that_moved_is_the_same_and_one_that_changed_is_another(made, both, copies, tmp_path):
     moved, _ = copies
     shutil.copytree(both, tmp_path / "x")
@@ -212,6 +216,7 @@ def test_a_run_that_moved_is_the_same_and_one_that_changed_is_another(made, both
     assert evaluate(tmp_path / "x", **ensemble(moved, made / "small", weights=(3, 1)))["resumed"] == 0
 
 
+@pytest.mark.slow
 def test_runs_may_lie_in_a_bucket(made, tmp_path):
     files = fsspec.filesystem("memory")
     files.put(str(made / "toy"), "/bucket/toy", recursive=True)
@@ -229,6 +234,7 @@ def test_pictures_that_a_run_lacks_are_quarantined_with_the_reason(made, tmp_pat
     assert reason == f"run '{tmp_path / 'few'}' of the ensemble does not know it"
 
 
+@pytest.mark.slow
 def test_pictures_of_another_size_are_others(made, tmp_path, monkeypatch):
     real = StoredRun.maps
     monkeypatch.setattr(StoredRun, "maps", lambda self, key, size: real(self, key, (size[0] + 1, size[1])))
@@ -293,6 +299,7 @@ def test_a_run_without_all_its_maps_is_not_finished(copies, tmp_path):
     refused("is not finished: shard 000001 has no maps", ensemble(deep), tmp_path / "x")
 
 
+@pytest.mark.slow
 def test_candidates_by_match_score_are_those_of_the_runs_and_need_no_model(made, tmp_path):
     """`label` asks the model which classes are there; the ensemble has none."""
     own = ["label", str(PHOTOGRAPHS), "--classes", "heart,car", "--json"]
@@ -341,6 +348,7 @@ def test_settings_of_the_runs_are_refused_as_the_ensemble_s(tmp_path):
     refused("preset 'paper' is none of ensemble's", ensemble("a", preset="paper"), tmp_path / "x")
 
 
+@pytest.mark.slow
 def test_weights_may_stand_with_each_run():
     weighed = {"name": "ensemble", "runs": [{"run": "a", "weight": 0.6}, "b"]}
     method = EvalConfig.model_validate({"out": "x", "method": weighed}).method

@@ -46,6 +46,7 @@ def test_it_finds_the_drawn_shapes(evaluated):
     assert "naclip" in (out / "report/index.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_resumed_and_another_threshold_or_refiner_keeps_its_maps(evaluated):
     out, _ = evaluated
     assert summary_of(call(*EVAL, "--out", out))["resumed"] == 8
@@ -60,6 +61,7 @@ def test_other_queries_make_other_maps(evaluated, tmp_path):
     assert summary["stages"]["salience"]["images_resumed"] == 0
 
 
+@pytest.mark.slow
 def test_all_classes_can_be_asked_about(tmp_path, prefect_server):
     summary = summary_of(call(*EVAL, "--candidates", "vocabulary", "--out", tmp_path / "x"))
     assert summary["labelled"] == 8

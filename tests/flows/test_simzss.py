@@ -52,6 +52,7 @@ def test_it_runs_and_says_what_it_is(evaluated, folder):
     assert "simzss" in (out / "report/index.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_resumed_and_another_threshold_or_scale_keeps_its_maps(evaluated, folder):
     out, _ = evaluated
     weights = ("-p", f"method.checkpoint={folder}", "--out", out)
@@ -65,6 +66,7 @@ def test_a_finished_run_is_resumed_and_another_threshold_or_scale_keeps_its_maps
     assert summary_of(call(*EVAL, *moved))["resumed"] == 4, "weights are named by their content"
 
 
+@pytest.mark.slow
 def test_all_classes_can_be_asked_about_and_all_can_be_background(evaluated, folder, tmp_path):
     done = call(*EVAL, "-p", f"method.checkpoint={folder}", "--candidates", "vocabulary", "--out", tmp_path / "x")
     assert summary_of(done)["labelled"] == 4

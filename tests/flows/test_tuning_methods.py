@@ -85,6 +85,7 @@ def test_the_best_setting_is_used_by_eval(tuned, tmp_path):
     assert (record["method"]["sigma"], record["masks"]["blur"]) == (3, tuned[2]["best"]["masks.blur"])
 
 
+@pytest.mark.slow
 def test_maps_are_made_once_by_the_ordinary_stage_and_nothing_twice(tuned):
     out, command, found = tuned
     assert len(list((out / "salience").glob("*/*.done.json"))) == 2, "of two shards, whatever was tried"
@@ -94,6 +95,7 @@ def test_maps_are_made_once_by_the_ordinary_stage_and_nothing_twice(tuned):
     assert {name: again[name] for name in ("best", "comparison")} == {n: found[n] for n in ("best", "comparison")}
 
 
+@pytest.mark.slow
 def test_every_setting_is_compared_with_masks_and_drawn(tuned):
     out, _, found = tuned
     assert (found["comparison"]["images"], found["comparison"]["settings"]) == (5, 4)
