@@ -5,22 +5,10 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
 
-from flows.cli import app
+from tests.flows.commands import call, summary_of
 
 EVAL = ("eval", "scenes", "--method", "car", "--limit", "6", "--shards", "2", "--json")
-runner = CliRunner()
-
-
-def call(*arguments: Path | str) -> Result:
-    return runner.invoke(app, [str(argument) for argument in arguments])
-
-
-def summary_of(done: Result) -> dict:
-    assert done.exit_code == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 @pytest.fixture(scope="module")

@@ -11,29 +11,18 @@ import torch
 from click.testing import Result
 from PIL import Image
 from safetensors.torch import save_file
-from typer.testing import CliRunner
 
-from flows.cli import app
 from pnp_core.inputs.images import decode_label_map
 from tests.artifacts import artifacts
+from tests.flows.commands import call, summary_of
 
 SCENES = ("--limit", "6", "--shards", "2", "--json")
-runner = CliRunner()
-
-
-def call(*arguments: Path | str) -> Result:
-    return runner.invoke(app, [str(argument) for argument in arguments])
 
 
 def classify(proposals: Path, out: Path, *more: Path | str) -> Result:
     return call(
         "eval", "scenes", *SCENES, "--method", "classify", "-p", f"method.proposals={proposals}", "--out", out, *more
     )
-
-
-def summary_of(done: Result) -> dict:
-    assert done.exit_code == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def refused(done: Result, message: str) -> None:

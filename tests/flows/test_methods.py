@@ -9,16 +9,13 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
 
-from flows.cli import app
 from pnp_core.methods import METHODS
+from tests.flows.commands import call, summary_of
 
 ROOT = Path(__file__).parents[2]
 TOY = ROOT / "tests" / "toy_method"
 EVAL = ("eval", "scenes", "--limit", "8", "--shards", "2", "--json")
-runner = CliRunner()
 
 
 @pytest.fixture(scope="module")
@@ -36,15 +33,6 @@ def settings(tmp_path_factory, toy) -> Path:
     file = tmp_path_factory.mktemp("toy") / "toy.yaml"
     file.write_text("method: toy\nmasks: {threshold: 0.3, crf: {name: 'off'}}\n")
     return file
-
-
-def call(*arguments: Path | str) -> Result:
-    return runner.invoke(app, [str(argument) for argument in arguments])
-
-
-def summary_of(done: Result) -> dict:
-    assert done.exit_code == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 @pytest.fixture(scope="module")

@@ -6,24 +6,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import torch
-from click.testing import Result
-from typer.testing import CliRunner
 
-from flows.cli import app
+from tests.flows.commands import call, summary_of
 from tests.pnp_core.methods.simzss.released import random_state, save
 
 SMALL = ("-p", "method.short_side=56", "-p", "method.window={side: 56, stride: 28}", "-p", "method.templates=['{}']")
 EVAL = ("eval", "scenes", "--method", "simzss", "--limit", "4", "--shards", "2", "--json", *SMALL)
-runner = CliRunner()
-
-
-def call(*arguments: Path | str) -> Result:
-    return runner.invoke(app, [str(argument) for argument in arguments])
-
-
-def summary_of(done: Result) -> dict:
-    assert done.exit_code == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 @pytest.fixture(scope="module")
