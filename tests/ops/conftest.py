@@ -15,9 +15,11 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 import yaml
+from PIL import Image
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
@@ -184,13 +186,19 @@ def slow_undisturbed(stack: RealStack, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture(scope="session")
-def many_scenes(stack: RealStack, tmp_path_factory: pytest.TempPathFactory) -> Beside:
-    """300 scenes in 30 shards. One pass and no CRF, which take time but keep nothing."""
+def many_images(stack: RealStack, tmp_path_factory: pytest.TempPathFactory) -> Beside:
+    """240 images of 1.4 MB in 30 shards. One pass and no CRF, which take time but keep nothing."""
     folder = tmp_path_factory.mktemp("many")
-    values = {"limit": 300, "shards": 30, "runtime": {"threads": 1}, "masks": {"crf": {"name": "off"}}}
-    values["salience"] = {"dropout": {"iterations": 1}}
+    (folder / "in").mkdir()
+    noise = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    for number in range(240):
+        image = Image.fromarray(np.roll(noise, number, axis=1)).resize((800, 600))
+        image.save(folder / "in" / f"{number:03d}.jpg")
+    values: dict[str, Any] = {"images_per_shard": 8, "runtime": {"threads": 1}, "masks": {"crf": {"name": "off"}}}
+    values["salience"] = {"dropout": {"iterations": 1}, "candidates": {"source": "vocabulary"}}
     (folder / "many.yaml").write_text(yaml.safe_dump(values))
-    return Beside(stack, folder / "run", "eval", "scenes", "--config", str(folder / "many.yaml"))
+    arguments = ["label", str(folder / "in"), "--classes", "heart,star", "--preset", "tiny"]
+    return Beside(stack, folder / "run", *arguments, "--config", str(folder / "many.yaml"))
 
 
 @pytest.fixture(scope="session")

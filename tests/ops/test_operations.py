@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import psutil
@@ -156,7 +157,7 @@ class Disturbed:
 
 
 def test_killed_worker_flow_both_and_server_lose_nothing_and_repeat_at_most_what_was_in_flight(
-    stack, slow_undisturbed, many_scenes, tmp_path, client
+    stack, slow_undisturbed, many_images, tmp_path, client
 ):
     disturbed = Disturbed(stack, out := tmp_path / "disturbed")
 
@@ -212,9 +213,10 @@ def repeated(client: SyncPrefectClient, out: Path) -> int:
     return sum(task.start_time.timestamp() < done[task.name] for task in begun) - SHARDS
 
 
-def test_memory_of_the_driver_is_that_of_a_batch_not_of_the_corpus(many_scenes):
-    many_scenes.finish()
+def test_memory_of_the_driver_is_that_of_a_batch_not_of_the_corpus(many_images):
+    many_images.finish()
     for stage in ("salience", "masks"):
-        used = [rss for (name, shards), rss in many_scenes.memory.items() if name == stage and shards >= 15]
-        assert len(used) > 10, "sampled too seldom to tell"
-        assert max(used) - used[0] < 20e6
+        used = [rss for (name, shards), rss in many_images.memory.items() if name == stage and shards >= 12]
+        assert len(used) > 12, "sampled too seldom to tell"
+        # Medians, since what a shard takes comes and goes: ten shards or more lie between, 115 MB of images alone.
+        assert median(used[-5:]) - median(used[:5]) < 60e6
