@@ -17,13 +17,17 @@ from prefect.client.schemas.responses import DeploymentResponse
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL
 
-from flows.parameters import first_unknown, keys_of, parse_parameters, unknown_key
+from flows.parameters import first_unknown, keys_of, parse_parameters, unknown_key, value_at
 from pnp_core.config import laid_over, with_method
 from pnp_core.errors import PnpError, UsageError, in_words
 from pnp_core.frozen import merge
+from pnp_core.methods.base import PNP
+from pnp_core.openclip.config import LOCAL_DIR
 
-NAMES = ("checkpoint", "dataset")
+NAMES = ("checkpoint", "dataset", "pretrained")
 """Keys that may name something else; a path only when it is there."""
+CLIPS = ("method.clip", "method.proposer", "method.classifier", "salience.candidates.clip", "reward.clip")
+"""Keys of a configuration that a CLIP stands at."""
 PLACES = (
     "out",
     "runs",
@@ -33,8 +37,12 @@ PLACES = (
     "settings",
     "dataset",
     "method.backbone.checkpoint",
+    "method.checkpoint",
+    "method.proposals",
+    "method.runs",
     "salience.backbone.checkpoint",
     "salience.candidates.file",
+    *(f"{clip}.{key}" for clip in CLIPS for key in ("model", "pretrained", "prompts")),
 )
 """Keys of a configuration that name a file or folder, or several."""
 _LOCAL = ("127.0.0.1", "localhost", "::1")
@@ -113,7 +121,7 @@ def start_run(name: str, parameters: list[str], here: str) -> StartedRun:
         if of_config:
             if "config.method" in keys_of(schema):  # else of a version that had no other methods
                 given = with_method(given)
-                config = laid_over(values.get("config", {}), given)
+                config = laid_over(_for_method(values.get("config", {}), given), given)
             else:
                 config = merge(values.get("config", {}), given)
             values["config"] = place(config, deployment.name, here if local else None)
@@ -127,6 +135,14 @@ def start_run(name: str, parameters: list[str], here: str) -> StartedRun:
         url = f"{require_server().removesuffix('/api')}/runs/flow-run/{run.id}"
         out = values.get("config", {}).get("out")
         return StartedRun(run.id, run.name, f"{flow}/{deployment.name}", deployment.work_queue_name, url, out)
+
+
+def _for_method(config: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """A deployment's configuration, less what it presets for its own method where another one is asked for."""
+    config = with_method(config)
+    name, other = ((value_at(values, "method.name") or PNP) for values in (config, given))
+    kept = {key: value for key, value in config.items() if key not in ("preset", "method")}
+    return config if name == other or value_at(given, "method.name") is None else kept
 
 
 def place(config: dict[str, Any], name: str, here: str | None) -> dict[str, Any]:
@@ -162,7 +178,9 @@ def _placed(values: dict[str, Any], path: list[str], here: str | None) -> dict[s
 
 def _placed_text(key: str, text: Any, here: str | None) -> Any:
     """A path that was relative, absolute; whatever else as it is."""
-    if not isinstance(text, str) or "://" in text or Path(text).expanduser().is_absolute():
+    if isinstance(text, str) and text.startswith(LOCAL_DIR):
+        return LOCAL_DIR + _placed_text(LOCAL_DIR, text.removeprefix(LOCAL_DIR), here)
+    if not isinstance(text, str) or key == "model" or "://" in text or Path(text).expanduser().is_absolute():
         return text
     if here is None:
         if key in NAMES:

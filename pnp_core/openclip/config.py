@@ -15,6 +15,8 @@ Names = Annotated[tuple[Name, ...], Field(min_length=1)]
 Template = Annotated[str, Field(pattern=r"^[^{}]*\{\}[^{}]*$")]
 Templates = Literal["imagenet"] | Annotated[tuple[Template, ...], Field(min_length=1)]
 """Captions with `{}` in the place of a query, or OpenAI's 80."""
+LOCAL_DIR = "local-dir:"
+"""What the name of a model begins with that is a folder."""
 
 
 def _pairs(value: Any) -> Any:
@@ -65,10 +67,14 @@ class ClipWeights(Config):
     """Prompts that were learned for that CLIP, as OpenDAS has them: a safetensors file (docs/methods.md)."""
 
     @property
+    def weights(self) -> str:
+        """In words: model and tag, where it has one."""
+        return self.model if self.model.startswith((LOCAL_DIR, "tiny")) else f"{self.model}:{self.pretrained}"
+
+    @property
     def title(self) -> str:
         """In words: model, weights, prompts."""
-        own = self.model.startswith(("local-dir:", "tiny"))
-        weights = self.model if own else f"{self.model}:{self.pretrained}"
+        weights = self.weights
         return weights if self.prompts is None else f"{weights} with {PurePath(self.prompts).name}"
 
 

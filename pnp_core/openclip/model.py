@@ -18,11 +18,10 @@ from torch.nn.functional import normalize
 from pnp_core.bundled import PACKAGE, TINY, TINY_VIT
 from pnp_core.errors import CheckpointError, UnknownNameError, UsageError
 from pnp_core.finite import check_weights
-from pnp_core.openclip.config import ClipWeights
+from pnp_core.openclip.config import LOCAL_DIR, ClipWeights
 from pnp_core.openclip.prompts import Prompts, Tower, prompted_texts, prompts_digest, read_prompts, require_tower
 from pnp_core.openclip.vit import ClipVit, Dtype
 
-_LOCAL = "local-dir:"
 _BUNDLED = {TINY: PACKAGE / "_tiny_clip", TINY_VIT: PACKAGE / "_tiny_vit_clip"}
 _TOKENIZER = (".json", ".txt", ".model", ".vocab", ".spm")
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
@@ -48,8 +47,8 @@ def clip_revision(config: ClipWeights) -> str:
 
 def _weights_revision(config: ClipWeights) -> str:
     model = _name(config)
-    if model.startswith(_LOCAL):
-        folder = Path(model.removeprefix(_LOCAL)).expanduser()
+    if model.startswith(LOCAL_DIR):
+        folder = Path(model.removeprefix(LOCAL_DIR)).expanduser()
         if not (folder / "open_clip_config.json").is_file():
             raise CheckpointError(f"no CLIP model in '{folder}': open_clip_config.json is missing")
         files = sorted(f for f in folder.iterdir() if f.suffix in (*_WEIGHTS, *_TOKENIZER))
@@ -89,8 +88,8 @@ def check_prompts(config: ClipWeights, prompts: Prompts) -> None:
 
 def _base_name(config: ClipWeights) -> str:
     """What prompts call the CLIP; the tag behind it where its weights have one."""
-    if config.model.startswith(_LOCAL):
-        return Path(config.model.removeprefix(_LOCAL)).expanduser().resolve().name
+    if config.model.startswith(LOCAL_DIR):
+        return Path(config.model.removeprefix(LOCAL_DIR)).expanduser().resolve().name
     tagged = config.pretrained in open_clip.list_pretrained_tags_by_model(config.model)
     return f"{config.model}:{config.pretrained}" if tagged else config.model
 
@@ -154,15 +153,15 @@ def _vision(config: ClipWeights) -> dict[str, Any]:
 
 def _model_config(config: ClipWeights) -> dict[str, Any]:
     model = _name(config)
-    if model.startswith(_LOCAL):
-        file = Path(model.removeprefix(_LOCAL)).expanduser() / "open_clip_config.json"
+    if model.startswith(LOCAL_DIR):
+        file = Path(model.removeprefix(LOCAL_DIR)).expanduser() / "open_clip_config.json"
         return json.loads(file.read_text(encoding="utf-8"))["model_cfg"]
     return open_clip.get_model_config(model) or {}
 
 
 def _name(config: ClipWeights) -> str:
     """What open_clip calls the model."""
-    return f"{_LOCAL}{_BUNDLED[config.model]}" if config.model in _BUNDLED else config.model
+    return f"{LOCAL_DIR}{_BUNDLED[config.model]}" if config.model in _BUNDLED else config.model
 
 
 def _quick_gelu(model: str, tag: str | None) -> bool:
@@ -300,7 +299,7 @@ def load_clip(config: ClipWeights, device: str) -> ClipModel:
 def load_weights(config: ClipWeights, device: str) -> ClipModel:
     """A CLIP without prompts, see `load_clip`."""
     name = _name(config)
-    pretrained = None if name.startswith(_LOCAL) else config.pretrained  # such folders hold their weights
+    pretrained = None if name.startswith(LOCAL_DIR) else config.pretrained  # such folders hold their weights
     try:
         loaded: Any = open_clip.create_model_from_pretrained(
             name, pretrained=pretrained, weights_only=True, force_quick_gelu=_quick_gelu(name, pretrained)

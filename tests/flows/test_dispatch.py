@@ -90,6 +90,13 @@ def test_paths_are_placed_where_a_worker_finds_them_or_refused(tmp_path):
     assert placed["salience"]["candidates"]["file"] == str(tmp_path / "c.json")
     (tmp_path / "blip").mkdir()
     assert place(nested, "x", str(tmp_path))["salience"]["backbone"]["checkpoint"] == str(tmp_path / "blip")
+    clip = {"model": "local-dir:mine", "pretrained": "openai", "prompts": "p.safetensors"}
+    method = {"name": "classify", "clip": clip, "proposals": "runs/plain", "runs": ["a"]}
+    placed = place({"method": method}, "eval-voc", "/here")["method"]
+    assert placed["clip"] == {**clip, "model": "local-dir:/here/mine", "prompts": "/here/p.safetensors"}
+    assert (placed["proposals"], placed["runs"]) == ("/here/runs/plain", ["/here/a"])
+    (tmp_path / "tiny").mkdir()
+    assert place({"method": {"clip": {"model": "tiny"}}}, "x", str(tmp_path))["method"]["clip"]["model"] == "tiny"
     with pytest.raises(UsageError, match="data=VOC is relative"):
         place({**config, "out": "s3://bucket/out"}, "eval-voc", None)
 

@@ -120,7 +120,7 @@ class CarConfig(MethodConfig):
 
     def describe(self) -> Description:
         """In words."""
-        clips = " + ".join(map(_words, (self.proposer, self.classifier)))
+        clips = f"{self.proposer.weights} + {self.classifier.weights}"
         settings = [
             f"eta {self.mask_threshold:g}",
             f"theta {self.confidence_threshold:g}",
@@ -141,10 +141,6 @@ class CarConfig(MethodConfig):
         """What can change a score."""
         clips = {name: getattr(self, name).model_dump(mode="json") for name in ("proposer", "classifier")}
         return super().setting() | clips
-
-
-def _words(clip: ClipWeights) -> str:
-    return clip.model if clip.model.startswith(("local-dir:", "tiny")) else f"{clip.model}:{clip.pretrained}"
 
 
 def _refuse_twice(what: str, given: tuple[str, ...] | list[str]) -> None:
