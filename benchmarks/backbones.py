@@ -20,7 +20,8 @@ from time import perf_counter
 import torch
 from transformers import BridgeTowerConfig, BridgeTowerForImageAndTextRetrieval
 
-from pnp_core.checks.backbone import expect, matrix_rate, peak_memory
+from pnp_core.checks.backbone import expect, matrix_rate
+from pnp_core.checks.cost import peak_memory
 from pnp_core.devices import resolve_device
 from pnp_core.methods.pnp.backbones import Backbone, backbone_card
 from pnp_core.methods.pnp.backbones.blip import BlipVision, FusionModel

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, is_dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +17,11 @@ from pnp_core.text.visible import visible, visible_json
 from pnp_core.tuning.space import shown_value
 
 if TYPE_CHECKING:  # these import torch, which takes seconds
+    from flows.cli.models import KnownMethod
     from pnp_core.checks.backbone import Diagnosis
     from pnp_core.checks.candidates_file import FileReport
     from pnp_core.checks.dataset import CheckReport
+    from pnp_core.checks.method import MethodDiagnosis
     from pnp_core.corpus import CorpusSummary
     from pnp_core.inputs.cards import DatasetCard
     from pnp_core.methods.pnp.backbones.cards import BackboneCard
@@ -263,7 +266,7 @@ def list_cards(cards: Sequence[Any], show: Callable[[Any, Console], None], as_js
     """Print cards for people; with `as_json` those go to standard error, and the facts to standard output."""
     show(cards, Console(stderr=as_json))
     if as_json:
-        print(visible_json([card.model_dump(mode="json") for card in cards]))
+        print(visible_json([asdict(c) if is_dataclass(c) else c.model_dump(mode="json") for c in cards]))
 
 
 def show_cards(cards: Sequence[DatasetCard], console: Console) -> None:
@@ -290,6 +293,31 @@ def show_backbones(cards: Sequence[BackboneCard], console: Console) -> None:
             how = " [dim](convert-weights)[/]" if weights.convert else ""
             note = f": {shown(weights.note)}" if weights.note else ""
             console.print(f"  - {shown(weights.name)}{how}{note}", soft_wrap=True)
+
+
+def show_methods(known: Sequence[KnownMethod], console: Console) -> None:
+    """Print what each method is."""
+    for method in known:
+        console.print(f"[bold]{shown(method.name)}[/]  {shown(method.about)}", soft_wrap=True)
+        if method.settings:
+            console.print(f"  {shown(method.settings)}", soft_wrap=True)
+
+
+def show_method_diagnosis(found: MethodDiagnosis, console: Console) -> None:
+    """Print whether a method can run, and what it costs."""
+    ready = "[red]cannot run like this[/]" if found.problem else "[green]can run[/]"
+    console.print(f"{shown(found.method)}: {shown(found.weights)} {ready}", soft_wrap=True)
+    if found.problem:
+        console.print(f"  {shown(found.problem)}", soft_wrap=True)
+    console.print(f"  downloads: {'off (HF_HUB_OFFLINE)' if found.offline else 'allowed'}")
+    console.print(f"  device: {shown(found.device)}")
+    if found.loading is not None:
+        console.print(f"  loaded in {found.loading:.1f} s")
+    if found.measured:
+        cost = f"{found.measured.seconds:.2g} s per picture of 500 x 375 pixels and one class"
+        console.print(f"  measured here: {cost}, {found.measured.memory_gb:.1f} GB", soft_wrap=True)
+    elif not found.problem:
+        console.print("  not measured: it looks at no picture that it has nothing of")
 
 
 def show_diagnosis(found: Diagnosis, console: Console) -> None:

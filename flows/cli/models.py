@@ -1,27 +1,41 @@
-"""Commands about vision-language models: backbones, models, doctor, convert-weights."""
+"""Commands about methods and their models: methods, backbones, models, doctor, convert-weights."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import inspect
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from flows.cli.fields import names as split_names
 from flows.cli.fields import option
-from flows.cli.options import BACKBONE, DebugOption, Given, JsonOption, build, options_of
+from flows.cli.options import BACKBONE, METHOD, DebugOption, Given, JsonOption, ParamOption, build, options_of
 from flows.cli.running import one_line_errors
 from flows.parameters import value_at
 from pnp_core.bundled import BUNDLED, PHOTO
 from pnp_core.config import EvalConfig
 from pnp_core.errors import UnknownNameError, UsageError
+from pnp_core.frozen import merge
+from pnp_core.methods.base import PNP, MethodConfig
 from pnp_core.stages.config import RuntimeConfig
 from pnp_core.text.visible import visible, visible_json
 
 if TYPE_CHECKING:
+    from pnp_core.checks.backbone import Diagnosis
+    from pnp_core.checks.method import MethodDiagnosis
     from pnp_core.methods.pnp.backbones.known_names import Unknown
     from pnp_core.storage.weights import Conversion
+
+
+@dataclass(frozen=True)
+class KnownMethod:
+    """What `methods` lists: a name, what it is, and what is to be known of its settings."""
+
+    name: str
+    about: str
+    settings: str
 
 
 def backbones(as_json: JsonOption = False) -> None:
@@ -64,35 +78,75 @@ def _nearest(unknown: dict[str, Unknown], name: str) -> list[str]:
     return list(unknown[name].nearest) if name in unknown else []
 
 
+def methods(as_json: JsonOption = False) -> None:
+    """List the methods of segmentation. What each needs, costs and is good for is in docs/methods.md."""
+    from flows.cli.console import list_cards, show_methods
+    from pnp_core.methods import METHODS, method_config
+
+    list_cards([_known_of(method_config(name)) for name in METHODS], show_methods, as_json)
+
+
+def _known_of(kind: type[MethodConfig]) -> KnownMethod:
+    about, _, more = (" ".join(part.split()) for part in (inspect.getdoc(kind) or "").partition("\n\n"))
+    return KnownMethod(kind.own_name(), about, more)
+
+
 @options_of(
     EvalConfig,
+    METHOD,
     option(f"{BACKBONE}.name", "--backbone", shown=PHOTO),
     option(f"{BACKBONE}.checkpoint", shown="the backbone's own"),
     option(f"{BACKBONE}.image_size", shown="the backbone's own"),
     option(f"{BACKBONE}.dtype"),
     option("runtime.device"),
 )
-def doctor(given: Given[EvalConfig], as_json: JsonOption = False, debug: DebugOption = False) -> None:
+def doctor(
+    given: Given[EvalConfig],
+    param: ParamOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
     """Say whether a model can run here: weights, offline or not, memory and time per picture. Exit code 1 when not."""
     from rich.console import Console
 
-    from flows.cli.console import show_diagnosis
-    from pnp_core.methods.pnp.config import BackboneConfig
-    from pnp_core.methods.pnp.presets import for_backbone, preset
+    from flows.cli.console import show_diagnosis, show_method_diagnosis
 
+    console = Console(stderr=as_json)
     with one_line_errors(debug):
-        from pnp_core.checks.backbone import diagnose
-
-        own = value_at(given.values, BACKBONE) or {}
-        checkpoint = own.get("checkpoint")
-        named = own.get("name") or BUNDLED.get(checkpoint or PHOTO, "blip")
-        start = for_backbone(preset(checkpoint if checkpoint in BUNDLED else "authors"), named)
-        config = build(BackboneConfig, {**value_at(start, BACKBONE), **own, "name": named})
-        found = diagnose(config, build(RuntimeConfig, given.values.get("runtime", {})).device)
-    show_diagnosis(found, Console(stderr=as_json))
+        values = given.laid_over(param)
+        device = build(RuntimeConfig, values.get("runtime", {})).device
+        if (value_at(values, "method.name") or PNP) == PNP:
+            found = _diagnosis(values, device)
+            show_diagnosis(found, console)
+        else:
+            found = _diagnosis_of_method(values, device)
+            show_method_diagnosis(found, console)
     if as_json:
         print(visible_json(found.as_json()))
     raise typer.Exit(0 if found.problem is None else 1)
+
+
+def _diagnosis(values: dict[str, Any], device: str) -> Diagnosis:
+    """Of the backbone that PnP-OVSS would take."""
+    from pnp_core.checks.backbone import diagnose
+    from pnp_core.methods.pnp.config import BackboneConfig
+    from pnp_core.methods.pnp.presets import for_backbone, preset
+
+    own = value_at(values, BACKBONE) or {}
+    checkpoint = own.get("checkpoint")
+    named = own.get("name") or BUNDLED.get(checkpoint or PHOTO, "blip")
+    start = for_backbone(preset(checkpoint if checkpoint in BUNDLED else "authors"), named)
+    return diagnose(build(BackboneConfig, {**value_at(start, BACKBONE), **own, "name": named}), device)
+
+
+def _diagnosis_of_method(values: dict[str, Any], device: str) -> MethodDiagnosis:
+    """Of another method, as `label` would run it."""
+    from pnp_core.checks.method import diagnose_method
+    from pnp_core.methods import method_config
+
+    kind = method_config(values["method"]["name"])
+    usual = kind.defaults({"classes": [], **values}, PHOTO).get("method", {})
+    return diagnose_method(build(kind, merge(usual, values["method"])), device)
 
 
 def convert_weights(

@@ -78,6 +78,17 @@ class Given(Generic[SomeConfig]):
     model: type[SomeConfig]
     values: dict[str, Any]
 
+    def laid_over(self, parameters: Sequence[str] | None) -> dict[str, Any]:
+        """The options, unchecked, and `-p` over them.
+
+        Args:
+            parameters: of `-p`, as typed.
+
+        Raises:
+            UsageError: one is not of its form.
+        """
+        return laid_over(self.values, parse_parameters(parameters or ()))
+
     def config(self, parameters: Sequence[str] | None = None, **usual: Any) -> SomeConfig:
         """The YAML file, the options over it, `-p` over all; the model lays this over the preset.
 

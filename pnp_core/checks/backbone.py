@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 from dataclasses import asdict, dataclass
 from time import perf_counter
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 import torch
 
 from pnp_core.bundled import BUNDLED
+from pnp_core.checks.cost import Cost, peak_memory, say_device
 from pnp_core.devices import resolve_device
 from pnp_core.errors import CheckpointError
 from pnp_core.methods.pnp.backbones import backbone_card, load_backbone
@@ -22,18 +21,6 @@ from pnp_core.methods.pnp.salience import salience
 
 REACHED = 0.75
 """Share of a large matrix product's rate that a pass reaches (benchmarks/backbones.py)."""
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Of one pass over one picture with one caption, the gradient included.
-
-    Attributes:
-        memory_gb: weights and the largest intermediate results; of a measurement, the process's peak.
-    """
-
-    seconds: float
-    memory_gb: float
 
 
 @dataclass(frozen=True)
@@ -81,19 +68,13 @@ def diagnose(config: BackboneConfig, device: str = "auto") -> Diagnosis:
         backbone=config.name,
         checkpoint=config.checkpoint,
         image_size=config.sides,
-        device=_say(place),
+        device=say_device(place),
         offline=is_offline(),
         problem=problem,
         folder=folder,
         expected=None if config.checkpoint in BUNDLED else expect(card, config.sides, matrix_rate(place)),
         measured=measured,
     )
-
-
-def _say(device: torch.device) -> str:
-    if device.type == "cuda":
-        return f"{device} ({torch.cuda.get_device_name(device)})"
-    return f"{device}, {torch.get_num_threads()} threads" if device.type == "cpu" else str(device)
 
 
 def _measure(config: BackboneConfig, checkpoint: Any, device: str, place: torch.device) -> Cost:
@@ -108,14 +89,6 @@ def _measure(config: BackboneConfig, checkpoint: Any, device: str, place: torch.
         maps.sum().item()  # waits for the device
         seconds.append(perf_counter() - start)
     return Cost(min(seconds), peak_memory(place))
-
-
-def peak_memory(device: torch.device) -> float:
-    """The most memory this process has had so far, GB: on a GPU the GPU's."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 1e9
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
 def matrix_rate(device: torch.device) -> float:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -295,19 +299,38 @@ def load_clip(config: ClipWeights, device: str) -> ClipModel:
     return base.with_prompts(prompts, config.model)
 
 
+@contextmanager
+def _told_once() -> Iterator[None]:
+    """What loading raises is not logged before: by open_clip in the root's name, by the hub's client five times."""
+
+    def no_error(record: logging.LogRecord) -> bool:
+        return record.levelno < logging.ERROR
+
+    root, hub = logging.getLogger(), logging.getLogger("huggingface_hub")
+    before = hub.level
+    root.addFilter(no_error)  # of what is logged there itself, not below
+    hub.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        root.removeFilter(no_error)
+        hub.setLevel(before)
+
+
 @lru_cache(maxsize=4)
 def load_weights(config: ClipWeights, device: str) -> ClipModel:
     """A CLIP without prompts, see `load_clip`."""
     name = _name(config)
     pretrained = None if name.startswith(LOCAL_DIR) else config.pretrained  # such folders hold their weights
     try:
-        loaded: Any = open_clip.create_model_from_pretrained(
-            name, pretrained=pretrained, weights_only=True, force_quick_gelu=_quick_gelu(name, pretrained)
-        )
-        model, preprocess = loaded
-        tokenizer = open_clip.get_tokenizer(name)
+        with _told_once():
+            loaded: Any = open_clip.create_model_from_pretrained(
+                name, pretrained=pretrained, weights_only=True, force_quick_gelu=_quick_gelu(name, pretrained)
+            )
+            model, preprocess = loaded
+            tokenizer = open_clip.get_tokenizer(name)
     except Exception as error:  # open_clip raises nearly any type for missing and misfit weights
-        message = " ".join(str(error).split())[:300]
+        message = shorten(str(error), 300, placeholder=" ...")
         raise CheckpointError(
             f"cannot load CLIP {config.model} ({config.pretrained}): {message}; without a network give a "
             f"weights file in place of {config.pretrained}, or local-dir:FOLDER in place of {config.model}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 from pathlib import Path
@@ -27,23 +26,25 @@ class Runs:
     """Runs of the methods on the VOC sample.
 
     Attributes:
-        folder: weights, configurations, and the undisturbed runs under the methods' names.
+        folder: of the undisturbed runs, under the methods' names.
     """
 
     def __init__(self, stack: RealStack, folder: Path, data: Path) -> None:
-        self.stack, self.folder, self.data = stack, folder, data
-        make_weights(folder)
+        self.stack, self.folder, self.data = stack, folder / "runs", data
+        self.weights = folder / "weights"
+        self.weights.mkdir()
+        make_weights(self.weights)
 
     def config(self, method: str, **more: Any) -> Path:
         """A file with the settings of a method."""
-        own = settings(method, self.folder, self.folder)
+        own = settings(method, self.weights, self.folder)
         if method == "ensemble":
             own = {"runs": [str(self.folder / member) for member in MEMBERS]}
         elif method == "classify":
             own |= {"min_area": 0.05}  # masks of random weights are in many pieces
         texts = {} if method == "ensemble" else {"templates": ONE_CAPTION}
         values = {"limit": 8, "shards": SHARDS, "runtime": {"threads": 1}, "method": {"name": method, **own, **texts}}
-        file = self.folder / f"{method}-{'-'.join(map(str, more))}.yaml"
+        file = self.weights / f"{method}-{'-'.join(map(str, more))}.yaml"
         file.write_text(yaml.safe_dump({**values, **more}))
         return file
 
@@ -66,8 +67,9 @@ class Runs:
 
     def killed(self, out: Path, config: Path) -> dict[str, tuple[int, int]]:
         """Kill it when a shard is complete; the records there are then."""
-        with open(os.devnull, "w") as null:
-            process = subprocess.Popen(self.command(out, config), env=self.environment, stdout=null, stderr=null)
+        process = subprocess.Popen(
+            self.command(out, config), env=self.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         try:
             wait_for(lambda: records(out, "salience") or process.poll() is not None, "a first shard", 600)
         finally:
