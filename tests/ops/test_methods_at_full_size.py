@@ -43,9 +43,10 @@ class Runs:
         elif method == "classify":
             own |= {"min_area": 0.05}  # masks of random weights are in many pieces
         texts = {} if method == "ensemble" else {"templates": ONE_CAPTION}
+        candidates = {"salience": {"candidates": {"fallback": "best"}}} if method == "ensemble" else {}
         values = {"limit": 8, "shards": SHARDS, "runtime": {"threads": 1}, "method": {"name": method, **own, **texts}}
         file = self.weights / f"{method}-{'-'.join(map(str, more))}.yaml"
-        file.write_text(yaml.safe_dump({**values, **more}))
+        file.write_text(yaml.safe_dump({**values, **candidates, **more}))
         return file
 
     def command(self, out: Path, config: Path) -> list[str]:
