@@ -52,7 +52,6 @@ app = typer.Typer(
     cls=_Commands,
     help="Open-vocabulary segmentation masks for piles of images, with no training (PnP-OVSS).",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 app.command()(labelling.demo)
