@@ -107,8 +107,8 @@ def _strategies(base: EvalConfig, facts: Facts) -> Iterable[Variant]:
 
 
 def _thresholds(base: EvalConfig, facts: Facts) -> Iterable[Variant]:
-    if not base.method.thresholds:
-        return
+    if not base.method.thresholds or not {"masks.threshold", "masks.blur"} <= base.method.space().keys():
+        return  # a method without both of them
     for threshold in sorted({*SPACE.thresholds, base.masks.threshold}):
         for blur in sorted({*SPACE.blurs, base.masks.blur}):
             yield Variant(f"{threshold:g}", f"{blur:g}", varied(base, masks={"threshold": threshold, "blur": blur}))

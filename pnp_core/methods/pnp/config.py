@@ -166,7 +166,7 @@ class PnpConfig(MethodConfig):
         return Description(
             weights=backbone.checkpoint,
             model=f"{backbone.name}:{backbone.checkpoint}",
-            row=f"{backbone.name} {backbone.checkpoint.rstrip('/').rsplit('/', 1)[-1]}, {self.size} px",
+            row=f"PnP-OVSS {backbone.name} {backbone.checkpoint.rstrip('/').rsplit('/', 1)[-1]}, {self.size} px",
             settings=tuple(text for text in settings if text),
         )
 

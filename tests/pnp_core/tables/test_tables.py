@@ -106,7 +106,7 @@ def test_hand_written_ablation_is_in_the_table(run, tmp_path):
 def test_main_table_puts_ours_beside_the_published_numbers(run, tmp_path):
     tables_of(run, out=tmp_path / "out")
     found = cells(tmp_path / "out", "main")
-    assert found["blip tiny, 96 px, labels", "scenes"]["text"] == "50.0"
+    assert found["PnP-OVSS blip tiny, 96 px, labels", "scenes"]["text"] == "50.0"
     assert found["PnP-OVSS (published)", "voc21"]["text"] == "51.3"
     assert found["NACLIP with PAMR (published)", "context59"]["text"] == "38.4"
     assert ("PnP-OVSS (published)", "scenes") not in found
@@ -140,7 +140,7 @@ def test_deleted_score_changes_its_cells_and_nothing_else(run, tmp_path):
         for place, cell in cells(tmp_path / "out", name).items()
         if (cell["text"], cell["value"]) != (was[name][place]["text"], was[name][place]["value"])
     }
-    column = "scenes: blip tiny, 96 px, labels"
+    column = "scenes: PnP-OVSS blip tiny, 96 px, labels"
     assert changed == {("ablation", ("with blur", column))}
     assert cells(tmp_path / "out", "ablation")["with blur", column]["text"] == "-"
     assert after["main.csv"] == before["main.csv"]
@@ -320,3 +320,19 @@ def test_record_of_another_version_is_named(run):
     place.write_text(json.dumps(record))
     with pytest.raises(CorruptRunError, match=r"evaluations/e2/run\.json' is damaged or was made by another version"):
         read_evaluations([str(run)])
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        {"name": "classify", "proposals": "runs/plain"},
+        {"name": "ensemble", "runs": ["runs/plain"]},
+        {"name": "naclip"},
+        {"name": "car"},
+    ],
+)
+def test_studies_of_another_method_vary_only_what_it_has(method):
+    base = EvalConfig.model_validate({"out": "x", "method": method})
+    facts = Facts(model=None, subsets={}, default_split="test", identity="x")
+    varying = {name for name, study in STUDIES.items() if list(study.variants(base, facts))}
+    assert varying == ({"thresholds"} if method["name"] in ("naclip", "car") else set())
