@@ -71,11 +71,10 @@ def embed_queries(
     if len(_known) + len(new) > _MOST:
         _known.clear()
         new = list(dict.fromkeys(queries))
-    for at in range(0, len(new), 16):
-        some = new[at : at + 16]
-        texts = clip.encode_texts([template.replace("{}", query) for query in some for template in templates])
-        means = torch.nn.functional.normalize(texts.unflatten(0, (len(some), len(templates))).mean(1), dim=-1)
-        _known.update({(revision, templates, q): one for q, one in zip(some, means.cpu(), strict=True)})
+    for query in new:
+        # By itself: beside others its last bits depend on which these are, and they on what a process did before.
+        texts = clip.encode_texts([template.replace("{}", query) for template in templates])
+        _known[revision, templates, query] = torch.nn.functional.normalize(texts.mean(0), dim=-1).cpu()
     return torch.stack([_known[revision, templates, query] for query in queries]).to(clip.device)
 
 

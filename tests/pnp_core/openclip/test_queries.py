@@ -50,3 +50,12 @@ def test_no_more_are_kept_than_there_is_room_for(clip, monkeypatch):
     embed_queries(clip, "r", ["car", "key"], TEMPLATES)
     assert embed_queries(clip, "r", ["car", "mug"], TEMPLATES).shape == (2, 128)
     assert {query for _, _, query in queries._known} == {"car", "mug"}
+
+
+def test_an_embedding_does_not_depend_on_what_was_embedded_before(clip):
+    names = [f"{one} {other}" for one in ("red", "small", "old") for other in ("car", "key", "mug", "book")]
+    together = embed_queries(clip, "r", names, TEMPLATES[:1])
+    queries._known.clear()
+    embed_queries(clip, "r", names[5:8], TEMPLATES[:1])
+    apart = embed_queries(clip, "r", names, TEMPLATES[:1])
+    assert together.numpy().tobytes() == apart.numpy().tobytes()
