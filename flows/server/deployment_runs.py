@@ -178,6 +178,8 @@ def _placed(values: dict[str, Any], path: list[str], here: str | None) -> dict[s
 
 def _placed_text(key: str, text: Any, here: str | None) -> Any:
     """A path that was relative, absolute; whatever else as it is."""
+    if isinstance(text, dict) and "run" in text:  # one of `method.runs` with its weight
+        return {**text, "run": _placed_text(key, text["run"], here)}
     if isinstance(text, str) and text.startswith(LOCAL_DIR):
         return LOCAL_DIR + _placed_text(LOCAL_DIR, text.removeprefix(LOCAL_DIR), here)
     if not isinstance(text, str) or key == "model" or "://" in text or Path(text).expanduser().is_absolute():

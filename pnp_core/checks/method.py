@@ -53,7 +53,7 @@ def diagnose_method(config: MethodConfig, device: str = "auto") -> MethodDiagnos
     problem, loading, measured = None, None, None
     try:
         start = perf_counter()
-        loaded = load_method(config, method_of(config).pin(config), ("car",), device)
+        loaded = load_method(config, method_of(config).pin(config), _classes(config), device)
         loading = perf_counter() - start
         if isinstance(loaded, LoadedMethod):
             seconds = _seconds(loaded)
@@ -69,6 +69,12 @@ def diagnose_method(config: MethodConfig, device: str = "auto") -> MethodDiagnos
         loading=loading,
         measured=measured,
     )
+
+
+def _classes(config: MethodConfig) -> tuple[str, ...]:
+    """A class, and those that the settings name, which would be no classes otherwise."""
+    named = [name for field in ("queries", "names") for name, _ in getattr(config, field, ())]
+    return tuple(dict.fromkeys(("car", *named, *getattr(config, "stuff", ()))))
 
 
 def _seconds(loaded: LoadedMethod) -> float | None:

@@ -67,14 +67,9 @@ class ClipWeights(Config):
     """Prompts that were learned for that CLIP, as OpenDAS has them: a safetensors file (docs/methods.md)."""
 
     @property
-    def weights(self) -> str:
-        """In words: model and tag, where it has one."""
-        return self.model if self.model.startswith((LOCAL_DIR, "tiny")) else f"{self.model}:{self.pretrained}"
-
-    @property
     def title(self) -> str:
         """In words: model, weights, prompts."""
-        weights = self.weights
+        weights = self.model if self.model.startswith((LOCAL_DIR, "tiny")) else f"{self.model}:{self.pretrained}"
         return weights if self.prompts is None else f"{weights} with {PurePath(self.prompts).name}"
 
 

@@ -291,7 +291,8 @@ def load_clip(config: ClipWeights, device: str) -> ClipModel:
         CheckpointError: the weights are not at hand, not finite or do not fit; the prompts are none.
         UsageError: the prompts do not fit.
     """
-    base = load_weights(ClipWeights(model=config.model, pretrained=config.pretrained), device)
+    weights = ClipWeights(model=config.model, pretrained=config.pretrained)
+    base = load_weights(weights, _weights_revision(weights), device)
     if config.prompts is None:
         return base
     prompts = read_prompts(config.prompts)  # each time: what is learned changes more often than weights
@@ -318,8 +319,12 @@ def _told_once() -> Iterator[None]:
 
 
 @lru_cache(maxsize=4)
-def load_weights(config: ClipWeights, device: str) -> ClipModel:
-    """A CLIP without prompts, see `load_clip`."""
+def load_weights(config: ClipWeights, revision: str, device: str) -> ClipModel:
+    """A CLIP without prompts, see `load_clip`.
+
+    Args:
+        revision: of the weights: others in the same place are not those that were loaded before.
+    """
     name = _name(config)
     pretrained = None if name.startswith(LOCAL_DIR) else config.pretrained  # such folders hold their weights
     try:
@@ -331,9 +336,11 @@ def load_weights(config: ClipWeights, device: str) -> ClipModel:
             tokenizer = open_clip.get_tokenizer(name)
     except Exception as error:  # open_clip raises nearly any type for missing and misfit weights
         message = shorten(str(error), 300, placeholder=" ...")
+        quick = _quick_gelu(name, pretrained) and f"{config.model}-quickgelu" in open_clip.list_models()
+        its = f" of {config.model}-quickgelu" if quick else ""  # of a file nothing says how it was trained
         raise CheckpointError(
             f"cannot load CLIP {config.model} ({config.pretrained}): {message}; without a network give a "
-            f"weights file in place of {config.pretrained}, or local-dir:FOLDER in place of {config.model}"
+            f"weights file{its} in place of {config.pretrained}, or local-dir:FOLDER in place of {config.model}"
         ) from error
     check_weights(model, f"CLIP {config.model}" + (f" ({pretrained})" if pretrained else ""))
     return ClipModel(model, preprocess, tokenizer, torch.device(device))

@@ -23,7 +23,7 @@ def test_drawn_shapes_are_labelled_under_its_name(evaluated):
     assert summary["miou_present"] > 0.1
     config = json.loads((out / "run.json").read_text())["config"]
     assert config["method"]["proposer"]["model"] == config["method"]["classifier"]["model"] == "tiny-vit"
-    assert (config["masks"]["crf"]["guide"], config["masks"]["background"]) == ("wrapped", "always")
+    assert (config["masks"]["crf"]["guide"], config["masks"]["background"]) == ("wrapped", "auto")
     rows = pq.read_table(next((out / "masks").rglob("*.parquet"))).to_pylist()
     assert {row["model"].partition("@")[0] for row in rows} == {"car:tiny-vit + tiny-vit"}
     assert all(0 <= one["itm"] <= 1 for row in rows for one in row["classes"])

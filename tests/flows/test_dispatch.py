@@ -91,10 +91,13 @@ def test_paths_are_placed_where_a_worker_finds_them_or_refused(tmp_path):
     (tmp_path / "blip").mkdir()
     assert place(nested, "x", str(tmp_path))["salience"]["backbone"]["checkpoint"] == str(tmp_path / "blip")
     clip = {"model": "local-dir:mine", "pretrained": "openai", "prompts": "p.safetensors"}
-    method = {"name": "classify", "clip": clip, "proposals": "runs/plain", "runs": ["a"]}
+    method = {"name": "classify", "clip": clip, "proposals": "runs/plain", "runs": ["a", {"run": "b", "weight": 2}]}
     placed = place({"method": method}, "eval-voc", "/here")["method"]
     assert placed["clip"] == {**clip, "model": "local-dir:/here/mine", "prompts": "/here/p.safetensors"}
-    assert (placed["proposals"], placed["runs"]) == ("/here/runs/plain", ["/here/a"])
+    assert (placed["proposals"], placed["runs"]) == (
+        "/here/runs/plain",
+        ["/here/a", {"run": "/here/b", "weight": 2}],
+    )
     (tmp_path / "tiny").mkdir()
     assert place({"method": {"clip": {"model": "tiny"}}}, "x", str(tmp_path))["method"]["clip"]["model"] == "tiny"
     with pytest.raises(UsageError, match="data=VOC is relative"):

@@ -16,7 +16,8 @@ def test_all_methods_are_listed_with_what_they_are():
 
 
 def test_doctor_measures_a_method_with_the_settings_it_is_given():
-    done = call("doctor", "--method", "naclip", "-p", "method.clip.model=tiny-vit", "--json")
+    own = ("-p", "method.clip.model=tiny-vit", "-p", "method.queries={mug: [mug, cup]}")
+    done = call("doctor", "--method", "naclip", *own, "--json")
     assert done.exit_code == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert (found["method"], found["weights"], found["problem"]) == ("naclip", "tiny-vit", None)

@@ -120,7 +120,7 @@ class CarConfig(MethodConfig):
 
     def describe(self) -> Description:
         """In words."""
-        clips = f"{self.proposer.weights} + {self.classifier.weights}"
+        clips = f"{self.proposer.title} + {self.classifier.title}"
         settings = [
             f"eta {self.mask_threshold:g}",
             f"theta {self.confidence_threshold:g}",

@@ -13,11 +13,9 @@ from PIL import Image
 from PIL.Image import Resampling
 from torch.nn import functional as F
 
-from pnp_core.bundled import TINY_VIT
 from pnp_core.data import ClassMaps
 from pnp_core.devices import resolve_device
 from pnp_core.errors import ClassNameError
-from pnp_core.inputs.scenes.shapes import CLASS_NAMES
 from pnp_core.masks.config import MaskConfig
 from pnp_core.masks.grids import blur_matrix, half_pixel_matrix
 from pnp_core.masks.label_map import Scores, wants_background
@@ -26,10 +24,11 @@ from pnp_core.methods.car.config import CarConfig, Prompts
 from pnp_core.methods.car.proposals import Sight, gradcams, refined, see
 from pnp_core.methods.car.recurrence import recur, scores_of
 from pnp_core.methods.car.visual_prompts import around, shown
+from pnp_core.methods.remarks import unknown_names
 from pnp_core.openclip.last_block import as_trained
 from pnp_core.openclip.model import ClipModel, clip_revision, load_clip, require_vit
 from pnp_core.openclip.positions import by_size_in_half
-from pnp_core.openclip.queries import embed_queries
+from pnp_core.openclip.queries import embed_queries, some
 
 TOGETHER = 16
 """Pictures that the classifier sees together at most."""
@@ -87,11 +86,7 @@ def passes_of(config: CarConfig, captions: Sequence[str]) -> list[Pass]:
 
 def _require_classes(what: str, given: set[str], captions: Sequence[str]) -> None:
     if strangers := sorted(given - {caption.lower() for caption in captions}):
-        raise ClassNameError(f"{what} '{strangers[0]}', which is no class; classes: {_some(captions)}")
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:20]) + (" ..." if len(names) > 20 else "")
+        raise ClassNameError(f"{what} '{strangers[0]}', which is no class; classes: {some(captions)}")
 
 
 class LoadedCar(LoadedMethod):
@@ -293,13 +288,7 @@ class CarMethod(Method[CarConfig, Pinned]):
                 "nobody has chosen thresholds for these classes: car takes those for COCO (method.mask_threshold, "
                 "method.confidence_threshold, method.box_threshold)"
             )
-        unknown = [name for name in names if name.lower() not in CLASS_NAMES]
-        if TINY_VIT in (config.proposer.model, config.classifier.model) and unknown:
-            found.append(
-                f"the bundled CLIP {TINY_VIT} knows only its {len(CLASS_NAMES)} drawn classes, not "
-                f"{_some(unknown)}: its masks mean nothing"
-            )
-        return found
+        return found + unknown_names((config.proposer, config.classifier), names)
 
 
 def _revisions(config: CarConfig) -> tuple[str, str]:

@@ -9,11 +9,9 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 
-from pnp_core.bundled import TINY, TINY_VIT
 from pnp_core.data import ClassMaps
 from pnp_core.devices import resolve_device
 from pnp_core.errors import MethodError, UsageError
-from pnp_core.inputs.scenes.shapes import CLASS_NAMES
 from pnp_core.masks.components import packed, unpacked
 from pnp_core.masks.config import MaskConfig
 from pnp_core.masks.label_map import Scores, wants_background
@@ -21,6 +19,7 @@ from pnp_core.methods.base import LoadedMethod, Method, Question, Seen
 from pnp_core.methods.classify.config import ClassifyConfig
 from pnp_core.methods.classify.pieces import Pieces, cut_out
 from pnp_core.methods.classify.sources import PinnedProposals, Proposals, RunSource, find_source, open_source
+from pnp_core.methods.remarks import unknown_names
 from pnp_core.openclip.model import ClipModel, clip_revision, load_clip
 from pnp_core.openclip.queries import embed_queries, templates_of
 from pnp_core.storage.run_folder import RunFolder, fingerprint
@@ -176,13 +175,7 @@ class ClassifyMethod(Method[ClassifyConfig, PinnedProposals]):
 
     def remarks(self, config: ClassifyConfig, captions: Sequence[str]) -> list[str]:
         """What the bundled CLIPs do not know."""
-        unknown = [name for name in captions if name.lower() not in CLASS_NAMES]
-        if config.clip.model not in (TINY, TINY_VIT) or not unknown:
-            return []
-        return [
-            f"the bundled CLIP {config.clip.model} knows only its {len(CLASS_NAMES)} drawn classes, not "
-            f"{', '.join(unknown[:20])}: its masks mean nothing"
-        ]
+        return unknown_names((config.clip,), captions)
 
 
 METHOD = ClassifyMethod()

@@ -14,6 +14,8 @@ from pnp_core.errors import UnusableImage
 
 MOST = 2**24
 """Pieces that are told apart: up to here float32 holds every number."""
+WIDEST = 2
+"""Longer sides of a picture that a square is long at most."""
 Box = tuple[int, int, int, int]
 """Top, left, bottom, right in pixels; bottom and right are the first ones outside."""
 
@@ -119,10 +121,12 @@ def cut_out(
 ) -> tuple[UInt8[np.ndarray, "s s 3"], Bool[np.ndarray, "s s"]]:
     """A square around a proposal at a model's size, and where the proposal is in it.
 
-    The square is as long as its box times `expand`, around the middle; it may leave the picture, where nothing is.
+    The square is as long as its box times `expand`, at most `WIDEST` times the picture's longer side, around the
+    middle; it may leave the picture, where nothing is.
     """
     top, left, bottom, right = pieces.boxes[proposal]
-    length = max(1, round(max(bottom - top, right - left) * expand))
+    widest = WIDEST * max(image.shape[:2])
+    length = min(widest, max(1, round(max(bottom - top, right - left) * expand)))
     top, left = (top + bottom - length) // 2, (left + right - length) // 2
     height, width = image.shape[:2]
     inner = max(top, 0), max(left, 0), min(top + length, height), min(left + length, width)

@@ -10,11 +10,9 @@ import torch
 from jaxtyping import Float, UInt8
 from torch.nn import functional as F
 
-from pnp_core.bundled import TINY_VIT
 from pnp_core.data import ClassMaps
 from pnp_core.devices import resolve_device
 from pnp_core.errors import UsageError
-from pnp_core.inputs.scenes.shapes import CLASS_NAMES
 from pnp_core.masks.config import MaskConfig
 from pnp_core.masks.cosines import query_scores
 from pnp_core.masks.label_map import Scores
@@ -22,9 +20,10 @@ from pnp_core.masks.resize import resize_bytes
 from pnp_core.methods.base import LoadedMethod, Method, Pinned, Seen
 from pnp_core.methods.naclip.config import NaclipConfig
 from pnp_core.methods.naclip.sight import boxes_of, seen_size, to_pixels
+from pnp_core.methods.remarks import unknown_names
 from pnp_core.openclip.last_block import run_last_block
 from pnp_core.openclip.model import ClipModel, clip_revision, load_clip, require_vit
-from pnp_core.openclip.queries import QueryTexts, embed_queries, names_asked, some, templates_of
+from pnp_core.openclip.queries import QueryTexts, embed_queries, names_asked, templates_of
 from pnp_core.openclip.windows import Windowed, through_windows
 
 
@@ -109,13 +108,7 @@ class NaclipMethod(Method[NaclipConfig, Pinned]):
                 f"nobody has chosen queries for these classes: naclip asks for each by its name, and for "
                 f"{len(config.background)} common names as background (method.queries, method.background)"
             )
-        unknown = [n for own in names for n in own if n.lower() not in CLASS_NAMES]
-        if config.clip.model == TINY_VIT and unknown:
-            found.append(
-                f"the bundled CLIP {TINY_VIT} knows only its {len(CLASS_NAMES)} drawn classes, not "
-                f"{some(unknown)}: its masks mean nothing"
-            )
-        return found
+        return found + unknown_names((config.clip,), [name for own in names for name in own])
 
 
 METHOD = NaclipMethod()

@@ -21,7 +21,7 @@ from pnp_core.methods.simzss.config import PATCH, SimzssConfig
 from pnp_core.methods.simzss.sight import boxes_of, seen_size, to_pixels
 from pnp_core.methods.simzss.tower import SimzssModel
 from pnp_core.methods.simzss.weights import SimzssWeights, convert, load_towers, locate
-from pnp_core.openclip.queries import IMAGENET_TEMPLATES, QueryTexts, embed_queries, names_asked
+from pnp_core.openclip.queries import QueryTexts, embed_queries, names_asked, templates_of
 from pnp_core.openclip.windows import Windowed, through_windows
 from pnp_core.storage.weights import Conversion
 
@@ -37,8 +37,7 @@ class LoadedSimzss(LoadedMethod):
     def __init__(self, config: SimzssConfig, revision: str, model: SimzssModel, captions: tuple[str, ...]) -> None:
         self._config, self._model = config, model
         self.overflow = f"the model's numbers overflow (its image encoder runs in {config.dtype})"
-        templates = IMAGENET_TEMPLATES if config.templates == "imagenet" else config.templates
-        embed = partial(embed_queries, model, revision, templates=templates)
+        embed = partial(embed_queries, model, revision, templates=templates_of(config.templates))
         self._texts = QueryTexts(config.background, names_asked(config.queries, captions), embed)
 
     def prepare(self, image: UInt8[np.ndarray, "H W 3"]) -> Windowed:
