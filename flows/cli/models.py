@@ -10,12 +10,13 @@ import typer
 
 from flows.cli.fields import names as split_names
 from flows.cli.fields import option
-from flows.cli.options import BACKBONE, DebugOption, Given, JsonOption, build, options_of
+from flows.cli.options import BACKBONE, DebugOption, Given, JsonOption, options_of
 from flows.cli.running import one_line_errors
-from flows.parameters import value_at
 from pnp_core.bundled import BUNDLED, PHOTO
 from pnp_core.config import EvalConfig
+from pnp_core.configuring import build
 from pnp_core.errors import UnknownNameError, UsageError
+from pnp_core.frozen import value_at
 from pnp_core.stages.config import RuntimeConfig
 from pnp_core.text.visible import visible, visible_json
 
