@@ -103,6 +103,18 @@ def plan_eval(config: EvalConfig) -> Plan:
     return replace(plan, score=score)
 
 
+def check_candidates(config: OwnImagesConfig) -> None:
+    """Find out whether a user's own pictures can be asked about as configured, before there are any.
+
+    Raises:
+        PnpError: no such source of candidates, its data are missing, or it is for datasets or other methods.
+    """
+    candidates = config.salience.candidates
+    if candidates.source == "labels":
+        raise UsageError("a corpus has no image-level labels; use --candidates itm, vocabulary, clip or file")
+    SalienceJob.pin_candidates(config.method, candidates)
+
+
 def plan_label(config: OwnImagesConfig, pinned: Pinned | None = None) -> Plan:
     """The jobs of a run over a user's own pictures.
 
@@ -112,8 +124,7 @@ def plan_label(config: OwnImagesConfig, pinned: Pinned | None = None) -> Plan:
     Raises:
         PnpError: a class name, backbone, checkpoint, layer, head or CRF does not exist or fit.
     """
-    if config.salience.candidates.source == "labels":
-        raise UsageError("a corpus has no image-level labels; use --candidates itm, vocabulary, clip or file")
+    check_candidates(config)
     card = load_card("folder").with_classes(tuple(clean_class_names(config.classes)))
     return _plan(config, card, None, pinned)
 

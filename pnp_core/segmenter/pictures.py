@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -43,7 +44,7 @@ class GivenPicture:
             raise SourceError(f"image '{self.sample.source}' {error}") from error
 
 
-def given_pictures(images: Iterable[Picture]) -> Iterator[GivenPicture]:
+def given_pictures(images: Iterable[Any]) -> Iterator[GivenPicture]:
     """The pictures in order, each under a key of its own: a file's name, or its place among them from 0.
 
     Raises:

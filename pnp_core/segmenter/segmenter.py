@@ -21,7 +21,7 @@ from pnp_core.inputs.images import DecodedImage
 from pnp_core.masks.label_map import LabelMap
 from pnp_core.methods import Loaded, method_of
 from pnp_core.methods.base import MethodConfig
-from pnp_core.runs.plan import Plan, plan_label
+from pnp_core.runs.plan import Plan, check_candidates, plan_label
 from pnp_core.runs.preflight import check_own_images
 from pnp_core.segmenter.pictures import GivenPicture, Picture, given_pictures
 from pnp_core.segmenter.result import Segmentation
@@ -93,6 +93,7 @@ class Segmenter:
             given = laid_over(given, {"method": kind.of_weights(os.fspath(weights))})
         refuse_other_weights(_name_of(config), kept, given, prefix="")
         self._config = build(OwnImagesConfig, {**laid_over(kept, given), **_NOWHERE})
+        check_candidates(self._config)
         own = self._config.method
         self._pinned = method_of(own).pin(own)
         method_of(own).warm(own, self._pinned, self._config.runtime.device)
@@ -110,7 +111,7 @@ class Segmenter:
         self, images: list[Any] | tuple[Any, ...], classes: Sequence[str], *, scores: bool = True
     ) -> list[Segmentation]: ...
 
-    def __call__(self, images: Any, classes: Sequence[str], *, scores: bool = True) -> Any:
+    def __call__(self, images: Any, classes: Any, *, scores: bool = True) -> Any:
         """The mask of a picture; of a list of pictures a list of masks.
 
         Args:
@@ -143,7 +144,7 @@ class Segmenter:
         """The jobs of a list of classes, and the method ready for them."""
         plan = plan_label(self._config.model_copy(update={"classes": classes}), self._pinned)
         for remark in check_own_images(plan):
-            warnings.warn(remark, stacklevel=4)
+            warnings.warn(remark, stacklevel=3)
         return plan, plan.salience.load()
 
     def _masks(
@@ -212,9 +213,10 @@ def _usable(
 
 
 def _names(classes: Any) -> tuple[str, ...]:
-    if isinstance(classes, str) or not all(isinstance(name, str) for name in classes):
+    names = tuple(classes) if isinstance(classes, Iterable) and not isinstance(classes, str) else (None,)
+    if not all(isinstance(name, str) for name in names):
         raise ClassNameError(f"classes are a list of names, such as ['cat', 'traffic light'], not {classes!r}")
-    return tuple(classes)
+    return names
 
 
 def _plain(values: Any) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from pnp_core.candidates import (
     choose,
     open_candidates,
 )
+from pnp_core.candidates.config import CandidatesConfig
 from pnp_core.data import ClassMaps, Progress, Quarantined, Sample, ShardRef, StageResult, silent
 from pnp_core.errors import MethodError, UnusableImage, UsageError
 from pnp_core.finite import require_finite
@@ -29,7 +30,7 @@ from pnp_core.frozen import Config
 from pnp_core.inputs.cards import DatasetCard
 from pnp_core.inputs.images import DecodedImage, decode_image
 from pnp_core.methods import AnyMethod, Pinned, load_method, method_of
-from pnp_core.methods.base import Loaded, LoadedMethod, Question, Seen, StoredMaps
+from pnp_core.methods.base import Loaded, LoadedMethod, MethodConfig, Question, Seen, StoredMaps
 from pnp_core.stages.config import RuntimeConfig, SalienceConfig
 from pnp_core.storage.class_maps import STAGE, class_map_files
 from pnp_core.storage.completion import StageFolder, StageOutput
@@ -78,9 +79,7 @@ class SalienceJob(Config):
             UsageError: the weights are missing or unfit for the settings; there is no such source of candidates, its
                 file is missing, or the method has no match score to be one, or cannot do what the run asks.
         """
-        if config.candidates.source == "itm" and not method.matches:
-            raise UsageError(f"{method.name} has no match score; use --candidates labels, vocabulary, clip or file")
-        revision = candidates_revision(config.candidates)
+        revision = cls.pin_candidates(method, config.candidates)
         weights = pinned or method_of(method).pin(method)
         vocabulary = vocabulary or tuple(range(1, len(card.classes) + 1))
         question = Question(
@@ -101,6 +100,17 @@ class SalienceJob(Config):
             pinned=weights,
             candidates=revision,
         )
+
+    @staticmethod
+    def pin_candidates(method: MethodConfig, candidates: CandidatesConfig) -> str | None:
+        """What names the data of the source of candidates.
+
+        Raises:
+            PnpError: there is no such source, its file is missing, or the method has no match score to be one.
+        """
+        if candidates.source == "itm" and not method.matches:
+            raise UsageError(f"{method.name} has no match score; use --candidates labels, vocabulary, clip or file")
+        return candidates_revision(candidates)
 
     @property
     def fingerprint(self) -> str:
