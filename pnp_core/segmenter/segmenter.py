@@ -208,7 +208,7 @@ def _usable(
     """What a run would set aside ends a call."""
     for result in results:
         if isinstance(result, Quarantined):
-            raise UnusableImage(f"image '{result.source}': {result.reason}")
+            raise UnusableImage(f"'{result.source}': {result.reason}")
         yield result
 
 
