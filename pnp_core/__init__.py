@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pnp_core.config import AblateConfig, CorpusConfig, EvalConfig, LabelConfig, TablesConfig
     from pnp_core.errors import PnpError, UsageError
     from pnp_core.export import export_run
+    from pnp_core.segmenter import Segmentation, Segmenter
     from pnp_core.tables.evaluations import read_evaluations
     from pnp_core.tuning.config import TuneConfig
 
@@ -26,6 +27,8 @@ _PLACES = {
     "TablesConfig": "config",
     "TuneConfig": "tuning.config",
     "PnpError": "errors",
+    "Segmentation": "segmenter",
+    "Segmenter": "segmenter",
     "UsageError": "errors",
     "export_run": "export",
     "read_evaluations": "tables.evaluations",
@@ -38,6 +41,8 @@ __all__ = [
     "EvalConfig",
     "LabelConfig",
     "PnpError",
+    "Segmentation",
+    "Segmenter",
     "TablesConfig",
     "TuneConfig",
     "UsageError",

@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from pnp_core.bundled import PHOTO, SCENES, TINY
 from pnp_core.errors import UsageError
-from pnp_core.frozen import NO_SCORE, Config, merge
+from pnp_core.frozen import NO_SCORE, Config, merge, value_at
 from pnp_core.masks.config import FORMER_OF_MASKS, MaskConfig
 from pnp_core.methods import METHODS, AnyMethod, method_config
 from pnp_core.methods.base import PNP, MethodConfig
@@ -66,7 +66,7 @@ class PipelineConfig(Config):
         values = with_method(values)
         if isinstance(file := values.get("config_file"), str) and file:
             values = {**laid_over(read_settings(file), values), "config_file": None}
-        method = _method_of(values)
+        method = method_named(values)
         cls._refuse_others(method)
         _refuse_foreign_settings(method, values.get("method"))
         base = method.defaults(values, cls.bundled_for(values))
@@ -90,8 +90,12 @@ class PipelineConfig(Config):
         return {}
 
 
-def _method_of(values: dict[str, Any]) -> type[MethodConfig]:
-    """The method that unchecked values are of."""
+def method_named(values: dict[str, Any]) -> type[MethodConfig]:
+    """The method that unchecked values, in the form of `with_method`, are of.
+
+    Raises:
+        UnknownNameError: there is no such method.
+    """
     method = values.get("method", {})
     return method_config(str(method.get("name", PNP)) if isinstance(method, dict) else PNP)
 
@@ -155,6 +159,26 @@ def _refuse_both(part: str, own: dict[str, Any], method: dict[str, Any]) -> None
             )
 
 
+def refuse_other_weights(file: str, kept: dict[str, Any], values: dict[str, Any], prefix: str = "--") -> None:
+    """Layer, head and sizes of a file that names its checkpoint mean nothing for another one.
+
+    Args:
+        kept: unchecked values of the file, in the form of `with_method`.
+        values: those laid over them, in that form too.
+        prefix: of the setting's name where it was given.
+
+    Raises:
+        UsageError: the weights are others than the file's.
+    """
+    backbone = "method.backbone"
+    made_for, other = value_at(kept, f"{backbone}.checkpoint"), value_at(values, f"{backbone}.checkpoint")
+    if None not in (made_for, other) and made_for != other:
+        raise UsageError(f"'{file}' was made for checkpoint {made_for}; leave out {prefix}checkpoint {other}")
+    name, other = value_at(kept, f"{backbone}.name"), value_at(values, f"{backbone}.name")
+    if other is not None and other != (name or ("blip" if made_for else other)):
+        raise UsageError(f"'{file}' was made for {name or 'blip'}; leave out {prefix}backbone {other}")
+
+
 class LabellingConfig(PipelineConfig):
     """What the flows that make masks share."""
 
@@ -205,7 +229,7 @@ class EvalConfig(DatasetConfig, LabellingConfig):
             ValidationError: it is not one of `eval`.
         """
         values = with_method(values)
-        before = {"salience": SalienceConfig(), "masks": MaskConfig(), "method": _method_of(values).model_construct()}
+        before = {"salience": SalienceConfig(), "masks": MaskConfig(), "method": method_named(values).model_construct()}
         return cls.model_validate(merge({part: config.model_dump() for part, config in before.items()}, values))
 
     @property

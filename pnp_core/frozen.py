@@ -102,3 +102,14 @@ def merge(base: dict[str, Any], override: dict[str, Any]) -> dict[str, Any]:
             value = merge(inner, value)
         merged[key] = value
     return merged
+
+
+def value_at(values: Any, path: str) -> Any:
+    """What stands at a dotted path, None where nothing does.
+
+    >>> value_at({"masks": {"blur": 0.1}}, "masks.blur"), value_at({"masks": 3}, "masks.blur")
+    (0.1, None)
+    """
+    for part in path.split("."):
+        values = values.get(part) if isinstance(values, dict) else None
+    return values

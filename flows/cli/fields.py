@@ -15,8 +15,9 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from rich.markup import escape
 
-from flows.parameters import nested, value_at
+from flows.parameters import nested
 from pnp_core.config import PipelineConfig
+from pnp_core.frozen import value_at
 from pnp_core.methods import METHODS, method_config
 from pnp_core.methods.base import MethodConfig
 from pnp_core.methods.pnp.config import PnpConfig

@@ -20,11 +20,11 @@ from flows.cli.options import (
     JsonOption,
     ParamOption,
     StrictOption,
-    build,
     options_of,
 )
 from flows.cli.running import execute, fail, warn
 from pnp_core.config import EvalConfig, LabelConfig, PipelineConfig
+from pnp_core.configuring import build
 from pnp_core.data import RunSummary
 from pnp_core.errors import PnpError
 

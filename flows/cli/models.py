@@ -11,13 +11,13 @@ import typer
 
 from flows.cli.fields import names as split_names
 from flows.cli.fields import option
-from flows.cli.options import BACKBONE, METHOD, DebugOption, Given, JsonOption, ParamOption, build, options_of
+from flows.cli.options import BACKBONE, METHOD, DebugOption, Given, JsonOption, ParamOption, options_of
 from flows.cli.running import one_line_errors
-from flows.parameters import value_at
 from pnp_core.bundled import BUNDLED, PHOTO
 from pnp_core.config import EvalConfig
+from pnp_core.configuring import build
 from pnp_core.errors import UnknownNameError, UsageError
-from pnp_core.frozen import merge
+from pnp_core.frozen import merge, value_at
 from pnp_core.methods.base import PNP, MethodConfig
 from pnp_core.stages.config import RuntimeConfig
 from pnp_core.text.visible import visible, visible_json

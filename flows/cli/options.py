@@ -9,12 +9,11 @@ from functools import partial, wraps
 from typing import Annotated, Any, Generic, TypeVar
 
 import typer
-from pydantic import ValidationError
 
 from flows.cli.fields import Parameter, option
-from flows.parameters import keys_of, nested, parse_parameters, unknown_key, value_at
-from pnp_core.config import laid_over, with_method
-from pnp_core.errors import UsageError
+from flows.parameters import nested, parse_parameters
+from pnp_core.config import laid_over, refuse_other_weights, with_method
+from pnp_core.configuring import build
 from pnp_core.frozen import Config, merge
 from pnp_core.storage.settings import read_settings
 
@@ -104,19 +103,9 @@ class Given(Generic[SomeConfig]):
         kept = read_settings(file) if isinstance(file, str) else {}
         values = laid_over(usual, kept, *layers)
         if isinstance(file, str):
-            _refuse_other_weights(file, with_method(kept), laid_over(*layers))
+            refuse_other_weights(file, with_method(kept), laid_over(*layers))
             values["config_file"] = None
         return build(self.model, values)
-
-
-def _refuse_other_weights(file: str, kept: dict[str, Any], values: dict[str, Any]) -> None:
-    """Layer, head and sizes of a file that names its checkpoint mean nothing for another one."""
-    made_for, other = value_at(kept, f"{BACKBONE}.checkpoint"), value_at(values, f"{BACKBONE}.checkpoint")
-    if None not in (made_for, other) and made_for != other:
-        raise UsageError(f"'{file}' was made for checkpoint {made_for}; leave out --checkpoint {other}")
-    name, other = value_at(kept, f"{BACKBONE}.name"), value_at(values, f"{BACKBONE}.name")
-    if other is not None and other != (name or ("blip" if made_for else other)):
-        raise UsageError(f"'{file}' was made for {name or 'blip'}; leave out --backbone {other}")
 
 
 Command = Callable[..., None]
@@ -153,29 +142,3 @@ def _at_their_places(model: type[Config], said: dict[Parameter, Any]) -> dict[st
             source, implied = parameter.implies
             values = merge(nested(source.path, implied), values)
     return values
-
-
-def build(model: type[SomeConfig], values: dict[str, Any]) -> SomeConfig:
-    """A configuration from what a user gave.
-
-    Raises:
-        UsageError: it is not valid; says where, in one line.
-    """
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        keys = keys_of(model.model_json_schema())
-        if first["type"] == "extra_forbidden":
-            raise unknown_key(_place(first["loc"][:-1], keys, str(first["loc"][-1])), keys) from error
-        place, message = _place(first["loc"], keys), first["msg"].removeprefix("Value error, ")
-        raise UsageError(f"configuration: {place + ': ' if place else ''}{message}") from error
-
-
-def _place(parts: Sequence[int | str], keys: Sequence[str], *more: str) -> str:
-    """Where in a configuration; of a value that may be of several types, pydantic names the type too."""
-    place: list[str] = []
-    for part in parts:
-        if isinstance(part, int) or ".".join((*place, part)) in keys:
-            place.append(str(part))
-    return ".".join((*place, *more))

@@ -17,10 +17,11 @@ from prefect.client.schemas.responses import DeploymentResponse
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL
 
-from flows.parameters import first_unknown, keys_of, parse_parameters, unknown_key, value_at
+from flows.parameters import parse_parameters
 from pnp_core.config import laid_over, with_method
+from pnp_core.configuring import first_unknown, keys_of, unknown_key
 from pnp_core.errors import PnpError, UsageError, in_words
-from pnp_core.frozen import merge
+from pnp_core.frozen import merge, value_at
 from pnp_core.methods.base import PNP
 from pnp_core.openclip.config import LOCAL_DIR
 

@@ -73,8 +73,9 @@ def diagnose_method(config: MethodConfig, device: str = "auto") -> MethodDiagnos
 
 def _classes(config: MethodConfig) -> tuple[str, ...]:
     """A class, and those that the settings name, which would be no classes otherwise."""
-    named = [name for field in ("queries", "names") for name, _ in getattr(config, field, ())]
-    return tuple(dict.fromkeys(("car", *named, *getattr(config, "stuff", ()))))
+    of_classes: tuple[tuple[str, Any], ...] = (*getattr(config, "queries", ()), *getattr(config, "names", ()))
+    stuff: tuple[str, ...] = getattr(config, "stuff", ())
+    return tuple(dict.fromkeys(("car", *(name for name, _ in of_classes), *stuff)))
 
 
 def _seconds(loaded: LoadedMethod) -> float | None:

@@ -134,6 +134,8 @@ class DecodedImage:
 # Pictures are decoded on several threads; of large ones, which take gigabytes on the way, one at a time.
 _LARGE_PIXELS = 16_000_000
 _ONE_LARGE = Lock()
+_ONE_OPENED = Lock()
+"""The same one may be given several times, and Pillow decodes none on two threads."""
 
 
 def decode_image(data: bytes, max_pixels: int, side: int | None = None) -> DecodedImage:
@@ -174,6 +176,25 @@ def decode_image(data: bytes, max_pixels: int, side: int | None = None) -> Decod
     except UnreadableImage:
         raise
     except Exception as error:  # Pillow's decoders raise nearly any type on hostile bytes
+        raise UnreadableImage(_one_line(error)) from error
+
+
+def flatten_image(image: Image.Image, max_pixels: int) -> DecodedImage:
+    """A picture that somebody else has opened, as `decode_image` makes it of the file; it is left as it is.
+
+    What Pillow reads otherwise than a viewer shows (some TIFFs, 16 bits of which few are used) stays as Pillow has it.
+
+    Raises:
+        UnreadableImage: with the reason in one line.
+    """
+    if image.width * image.height > max_pixels:
+        raise UnreadableImage(f"{image.width}x{image.height} pixels are over the limit of {max_pixels}")
+    try:
+        with _ONE_OPENED:
+            image.load()  # nothing may be decoded yet
+        notes = ["EXIF orientation applied"] if _turned(image) else []
+        return _upright_rgb(ImageOps.exif_transpose(image), None, notes)
+    except Exception as error:  # as in decode_image
         raise UnreadableImage(_one_line(error)) from error
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,33 @@ Decide = Callable[[ClassMaps, tuple[int, int]], Scores]
 
 
 @dataclass(frozen=True)
+class SoftMap:
+    """What an argmax makes a label map of.
+
+    Attributes:
+        probabilities: of each channel after refinement, in [0, 1], at the size that the image was refined at.
+        labels: class id of each channel, 0 for background; a class may have several.
+    """
+
+    probabilities: Float[np.ndarray, "N h w"]
+    labels: tuple[int, ...]
+
+    def by_class(self, classes: int, size: tuple[int, int]) -> Float[np.ndarray, "L H W"]:
+        """One map for each label from 0 to `classes`, at a size (H, W): of several channels the best one, 0 where a
+        class has none. The largest is that of the label map, and its value the confidence.
+
+        >>> soft = SoftMap(np.array([[[0.5]], [[0.125]], [[0.375]]], np.float32), (0, 2, 2))
+        >>> soft.by_class(2, (1, 2))[:, 0].tolist()
+        [[0.5, 0.5], [0.0, 0.0], [0.375, 0.375]]
+        """
+        found = np.zeros((classes + 1, *size), dtype=np.float32)
+        at = _at_size(self.probabilities.shape[1:], size)
+        for label, values in zip(self.labels, self.probabilities, strict=True):
+            np.maximum(found[label], values if at is None else values[at], out=found[label])
+        return found
+
+
+@dataclass(frozen=True)
 class LabelMap:
     """A finished mask.
 
@@ -72,11 +100,13 @@ class LabelMap:
         labels: class ids, 0 for background.
         confidence: probability of the winning channel after refinement.
         salience: per candidate class how strongly it was seen, see `Scores`.
+        soft: what the labels are the argmax of, where that was asked for: 4 bytes per channel and pixel.
     """
 
     labels: UInt8[np.ndarray, "H W"]
     confidence: Float[np.ndarray, "H W"]
     salience: Float[np.ndarray, " C"]
+    soft: SoftMap | None = None
 
 
 def wants_background(rule: str, classes: int) -> bool:
@@ -104,6 +134,13 @@ def _nearest(size: int, source: int) -> np.ndarray:
     return ((np.arange(size) + 0.5) * source / size).astype(int)
 
 
+def _at_size(source: tuple[int, ...], size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray] | None:
+    """Where each pixel of a size (H, W) is in an array of another one; None where they are the same."""
+    if source == size:
+        return None
+    return _nearest(size[0], source[0])[:, None], _nearest(size[1], source[1])
+
+
 def make_label_maps(
     maps: Sequence[ClassMaps],
     images: Sequence[np.ndarray],
@@ -111,6 +148,7 @@ def make_label_maps(
     refine: Refiner,
     max_side: int,
     map_: Map = map,
+    soft: bool = False,
 ) -> list[LabelMap]:
     """Some images' maps to their label maps, each at the image's own size.
 
@@ -119,6 +157,7 @@ def make_label_maps(
 
     Args:
         map_: does what is done image by image, perhaps on several threads.
+        soft: also keep the scores of all classes.
 
     Raises:
         MethodError: what is decided on fits neither size nor classes.
@@ -127,8 +166,9 @@ def make_label_maps(
     small = list(map_(lambda n: _shrunk(images[n], max_side), asked))
     scores = list(map_(lambda one, image: decided(decide, one, image.shape[:2]), [maps[n] for n in asked], small))
     refined = _refined(refine, scores, small, map_)
-    made = dict(zip(asked, map_(_label_map, [maps[n] for n in asked], scores, refined), strict=True))
-    return [made[n] if n in made else _all_background(one) for n, one in enumerate(maps)]
+    finish = partial(_label_map, soft)
+    made = dict(zip(asked, map_(finish, [maps[n] for n in asked], scores, refined), strict=True))
+    return [made[n] if n in made else _all_background(one, soft) for n, one in enumerate(maps)]
 
 
 def _refined(refine: Refiner, scores: Sequence[Scores], images: Sequence[np.ndarray], map_: Map) -> list[np.ndarray]:
@@ -159,16 +199,16 @@ def decided(decide: Decide, maps: ClassMaps, size: tuple[int, int]) -> Scores:
     return scores
 
 
-def _label_map(maps: ClassMaps, scores: Scores, probabilities: np.ndarray) -> LabelMap:
+def _label_map(soft: bool, maps: ClassMaps, scores: Scores, probabilities: np.ndarray) -> LabelMap:
     ids = np.array(scores.labels, dtype=np.uint8)
-    height, width = probabilities.shape[1:]
     winner, confidence = ids[probabilities.argmax(axis=0)], probabilities.max(axis=0)
-    if (height, width) != (maps.height, maps.width):
-        at = _nearest(maps.height, height)[:, None], _nearest(maps.width, width)
+    at = _at_size(probabilities.shape[1:], (maps.height, maps.width))
+    if at is not None:
         winner, confidence = winner[at], confidence[at]
-    return LabelMap(winner, confidence, scores.strength)
+    return LabelMap(winner, confidence, scores.strength, SoftMap(probabilities, scores.labels) if soft else None)
 
 
-def _all_background(maps: ClassMaps) -> LabelMap:
+def _all_background(maps: ClassMaps, soft: bool) -> LabelMap:
     size = (maps.height, maps.width)
-    return LabelMap(np.zeros(size, np.uint8), np.ones(size, np.float32), np.zeros(0, np.float32))
+    certain = SoftMap(np.ones((1, 1, 1), np.float32), (0,)) if soft else None
+    return LabelMap(np.zeros(size, np.uint8), np.ones(size, np.float32), np.zeros(0, np.float32), certain)

@@ -114,6 +114,15 @@ class MethodConfig(Config):
         return {}
 
     @classmethod
+    def of_weights(cls, weights: str) -> dict[str, Any]:
+        """The settings that stand for weights named by one word: a checkpoint, or a CLIP.
+
+        Raises:
+            UsageError: the method has no weights of its own.
+        """
+        raise UsageError(f"{cls.own_name()} has no weights that one name stands for; give its settings")
+
+    @classmethod
     def space(cls) -> dict[str, tuple[Value, ...]]:
         """What `tune` chooses from, values by path: settings of `decide` alone, since all are tried on the same maps.
 
@@ -294,6 +303,13 @@ class Method(ABC, Generic[Settings, Weights]):
         Args:
             captions: the classes as captions say them, from label 1.
             device: `auto`, `cpu`, `cuda:1` ...
+
+        Raises:
+            UsageError: the weights do not fit.
+        """
+
+    def warm(self, config: Settings, pinned: Weights, device: str) -> None:
+        """Load the weights for a `load` with whatever classes that comes later in this process.
 
         Raises:
             UsageError: the weights do not fit.

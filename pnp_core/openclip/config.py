@@ -73,6 +73,18 @@ class ClipWeights(Config):
         return weights if self.prompts is None else f"{weights} with {PurePath(self.prompts).name}"
 
 
+def weights_named(weights: str) -> dict[str, str]:
+    """The settings of a CLIP in the form of `ClipWeights.weights`: model, or model and tag.
+
+    >>> weights_named("ViT-L-14:openai"), weights_named("local-dir:/a")
+    ({'model': 'ViT-L-14', 'pretrained': 'openai'}, {'model': 'local-dir:/a'})
+    """
+    model, colon, pretrained = weights.partition(":")
+    if weights.startswith(LOCAL_DIR) or not colon:
+        return {"model": weights}
+    return {"model": model, "pretrained": pretrained}
+
+
 class ClipConfig(ClipWeights):
     """A CLIP model, and the caption that it is asked with."""
 

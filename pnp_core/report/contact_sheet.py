@@ -68,10 +68,29 @@ def _draw_legend(
     x += draw.textlength(key, font=font) + 14
     if not row.salience.classes:
         draw.text((x, y + 3), visible(row.salience.chosen), fill=_INK, font=font)
-    for number, class_id in enumerate(row.salience.classes):
+    draw_classes(draw, (x, y), row.salience.classes, names, palette, width)
+
+
+def draw_classes(
+    draw: ImageDraw.ImageDraw,
+    at: tuple[float, int],
+    classes: Sequence[int],
+    names: Sequence[str],
+    palette: np.ndarray,
+    width: int,
+) -> None:
+    """A line of names with their colours, and how many more there are where they do not fit.
+
+    Args:
+        at: x and y of its upper left corner.
+        names: of the labels 1, 2 ...
+        width: x that no name goes beyond.
+    """
+    (x, y), font = at, ImageFont.load_default(12)
+    for number, class_id in enumerate(classes):
         name = visible(names[class_id - 1])
         if x + 34 + draw.textlength(name, font=font) > width:
-            draw.text((x, y + 3), f"+ {len(row.salience.classes) - number} more", fill=_INK, font=font)
+            draw.text((x, y + 3), f"+ {len(classes) - number} more", fill=_INK, font=font)
             return
         draw.rectangle([x, y + 5, x + 10, y + 15], fill=tuple(palette[class_id].tolist()), outline=_INK)
         draw.text((x + 14, y + 3), name, fill=_INK, font=font)

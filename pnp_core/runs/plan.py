@@ -11,7 +11,7 @@ from pnp_core.inputs.class_names import clean_class_names
 from pnp_core.inputs.readers import Dataset, open_dataset, resolve_card
 from pnp_core.inputs.sources import Source, open_source
 from pnp_core.masks.refine import open_refiner
-from pnp_core.methods import method_of
+from pnp_core.methods import Pinned, method_of
 from pnp_core.stages.config import RuntimeConfig
 from pnp_core.stages.maps import SalienceJob
 from pnp_core.stages.masks import MaskJob
@@ -34,9 +34,11 @@ class Plan:
         return Plan(salience, masks, self.score and self.score.model_copy(update=there), self.png)
 
 
-def _plan(config: LabellingConfig, card: DatasetCard, only: tuple[int, ...] | None) -> Plan:
+def _plan(
+    config: LabellingConfig, card: DatasetCard, only: tuple[int, ...] | None, pinned: Pinned | None = None
+) -> Plan:
     vocabulary = askable_labels(config, card, only)
-    salience = SalienceJob.create(config.out, config.method, config.salience, config.runtime, card, vocabulary)
+    salience = SalienceJob.create(config.out, config.method, config.salience, config.runtime, card, vocabulary, pinned)
     rule = card.background_rule if config.masks.background == "auto" else config.masks.background
     runtime = _runtime_of_masks(config, salience)
     open_refiner(config.masks.crf, "cpu")  # whether there is one, before anything is started
@@ -101,16 +103,30 @@ def plan_eval(config: EvalConfig) -> Plan:
     return replace(plan, score=score)
 
 
-def plan_label(config: OwnImagesConfig) -> Plan:
+def check_candidates(config: OwnImagesConfig) -> None:
+    """Find out whether a user's own pictures can be asked about as configured, before there are any.
+
+    Raises:
+        PnpError: no such source of candidates, its data are missing, or it is for datasets or other methods.
+    """
+    candidates = config.salience.candidates
+    if candidates.source == "labels":
+        raise UsageError("a corpus has no image-level labels; use --candidates itm, vocabulary, clip or file")
+    SalienceJob.pin_candidates(config.method, candidates)
+
+
+def plan_label(config: OwnImagesConfig, pinned: Pinned | None = None) -> Plan:
     """The jobs of a run over a user's own pictures.
+
+    Args:
+        pinned: the weights, where they are pinned already.
 
     Raises:
         PnpError: a class name, backbone, checkpoint, layer, head or CRF does not exist or fit.
     """
-    if config.salience.candidates.source == "labels":
-        raise UsageError("a corpus has no image-level labels; use --candidates itm, vocabulary, clip or file")
+    check_candidates(config)
     card = load_card("folder").with_classes(tuple(clean_class_names(config.classes)))
-    return _plan(config, card, None)
+    return _plan(config, card, None, pinned)
 
 
 def open_split(config: EvalConfig) -> Dataset:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,6 +22,7 @@ from pnp_core.candidates import (
     choose,
     open_candidates,
 )
+from pnp_core.candidates.config import CandidatesConfig
 from pnp_core.data import ClassMaps, Progress, Quarantined, Sample, ShardRef, StageResult, silent
 from pnp_core.errors import MethodError, UnusableImage, UsageError
 from pnp_core.finite import require_finite
@@ -29,7 +30,7 @@ from pnp_core.frozen import Config
 from pnp_core.inputs.cards import DatasetCard
 from pnp_core.inputs.images import DecodedImage, decode_image
 from pnp_core.methods import AnyMethod, Pinned, load_method, method_of
-from pnp_core.methods.base import Loaded, LoadedMethod, Question, Seen, StoredMaps
+from pnp_core.methods.base import Loaded, LoadedMethod, MethodConfig, Question, Seen, StoredMaps
 from pnp_core.stages.config import RuntimeConfig, SalienceConfig
 from pnp_core.storage.class_maps import STAGE, class_map_files
 from pnp_core.storage.completion import StageFolder, StageOutput
@@ -78,9 +79,7 @@ class SalienceJob(Config):
             UsageError: the weights are missing or unfit for the settings; there is no such source of candidates, its
                 file is missing, or the method has no match score to be one, or cannot do what the run asks.
         """
-        if config.candidates.source == "itm" and not method.matches:
-            raise UsageError(f"{method.name} has no match score; use --candidates labels, vocabulary, clip or file")
-        revision = candidates_revision(config.candidates)
+        revision = cls.pin_candidates(method, config.candidates)
         weights = pinned or method_of(method).pin(method)
         vocabulary = vocabulary or tuple(range(1, len(card.classes) + 1))
         question = Question(
@@ -101,6 +100,17 @@ class SalienceJob(Config):
             pinned=weights,
             candidates=revision,
         )
+
+    @staticmethod
+    def pin_candidates(method: MethodConfig, candidates: CandidatesConfig) -> str | None:
+        """What names the data of the source of candidates.
+
+        Raises:
+            PnpError: there is no such source, its file is missing, or the method has no match score to be one.
+        """
+        if candidates.source == "itm" and not method.matches:
+            raise UsageError(f"{method.name} has no match score; use --candidates labels, vocabulary, clip or file")
+        return candidates_revision(candidates)
 
     @property
     def fingerprint(self) -> str:
@@ -129,6 +139,14 @@ class SalienceJob(Config):
         """Where the maps lie."""
         return StageFolder(RunFolder(self.out), STAGE, self.fingerprint)
 
+    def decode(self, sample: Sample) -> DecodedImage:
+        """A sample's pixels.
+
+        Raises:
+            UnreadableImage: it cannot be decoded, or has too many.
+        """
+        return decode_image(sample.image, self.config.max_pixels)
+
     def load(self) -> Loaded:
         """The method with its model; the last one stays loaded in this process.
 
@@ -150,6 +168,8 @@ class _Input:
     for_candidates: Any
 
 
+Decode = Callable[[Sample], DecodedImage]
+"""A sample to its pixels. An `UnusableImage` that it raises is the sample's fault, which is then quarantined."""
 Ready = TypeVar("Ready", "_Input", "_Recalled")
 
 
@@ -158,12 +178,12 @@ class _Half(ABC, Generic[Ready]):
 
     job: SalienceJob
 
-    def prepare(self, sample: Sample) -> Ready | Quarantined:
+    def prepare(self, decode: Decode, sample: Sample) -> Ready | Quarantined:
         """Decode a sample; runs on threads."""
         if sample.fault is not None:
             return Quarantined(sample.key, sample.source, "shard", sample.fault)
         try:
-            return self.ready(sample, decode_image(sample.image, self.job.config.max_pixels))
+            return self.ready(sample, decode(sample))
         except UnusableImage as error:
             return Quarantined(sample.key, sample.source, STAGE, str(error))
 
@@ -274,12 +294,17 @@ class _Looking(_Half[_Input]):
 
 
 def extract_maps(
-    samples: Iterable[Sample], job: SalienceJob, progress: Progress, method: Loaded | None = None
+    samples: Iterable[Sample],
+    job: SalienceJob,
+    progress: Progress,
+    method: Loaded | None = None,
+    decode: Decode | None = None,
 ) -> Iterator[tuple[Sample, ClassMaps] | Quarantined]:
     """Process samples batch by batch; decoding runs on threads, in order.
 
     Args:
         method: what looks at the images, where that is not the job's method as it is configured.
+        decode: makes pixels of a sample; of its encoded picture when None.
 
     Raises:
         ShardError: maps, match probability or candidate score of an image are not finite.
@@ -287,7 +312,7 @@ def extract_maps(
     if job.runtime.threads:  # holds for the calling thread, hence here
         torch.set_num_threads(job.runtime.threads)
     half = _half(job, method or job.load())
-    for prepared in _prepared_ahead(samples, half):
+    for prepared in _prepared_ahead(samples, half, decode or job.decode):
         ready = [p for p in prepared if not isinstance(p, Quarantined)]
         results = half.results(ready) if ready else iter(())
         for item in prepared:
@@ -307,13 +332,15 @@ def _half(job: SalienceJob, method: Loaded) -> _Half[Any]:
     raise MethodError(f"method {job.method.name} neither looks at images nor has maps of them")
 
 
-def _prepared_ahead(samples: Iterable[Sample], half: _Half[Ready]) -> Iterator[list[Ready | Quarantined]]:
+def _prepared_ahead(
+    samples: Iterable[Sample], half: _Half[Ready], decode: Decode
+) -> Iterator[list[Ready | Quarantined]]:
     """Batches of decoded samples; while one is looked at the next is being read and decoded."""
     remaining = iter(samples)
     pool, reader = (ThreadPoolExecutor(threads, name) for threads, name in ((DECODERS, "decode"), (1, "read")))
 
     def begin() -> list[Future[Ready | Quarantined]]:
-        return [pool.submit(half.prepare, one) for one in islice(remaining, half.job.runtime.batch_size)]
+        return [pool.submit(half.prepare, decode, one) for one in islice(remaining, half.job.runtime.batch_size)]
 
     try:
         batch = begin()

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from pnp_core.data import ClassMaps, Progress, Sample, ShardRef, StageResult, silent
 from pnp_core.finite import require_finite
@@ -185,14 +185,10 @@ PIXEL = 12
 """Bytes that a pixel takes beside its scores."""
 
 
-def _batches(
-    samples: Iterable[Sample], stored: dict[str, ClassMaps], job: MaskJob
-) -> Iterator[list[tuple[Sample, ClassMaps]]]:
-    """Samples that have maps, as many together as a batch of the run has and as scores fit in memory."""
+def _batches(images: Iterable[tuple[Sample, ClassMaps]], job: MaskJob) -> Iterator[list[tuple[Sample, ClassMaps]]]:
+    """As many together as a batch of the run has and as scores fit in memory."""
     batch, size = [], 0
-    for sample in samples:
-        if (maps := stored.get(sample.key)) is None:
-            continue  # quarantined by the salience stage
+    for sample, maps in images:
         shrunk = min(1.0, job.config.max_side / max(maps.height, maps.width))
         # Pixels, labels and confidence at the image's own size; scores at the one that it is refined at.
         own = int(maps.height * maps.width * (PIXEL + 4 * shrunk**2 * (maps.maps.shape[1] + 1)))
@@ -212,6 +208,7 @@ def _sound_label_maps(
     decide: Decide,
     refine: Refiner,
     map_: Map,
+    soft: bool,
 ) -> list[LabelMap]:
     """Label maps of finite numbers alone: where two are compared NaN looks like background.
 
@@ -225,7 +222,7 @@ def _sound_label_maps(
             values, how = one.maps.swapaxes(0, 1), "it was made by an earlier version"
             of = [known[label] for label in one.of] or names[sample.key]
             require_finite(values, "the stored salience", sample.key, of, how)
-    made = make_label_maps([maps for _, maps in batch], images, decide, refine, job.config.max_side, map_)
+    made = make_label_maps([maps for _, maps in batch], images, decide, refine, job.config.max_side, map_, soft)
     for (sample, _), one in zip(batch, made, strict=True):
         what = "the salience summed over drop iterations"
         require_finite(one.salience, what, sample.key, names[sample.key], "it overflows")
@@ -238,6 +235,38 @@ def _sound_label_maps(
 
 def _pixels(job: MaskJob, sample: Sample) -> np.ndarray:
     return decode_image(sample.image, job.max_pixels).pixels
+
+
+Finished = TypeVar("Finished")
+
+
+def make_masks(
+    images: Iterable[tuple[Sample, ClassMaps]],
+    job: MaskJob,
+    pixels: Callable[[Sample], np.ndarray],
+    finish: Callable[[Sample, ClassMaps, LabelMap], Finished],
+    soft: bool = False,
+) -> Iterator[list[Finished]]:
+    """Images and their maps to masks, batch by batch.
+
+    Args:
+        pixels: of an image, (H, W, 3) uint8.
+        finish: what is made of each mask; it and `pixels` run on threads.
+        soft: also keep the scores of all classes.
+
+    Raises:
+        ShardError: maps or label probabilities of an image are not finite.
+    """
+    decide, refine, libraries = job.decide, job.open_refiner(), ThreadpoolController()
+    with ThreadPoolExecutor(job.runtime.threads or 1, "masks") as pool:
+        for batch in _batches(images, job):
+            # Of several images at a time each does its products alone: threads of BLAS would wait for each other.
+            with libraries.limit(limits=1, user_api="blas"):
+                samples, maps = zip(*batch, strict=True)
+                guides = list(pool.map(pixels, samples))
+                made = _sound_label_maps(batch, guides, job, decide, refine, pool.map, soft)
+                finished = list(pool.map(finish, samples, maps, made))
+            yield finished
 
 
 def mask_shard(job: MaskJob, shard: ShardRef, salience: StageResult, progress: Progress = silent) -> StageResult:
@@ -253,15 +282,12 @@ def mask_shard(job: MaskJob, shard: ShardRef, salience: StageResult, progress: P
 
     def work() -> StageOutput:
         stored = read_class_maps(StageFolder(run, SALIENCE, job.salience_fingerprint), shard.name)
-        decide, refine, rows = job.decide, job.open_refiner(), []
-        # Of several images at a time each does its products alone: threads of BLAS would wait for each other.
-        with ThreadPoolExecutor(job.runtime.threads or 1, "masks") as pool, threadpool_limits(1, "blas"):
-            for batch in _batches(read_shard(run, shard), stored, job):
-                samples, maps = zip(*batch, strict=True)
-                images = list(pool.map(partial(_pixels, job), samples))
-                made = _sound_label_maps(batch, images, job, decide, refine, pool.map)
-                rows += pool.map(partial(_row, job), samples, maps, made)
-                progress(len(batch))
+        # What has no maps was quarantined by the salience stage.
+        images = ((one, stored[one.key]) for one in read_shard(run, shard) if one.key in stored)
+        rows: list[dict[str, Any]] = []
+        for made in make_masks(images, job, partial(_pixels, job), partial(_row, job)):
+            rows += made
+            progress(len(made))
         progress(shard.samples - len(rows))
         return StageOutput({"parquet": table_bytes(pa.Table.from_pylist(rows, schema=MASK_SCHEMA))}, len(rows))
 

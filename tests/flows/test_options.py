@@ -18,8 +18,8 @@ from flows.cli import app
 from flows.cli.configuration import FLOWS
 from flows.cli.fields import field_at
 from flows.cli.options import BACKBONE, Given
-from flows.parameters import keys_of
 from pnp_core.config import EvalConfig
+from pnp_core.configuring import keys_of
 from pnp_core.errors import PnpError, UsageError
 from pnp_core.frozen import Config
 from pnp_core.tuning.config import TuneConfig

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
 from pnp_core.methods.base import Description, MethodConfig, Value
 from pnp_core.methods.cards import chosen_for, read_settings
-from pnp_core.openclip.config import ClipWeights, Name, Template
+from pnp_core.openclip.config import ClipWeights, Name, Template, weights_named
 
 VisualPrompt = Literal["blur", "gray", "circle"]
 Prompts = Annotated[tuple[VisualPrompt, ...], Field(min_length=1)]
@@ -106,6 +106,11 @@ class CarConfig(MethodConfig):
         super().defaults(values, bundled)
         method, masks = dict(chosen_for(__file__, values)), read_settings(__file__)["masks"]
         return {"method": method, "masks": {**masks, **method.pop("masks", {})}}
+
+    @classmethod
+    def of_weights(cls, weights: str) -> dict[str, Any]:
+        """One CLIP, which proposes and classifies."""
+        return {"proposer": weights_named(weights), "classifier": weights_named(weights)}
 
     @classmethod
     def space(cls) -> dict[str, tuple[Value, ...]]:

@@ -253,6 +253,11 @@ class CarMethod(Method[CarConfig, Pinned]):
         clips = load_clip(config.proposer, on), load_clip(config.classifier, on)
         return LoadedCar(config, _revisions(config), clips, captions)
 
+    def warm(self, config: CarConfig, pinned: Pinned, device: str) -> None:
+        """Load both CLIPs; one where they are the same."""
+        for clip in (config.proposer, config.classifier):
+            load_clip(clip, str(resolve_device(device)))
+
     def decide(self, config: CarConfig, masks: MaskConfig, maps: ClassMaps, size: tuple[int, int]) -> Scores:
         """Logarithms of the maps at the size of the picture, and of what they leave to the background.
 

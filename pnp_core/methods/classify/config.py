@@ -12,7 +12,7 @@ from pnp_core.bundled import SCENES, TINY
 from pnp_core.errors import UsageError
 from pnp_core.frozen import NO_RESULT, NO_SCORE
 from pnp_core.methods.base import Description, MethodConfig, Value
-from pnp_core.openclip.config import ClipWeights, Templates
+from pnp_core.openclip.config import ClipWeights, Templates, weights_named
 
 FOR_SCENES = {"clip": {"model": TINY}, "templates": ["a picture of {}"], "expand": 2.5}
 """The bundled CLIP for drawn scenes, the caption that it was trained with, and how large objects were there."""
@@ -62,6 +62,11 @@ class ClassifyConfig(MethodConfig):
             "method": FOR_SCENES if scenes else {},
             "masks": {"threshold": 0, "blur": 0, "crf": {"name": "off"}},
         }
+
+    @classmethod
+    def of_weights(cls, weights: str) -> dict[str, Any]:
+        """A CLIP."""
+        return {"clip": weights_named(weights)}
 
     @classmethod
     def space(cls) -> dict[str, tuple[Value, ...]]:

@@ -143,6 +143,10 @@ class ClassifyMethod(Method[ClassifyConfig, PinnedProposals]):
         texts = embed_queries(clip, pinned.clip, captions, templates_of(config.templates))
         return LoadedClassify(config, clip, texts, open_source(pinned.source))
 
+    def warm(self, config: ClassifyConfig, pinned: PinnedProposals, device: str) -> None:
+        """Load the CLIP."""
+        load_clip(config.clip, str(resolve_device(device)))
+
     def decide(self, config: ClassifyConfig, masks: MaskConfig, maps: ClassMaps, size: tuple[int, int]) -> Scores:
         """Each piece's probabilities on its pixels, as logarithms; background where nothing is proposed.
 

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from pnp_core.frozen import OF_MASKS
 from pnp_core.methods.base import Description, MethodConfig, Value
 from pnp_core.methods.cards import chosen_for, read_settings
-from pnp_core.openclip.config import ClipWeights, Name, Queries, Templates, Windows, named_twice
+from pnp_core.openclip.config import ClipWeights, Name, Queries, Templates, Windows, named_twice, weights_named
 
 
 class NaclipConfig(MethodConfig):
@@ -68,6 +68,11 @@ class NaclipConfig(MethodConfig):
         threshold = method.pop("threshold")
         masks = {"threshold": threshold, "blur": 0, "crf": {"name": "pamr"}}
         return {"method": method, "masks": masks}
+
+    @classmethod
+    def of_weights(cls, weights: str) -> dict[str, Any]:
+        """A CLIP."""
+        return {"clip": weights_named(weights)}
 
     @classmethod
     def space(cls) -> dict[str, tuple[Value, ...]]:

@@ -87,6 +87,10 @@ class NaclipMethod(Method[NaclipConfig, Pinned]):
         """Load the CLIP and embed the queries."""
         return LoadedNaclip(config, pinned.revision, load_clip(config.clip, str(resolve_device(device))), captions)
 
+    def warm(self, config: NaclipConfig, pinned: Pinned, device: str) -> None:
+        """Load the CLIP."""
+        load_clip(config.clip, str(resolve_device(device)))
+
     def decide(self, config: NaclipConfig, masks: MaskConfig, maps: ClassMaps, size: tuple[int, int]) -> Scores:
         """Cosines at the size of the picture, and what is made of them once they are smoothed (see `query_scores`).
 

@@ -124,6 +124,11 @@ class PnpConfig(MethodConfig):
         """The preset that was asked for, or that of the weights, or that of the bundled model."""
         return starting_point(values, bundled)
 
+    @classmethod
+    def of_weights(cls, weights: str) -> dict[str, Any]:
+        """A checkpoint: bundled, a folder or a hub id."""
+        return {"backbone": {"checkpoint": weights}}
+
     @property
     def all_passes(self) -> int:
         """Drop iterations that masks are made of."""

@@ -148,6 +148,10 @@ class PnpMethod(Method[PnpConfig, Checkpoint]):
         """Load the backbone."""
         return LoadedPnp(config, load_backbone(config.backbone, pinned, device), captions)
 
+    def warm(self, config: PnpConfig, pinned: Checkpoint, device: str) -> None:
+        """Load the backbone."""
+        load_backbone(config.backbone, pinned, device)
+
     def decide(self, config: PnpConfig, masks: MaskConfig, maps: ClassMaps, size: tuple[int, int]) -> Scores:
         """Sum over drop iterations, threshold, resize, background, blur."""
         return channels.decide(config, masks, maps, size)

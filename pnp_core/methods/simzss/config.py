@@ -48,6 +48,11 @@ class SimzssConfig(MethodConfig):
     scale: Annotated[float, OF_MASKS] = Field(default=40, gt=0)
     """Of the cosines before the softmax over queries."""
 
+    @classmethod
+    def of_weights(cls, weights: str) -> dict[str, Any]:
+        """A checkpoint folder."""
+        return {"checkpoint": weights}
+
     @model_validator(mode="after")
     def _fits_together(self) -> SimzssConfig:
         if twice := named_twice(self.queries):

@@ -1,0 +1,106 @@
+"""What a program gets of a picture."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageDraw
+from PIL.Image import Resampling
+
+from pnp_core.errors import ForeignFilesError, OutputError, UsageError
+from pnp_core.inputs.images import encode_label_map, vivid
+from pnp_core.masks.label_map import SoftMap
+from pnp_core.report.contact_sheet import GAP, LEGEND, draw_classes, overlay
+
+SHOWN_SIDE = 1024
+"""Longer side at most of what a notebook shows, in pixels."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Segmentation:
+    """The mask of one picture of H x W pixels, upright.
+
+    Attributes:
+        labels: (H, W) uint8, places in `classes`: 0 is background. The same as in a mask of `pnp-ovss label`.
+        classes: `background`, and the names that were given: `classes[labels[y, x]]` is a pixel's.
+        confidence: (H, W) float32, probability in [0, 1] of the label.
+        asked: the classes that the picture was asked about, and how probably it holds each, in [0, 1]; None where
+            neither the method nor the source of candidates says so.
+        notes: what was done to read the picture, for people.
+        image: (H, W, 3) uint8 RGB, the picture as it was seen.
+        palette: (256, 3) uint8, colours of the labels.
+    """
+
+    labels: UInt8[np.ndarray, "H W"]
+    classes: tuple[str, ...]
+    confidence: Float[np.ndarray, "H W"]
+    asked: Mapping[str, float | None]
+    notes: tuple[str, ...]
+    image: UInt8[np.ndarray, "H W 3"]
+    palette: UInt8[np.ndarray, "256 3"]
+    soft: SoftMap | None = None
+    """What `scores` are made of."""
+
+    @property
+    def scores(self) -> Float[np.ndarray, "L H W"]:
+        """Probability of each class in each pixel, (L, H, W) float32 in [0, 1], in the order of the L `classes`.
+
+        `scores.argmax(axis=0)` is `labels` (but of equal ones), `scores.max(axis=0)` is `confidence`. A class that was
+        not asked about has 0. Made anew each time.
+
+        Raises:
+            UsageError: they were not kept.
+        """
+        if self.soft is None:
+            raise UsageError("the scores were not kept: call the segmenter with scores=True")
+        return self.soft.by_class(len(self.classes) - 1, self.labels.shape)
+
+    def overlay(self) -> Image.Image:
+        """The classes' colours over the picture in pale grey, of the picture's size, RGB."""
+        return Image.fromarray(overlay(self.image, self.labels, vivid(self.palette)))
+
+    def save(self, path: str | Path) -> None:
+        """Write the mask as a palette PNG, the same bytes as `pnp-ovss label --png` writes.
+
+        Raises:
+            UsageError: the name does not end in .png.
+            ForeignFilesError: there is something of this name.
+            OutputError: it cannot be written.
+        """
+        file = Path(path)
+        if file.suffix.lower() != ".png":
+            raise UsageError(f"'{path}' must end in .png: a mask is saved as a PNG with a palette")
+        try:
+            with file.open("xb") as opened:
+                opened.write(encode_label_map(self.labels, self.palette))
+        except FileExistsError as error:
+            raise ForeignFilesError(f"'{path}' is there already: choose another name, or move it away") from error
+        except OSError as error:
+            raise OutputError(f"cannot write '{path}': {error.strerror or error}") from error
+
+    def __repr__(self) -> str:
+        """Size, and the classes that have pixels."""
+        height, width = self.labels.shape
+        pixels = np.bincount(self.labels.ravel(), minlength=len(self.classes))
+        shares = [f"{name} {n / self.labels.size:.0%}" for name, n in zip(self.classes, pixels, strict=True) if n]
+        return f"Segmentation({width} x {height}: {', '.join(shares)})"
+
+    def _repr_png_(self) -> bytes:
+        """How a notebook shows it: the overlay, and below it what the colours mean."""
+        height, width = self.labels.shape
+        scale = min(1.0, SHOWN_SIDE / max(height, width))
+        size = max(1, round(width * scale)), max(1, round(height * scale))
+        image = np.asarray(Image.fromarray(self.image).resize(size, Resampling.BOX))
+        labels = np.asarray(Image.fromarray(self.labels).resize(size, Resampling.NEAREST))
+        palette, found = vivid(self.palette), [int(label) for label in np.unique(self.labels) if label]
+        shown = Image.new("RGB", (max(size[0], 160), size[1] + LEGEND), (255, 255, 255))
+        shown.paste(Image.fromarray(overlay(image, labels, palette)))
+        draw_classes(ImageDraw.Draw(shown), (GAP, size[1]), found, self.classes[1:], palette, shown.width - 40)
+        buffer = io.BytesIO()
+        shown.save(buffer, format="PNG")
+        return buffer.getvalue()
