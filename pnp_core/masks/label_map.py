@@ -172,3 +172,33 @@ def _label_map(maps: ClassMaps, scores: Scores, probabilities: np.ndarray) -> La
 def _all_background(maps: ClassMaps) -> LabelMap:
     size = (maps.height, maps.width)
     return LabelMap(np.zeros(size, np.uint8), np.ones(size, np.float32), np.zeros(0, np.float32))
+
+
+def soft_maps(
+    maps: ClassMaps, image: np.ndarray, decide: Decide, refine: Refiner, max_side: int
+) -> tuple[tuple[int, ...], UInt8[np.ndarray, "C H W"]]:
+    """What the label map of an image is the greatest of: probabilities of its classes, in 8 bits.
+
+    Args:
+        max_side: see `make_label_maps`.
+
+    Returns:
+        Class ids in their order, 0 for background; for each its probability at every pixel as 0..255. A class with
+        several channels has the greatest of them.
+
+    Raises:
+        MethodError: what is decided on fits neither size nor classes.
+    """
+    size = (maps.height, maps.width)
+    if not maps.classes:
+        return (0,), np.full((1, *size), 255, np.uint8)
+    small = _shrunk(image, max_side)
+    scores = decided(decide, maps, small.shape[:2])
+    probabilities = _refined(refine, [scores], [small], map)[0]
+    labels = tuple(sorted(set(scores.labels)))
+    of = np.array(scores.labels)
+    soft = np.stack([probabilities[of == label].max(axis=0) for label in labels])
+    grey = (soft * 255 + 0.5).astype(np.uint8)
+    if grey.shape[1:] != size:
+        grey = grey[:, _nearest(size[0], grey.shape[1])[:, None], _nearest(size[1], grey.shape[2])]
+    return labels, grey
