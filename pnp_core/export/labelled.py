@@ -64,7 +64,7 @@ class Choice:
         """Of a picture; its key alone says so, and a greater share only adds to a smaller one.
 
         >>> [Choice(val=0.5).split_of(key) for key in ("a", "b", "c")]
-        ['val', 'train', 'train']
+        ['train', 'val', 'val']
         """
         if self.val is None:
             return "train"

@@ -86,7 +86,7 @@ def test_pycocotools_reads_the_masks_back(evaluated, tmp_path, floor, capsys):
         if floor is not None and "void" in image:
             built[coco.annToMask({"image_id": image["id"], "segmentation": image["void"]}).astype(bool)] = 255
         assert np.array_equal(built, labels)
-        with Image.open(tmp_path / image["file_name"]) as opened:
+        with Image.open(tmp_path / "images" / image["file_name"]) as opened:
             assert opened.size == (image["width"], image["height"])
 
 
@@ -285,5 +285,5 @@ def test_folder_without_a_finished_run_is_named(evaluated, tmp_path, gone):
 
 
 def test_unknown_format_lists_what_there_is(evaluated, tmp_path):
-    with pytest.raises(UsageError, match="unknown format 'voc'; available: coco-rle, hf, mmseg, png"):
-        export_run(str(evaluated), "voc", str(tmp_path))
+    with pytest.raises(UsageError, match="unknown format 'tfrecord'; available: coco-rle, cvat, hf, "):
+        export_run(str(evaluated), "tfrecord", str(tmp_path))
