@@ -115,7 +115,7 @@ def export_run(
     finished = open_finished(url)
     if choice.by_confidence and not finished.confidence:
         raise UsageError(
-            f"'{url}' kept no confidence, which a floor needs: run the same command again with --confidence (only the "
+            f"'{url}' kept no confidence, which is asked for here: run its command again with --confidence (only the "
             f"masks are made again)"
         )
     if only is not None and keys is not None:

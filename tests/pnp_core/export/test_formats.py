@@ -17,6 +17,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 from scipy.ndimage import binary_dilation, binary_fill_holes, label
 
+from pnp_core.checks.output import verify
 from pnp_core.data import Sample, ShardRef
 from pnp_core.errors import UsageError
 from pnp_core.export import FORMATS, export_run
@@ -378,8 +379,8 @@ def test_what_a_format_has_no_place_for_is_refused(evaluated, tmp_path, to, aske
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("to", sorted(set(FORMATS) - {"scores"}))
-def test_export_made_again_is_the_same_bytes(evaluated, tmp_path, to):
+@pytest.mark.parametrize("to", sorted(FORMATS))
+def test_export_made_again_is_the_same_bytes_and_verified(evaluated, tmp_path, to):
     def files() -> dict[str, bytes]:
         return {
             str(file.relative_to(tmp_path)): file.read_bytes()
@@ -387,11 +388,15 @@ def test_export_made_again_is_the_same_bytes(evaluated, tmp_path, to):
             if file.is_file() and ".pnp-ovss" not in file.parts
         }
 
-    export_run(str(evaluated), to, str(tmp_path), FLOOR)
+    floor = None if to == "scores" else FLOOR
+    export_run(str(evaluated), to, str(tmp_path), floor)
     before = files()
     (tmp_path / "mine.txt").write_text("mine")
-    export_run(str(evaluated), to, str(tmp_path), FLOOR)
+    export_run(str(evaluated), to, str(tmp_path), floor)
     assert files() == before | {"mine.txt": b"mine"}
+    found = verify(str(tmp_path))
+    assert found.whole
+    assert found.strangers == ["mine.txt"]
 
 
 NOWHERE = Part(ShardRef("000000", 1, 0, ""), StageFolder(RunFolder("nowhere"), "masks", "0" * 16))
