@@ -41,7 +41,13 @@ def view(
 
 def export(
     run: Annotated[str, typer.Argument(help="Run folder, or output folder of label-corpus: a path or fsspec URL.")],
-    to: Annotated[str, typer.Option(help="mmseg, coco-rle, hf (Hugging Face datasets), or png.")],
+    to: Annotated[
+        str,
+        typer.Option(
+            help="To train with: mmseg, coco-rle, yolo, voc, hf (Hugging Face datasets), webdataset, png, scores (soft "
+            "maps). To mend by hand: labelstudio, cvat."
+        ),
+    ],
     out: Annotated[str | None, typer.Option(help="Folder for it; RUN/export/FORMAT when not given.")] = None,
     confidence: Annotated[
         float | None,
@@ -51,7 +57,36 @@ def export(
     ] = None,
     images: Annotated[
         bool | None,
-        typer.Option("--pictures/--no-pictures", help="Also write the pictures; by default for all but png."),
+        typer.Option("--pictures/--no-pictures", help="Also write the pictures; by default for all but png, scores."),
+    ] = None,
+    instances: Annotated[
+        bool,
+        typer.Option(
+            "--instances",
+            help="Each connected piece of a class is an object, not each class: coco-rle, voc, labelstudio, cvat (yolo "
+            "always).",
+        ),
+    ] = False,
+    min_area: Annotated[
+        int, typer.Option(help="Connected pieces of a class with fewer pixels become void.", min=0)
+    ] = 0,
+    min_confidence: Annotated[
+        float,
+        typer.Option(
+            help="Connected pieces whose mean confidence is lower become void. Needs a run with --confidence.",
+            min=0,
+            max=1,
+        ),
+    ] = 0.0,
+    only: Annotated[
+        str | None, typer.Option(help="A file of keys, one per line: no other pictures are written.", metavar="FILE")
+    ] = None,
+    val: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of pictures for a validation split, by the digest of their keys: mmseg, yolo, voc, hf, "
+            "webdataset."
+        ),
     ] = None,
     skip_empty: Annotated[
         bool, typer.Option("--skip-empty", help="Leave out pictures whose mask has no class.")
@@ -59,17 +94,30 @@ def export(
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Write masks in the form that training code reads."""
+    """Write masks in the form that training code or a tool for labelling reads."""
     from rich.console import Console
 
     from flows.cli.console import ProgressBars, errors
-    from pnp_core.export import export_run
+    from pnp_core.export import WITHOUT_IMAGES, export_run
 
     with one_line_errors(debug, kept="the export is not whole, the same command makes it anew"):
         place = out or f"{run.rstrip('/')}/export/{to}"
-        wanted = to != "png" if images is None else images
+        wanted = to not in WITHOUT_IMAGES if images is None else images
         with ProgressBars() as bars, Interruptible(bars):
-            done = export_run(run, to, place, confidence, wanted, skip_empty, bars.counter("export"))
+            done = export_run(
+                run,
+                to,
+                place,
+                confidence,
+                wanted,
+                skip_empty,
+                bars.counter("export"),
+                instances=instances,
+                min_area=min_area,
+                min_confidence=min_confidence,
+                only=only,
+                val=val,
+            )
             bars.end("export")
     console = errors if as_json else Console()
     console.print(
@@ -77,6 +125,10 @@ def export(
     )
     if done.missing:
         console.print(f"{done.missing} pictures of the run have no mask: quarantined, or their shard failed")
+    if done.splits:
+        console.print(", ".join(f"{split} {number}" for split, number in done.splits.items()))
+    if done.dropped:
+        console.print(f"{done.dropped} pieces are void: too small, or too unsure")
     if done.skipped:
         console.print(f"{done.skipped} without any class left out")
     if confidence is not None:

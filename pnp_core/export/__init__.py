@@ -10,7 +10,8 @@ from pnp_core.data import Progress, silent
 from pnp_core.errors import ForeignFilesError, UsageError
 from pnp_core.export.base import Writer
 from pnp_core.export.folder import ExportFolder
-from pnp_core.export.labelled import Finished, labelled_images, open_finished
+from pnp_core.export.keys import read_keys
+from pnp_core.export.labelled import SPLITS, Choice, Finished, labelled_images, open_finished, require_keys
 from pnp_core.registry import Registry
 from pnp_core.storage.ownership import writing
 
@@ -22,9 +23,17 @@ FORMATS: Registry[Callable[[ExportFolder, Finished, bool], Writer]] = Registry(
         "coco-rle": "pnp_core.export.coco:CocoRle",
         "hf": "pnp_core.export.hf:HuggingFace",
         "png": "pnp_core.export.png:Png",
+        "yolo": "pnp_core.export.yolo:Yolo",
+        "voc": "pnp_core.export.voc:PascalVoc",
+        "labelstudio": "pnp_core.export.labelstudio:LabelStudio",
+        "cvat": "pnp_core.export.cvat:Cvat",
+        "webdataset": "pnp_core.export.tars:WebDataset",
+        "scores": "pnp_core.export.scores:SoftMaps",
     },
 )
 """(target, masks, whether the images are written too) -> writer."""
+WITHOUT_IMAGES = frozenset({"png", "scores"})
+"""Formats that are written without the images unless they are asked for."""
 RECORD = "export.json"
 _BEGUN = "export.begun"
 _MADE_BY = "pnp-ovss export"
@@ -38,6 +47,8 @@ class ExportSummary:
         images: with their masks.
         skipped: masks of background (and void) alone, left out because that was asked for.
         void: share of all pixels that are void because their confidence is below the floor.
+        dropped: connected pieces that are void because they are too small or too unsure.
+        splits: pictures in each; empty where there is no validation split.
         missing: pictures without a mask: quarantined, or of shards that failed.
     """
 
@@ -46,6 +57,8 @@ class ExportSummary:
     images: int
     skipped: int
     void: float
+    dropped: int
+    splits: dict[str, int]
     missing: int
     classes: tuple[str, ...]
 
@@ -63,6 +76,12 @@ def export_run(
     images: bool = True,
     skip_empty: bool = False,
     progress: Progress = silent,
+    *,
+    min_area: int = 0,
+    min_confidence: float = 0.0,
+    only: str | None = None,
+    instances: bool = False,
+    val: float | None = None,
 ) -> ExportSummary:
     """Write all masks of a finished run, or of a labelled corpus, in another form.
 
@@ -71,63 +90,107 @@ def export_run(
     Args:
         url: run folder, or output folder of a corpus: a path or any fsspec URL.
         to: a key of `FORMATS`.
-        floor: pixels whose confidence in [0, 1] is below it become 255 (void).
+        floor: pixels whose confidence in [0, 1] is below it become void (255; 65535 in masks of 16 bits).
         images: also write the pictures, where the format has a place for them.
         skip_empty: leave out masks without any class.
+        min_area: connected pieces of a class with fewer pixels become void.
+        min_confidence: so do those whose mean confidence in [0, 1] is below it.
+        only: a file of keys, one per line: no other pictures are written.
+        instances: each connected piece is an object, not each class, where the format has objects.
+        val: share in (0, 1) of pictures for a validation split, by the digests of their keys.
 
     Raises:
         UnknownNameError: no such format.
-        UsageError: a floor, and the run kept no confidence.
+        UsageError: `val` is no share; confidence is asked for, and the run kept none; the format has no place for what
+            is asked, or not for so many classes; the file of keys cannot be read, or names pictures without a mask.
         CorruptRunError: the folder holds no finished run.
         OutputError: the target holds something else, or cannot be written.
     """
-    FORMATS.get(to)  # before anything is read
+    if val is not None and not 0 < val < 1:
+        raise UsageError(f"the share of pictures for validation is between 0 and 1, not {val:g}")
+    voids = floor is not None or bool(min_area or min_confidence)
+    _check_takes(to, {"instances": instances, "val": val is not None, "void": voids})
+    keys = None if only is None else read_keys(only)
+    choice = Choice(floor, min_area, min_confidence, keys, instances, val)
     finished = open_finished(url)
-    if floor is not None and not finished.confidence:
+    if choice.by_confidence and not finished.confidence:
         raise UsageError(
-            f"'{url}' kept no confidence, which a floor needs: run the same command again with --confidence (only the "
+            f"'{url}' kept no confidence, which is asked for here: run its command again with --confidence (only the "
             f"masks are made again)"
         )
+    if only is not None and keys is not None:
+        require_keys(finished, keys, only)
+    target = ExportFolder(out)
+    writer = FORMATS.get(to)(target, finished, images)  # before anything is touched: it may not hold such masks
     with writing(out, "export"):
-        summary, target = _write(finished, to, out, floor, images, skip_empty, progress)
-        record = {"made_by": _MADE_BY, "run": url, "floor": floor, "model": finished.model}
+        _prepare(target, to)
+        summary = _write(finished, to, target, writer, choice, skip_empty, progress)
+        asked = {"floor": floor, "min_area": min_area, "min_confidence": min_confidence, "only": only}
+        asked |= {"instances": instances, "val": val}
+        record = {"made_by": _MADE_BY, "run": url, **asked, "model": finished.model}
         target.write_json(RECORD, {**summary.as_json(), **record})
         target.remove(_BEGUN)
     return summary
 
 
+_ASKED = {
+    "instances": "no single objects: leave out --instances",
+    "val": "no splits: leave out --val",
+    "void": "no void: leave out --confidence, --min-area and --min-confidence",
+}
+
+
+def _check_takes(to: str, asked: dict[str, bool]) -> None:
+    """Before anything is read.
+
+    Raises:
+        UnknownNameError: no such format.
+        UsageError: it has no place for what is asked.
+    """
+    make = FORMATS.get(to)
+    takes = getattr(make, "takes", frozenset()) | ({"void"} if getattr(make, "has_void", True) else set())
+    for option, wanted in asked.items():
+        if wanted and option not in takes:
+            raise UsageError(f"format '{to}' has {_ASKED[option]}")
+
+
 def _write(
-    finished: Finished, to: str, out: str, floor: float | None, images: bool, skip_empty: bool, progress: Progress
-) -> tuple[ExportSummary, ExportFolder]:
+    finished: Finished,
+    to: str,
+    target: ExportFolder,
+    writer: Writer,
+    choice: Choice,
+    skip_empty: bool,
+    progress: Progress,
+) -> ExportSummary:
     """All pictures, but not yet the record."""
-    target = _target(out, to)
-    number = skipped = void = pixels = 0
-    with FORMATS.get(to)(target, finished, images) as writer:
-        for image in labelled_images(finished, floor):
+    skipped = void = pixels = dropped = 0
+    splits: dict[str, int] = dict.fromkeys(SPLITS, 0)
+    with writer:
+        for image in labelled_images(finished, choice):
             progress(1)
-            void, pixels = void + image.below_floor, pixels + image.labels.size
+            void, pixels, dropped = void + image.below_floor, pixels + image.labels.size, dropped + image.dropped
             if skip_empty and not image.classes:
                 skipped += 1
                 continue
             writer.add(image)
-            number += 1
+            splits[image.split] += 1
     target.flush()
-    share = void / pixels if pixels else 0.0
-    return ExportSummary(out, to, number, skipped, share, finished.missing, finished.classes), target
+    share, number = void / pixels if pixels else 0.0, sum(splits.values())
+    own = {} if choice.val is None else splits
+    return ExportSummary(target.url, to, number, skipped, share, dropped, own, finished.missing, finished.classes)
 
 
-def _target(out: str, to: str) -> ExportFolder:
-    """A folder without what an export of the same format wrote to it before.
+def _prepare(target: ExportFolder, to: str) -> None:
+    """Delete what an export of the same format wrote to a folder before.
 
     Raises:
         ForeignFilesError: it holds an export of another format, or files of it were changed.
     """
-    target = ExportFolder(out)
     before = target.read_json(_BEGUN) or target.read_json(RECORD)
     if isinstance(before, dict) and before.get("to") != to:
-        raise ForeignFilesError(f"'{out}' holds no {to} export, but {before.get('to')}; choose another --out")
+        raise ForeignFilesError(f"'{target.url}' holds no {to} export, but {before.get('to')}; choose another --out")
     target.check_unchanged()
     # First of all it says that it is not whole: what is killed here can be made again.
     target.write_json(_BEGUN, {"made_by": _MADE_BY, "to": to})
     target.clear(first=RECORD, keep=_BEGUN)
-    return target

@@ -8,8 +8,9 @@ from typing import Protocol, runtime_checkable
 
 from PIL import Image
 
+from pnp_core.data import IGNORE
 from pnp_core.errors import UsageError
-from pnp_core.export.labelled import Labelled
+from pnp_core.export.labelled import Finished, Labelled
 from pnp_core.inputs.images import decode_image
 
 JPEG_QUALITY = 95
@@ -19,7 +20,11 @@ _MOST_PIXELS = 178_956_970
 
 @runtime_checkable
 class Writer(Protocol):
-    """Takes pictures with their masks, one by one; what belongs to all of them is written at the end."""
+    """Takes pictures with their masks, one by one; what belongs to all of them is written at the end.
+
+    One that has splits or single instances says so in its class: `takes`, a set of `val` and `instances`; one whose
+    masks have no void by `has_void = False`.
+    """
 
     def __enter__(self) -> Writer:
         """Begin."""
@@ -64,3 +69,28 @@ def _is_upright_jpeg(image: bytes) -> bool:
         return False
     with Image.open(io.BytesIO(image), formats=["JPEG"]) as opened:
         return opened.format == "JPEG" and opened.mode in ("RGB", "L") and opened.getexif().get(0x0112, 1) == 1
+
+
+def require_8_bits(finished: Finished, what: str) -> None:
+    """Find out whether the labels fit masks of 8 bits.
+
+    Args:
+        what: has no other ones, for an error.
+
+    Raises:
+        UsageError: they do not.
+    """
+    if len(finished.classes) >= IGNORE:
+        raise UsageError(
+            f"'{finished.url}' has {len(finished.classes)} classes, and masks of {what} have {IGNORE - 1} at most: use "
+            f"--to png, hf, webdataset, coco-rle, yolo, labelstudio or cvat"
+        )
+
+
+def base_name(source: str) -> str:
+    r"""The last part of a path or URL of unknown origin.
+
+    >>> base_name("s3://bucket/a/b.jpg"), base_name("c:\\pictures\\b.jpg"), base_name("scenes/test/5")
+    ('b.jpg', 'b.jpg', '5')
+    """
+    return source.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]

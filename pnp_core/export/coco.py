@@ -1,4 +1,4 @@
-"""COCO JSON with run-length encoded masks, one annotation per class and picture."""
+"""COCO JSON with run-length encoded masks, one annotation per class and picture, or per connected piece of it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any, cast
 import numpy as np
 from pycocotools import mask as rle
 
-from pnp_core.data import IGNORE
-from pnp_core.export.base import upright_jpeg
+from pnp_core.export.base import base_name, upright_jpeg
 from pnp_core.export.labelled import Finished, Labelled
+from pnp_core.export.regions import Region
 from pnp_core.storage.run_folder import RunFolder
 
 ANNOTATIONS = "annotations.json"
@@ -21,9 +21,12 @@ ANNOTATIONS = "annotations.json"
 class CocoRle:
     """`annotations.json`, and `images/NAME.jpg` if wanted.
 
-    Category ids are the labels. COCO has no void: pixels below the floor are in no annotation, and the image's own
-    field `void` holds them.
+    `file_name` is a base name: NAME.jpg, or of the picture's own file where the pictures are not written. Category ids
+    are the labels; `score` of an annotation is its mean confidence, where the run kept it. COCO has no void: pixels
+    below the floor are in no annotation, and the image's own field `void` holds them.
     """
+
+    takes = frozenset({"instances"})
 
     def __init__(self, out: RunFolder, finished: Finished, images: bool) -> None:
         self._out, self._classes, self._with_images = out, finished.classes, images
@@ -46,29 +49,31 @@ class CocoRle:
         """Write one."""
         self._images += 1
         height, width = image.labels.shape
-        file = f"images/{image.name}.jpg" if self._with_images else image.source
+        file = f"{image.name}.jpg" if self._with_images else base_name(image.source)
         entry = {"id": self._images, "file_name": file, "height": height, "width": width}
         entry["source"] = image.source
-        if (image.labels == IGNORE).any():
-            entry["void"] = _encode(image.labels == IGNORE)
+        if (void := image.labels == image.void).any():
+            entry["void"] = _encode(void)
         self._say(f"{',' if self._images > 1 else ''}\n{json.dumps(entry, ensure_ascii=False)}")
-        for label in image.classes:
-            self._annotate(label, image.labels == label)
+        for region in image.regions():
+            self._annotate(region, image.labels.shape)
         if self._with_images:
-            self._out.write(file, upright_jpeg(image.name, image.sample.image))
+            self._out.write(f"images/{file}", upright_jpeg(image.name, image.sample.image))
 
-    def _annotate(self, label: int, where: np.ndarray) -> None:
+    def _annotate(self, region: Region, size: tuple[int, int]) -> None:
         self._annotations += 1
-        encoded = _encode(where)
+        encoded = _encode(region.whole(size))
         annotation = {
             "id": self._annotations,
             "image_id": self._images,
-            "category_id": label,
+            "category_id": region.label,
             "iscrowd": 0,
-            "area": int(where.sum()),
+            "area": region.area,
             "bbox": [float(n) for n in rle.toBbox(cast("Any", encoded))],
             "segmentation": encoded,
         }
+        if region.score is not None:
+            annotation["score"] = round(region.score, 4)
         self._waiting.write(f"{',' if self._annotations > 1 else ''}\n{json.dumps(annotation)}")
 
     def __exit__(

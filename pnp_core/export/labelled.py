@@ -7,8 +7,9 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from hashlib import sha256
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -16,13 +17,58 @@ from pyarrow import compute
 
 from pnp_core.corpus.manifest import LABELLED, LATEST, read_pointer
 from pnp_core.data import IGNORE, Sample, ShardRef
-from pnp_core.errors import CorruptRunError
-from pnp_core.inputs.images import encode_label_map
+from pnp_core.errors import CorruptRunError, UsageError
+from pnp_core.export.regions import Region, regions, unfit_pieces
+from pnp_core.inputs.images import decode_label_map, encode_label_map
 from pnp_core.runs.record import RUN, RunRecord, read_record
 from pnp_core.stages.masks import STAGE as MASKS
 from pnp_core.storage.completion import StageFolder
 from pnp_core.storage.run_folder import RunFolder
 from pnp_core.storage.shards import INDEX, read_refs, read_shard
+
+Split = Literal["train", "val"]
+SPLITS: tuple[Split, ...] = ("train", "val")
+
+
+def void_of(dtype: np.dtype) -> int:
+    """Label of pixels that belong to nothing: the last one that a mask can hold, 255 in 8 bits and 65535 in 16."""
+    return int(np.iinfo(dtype).max)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What of a run is exported.
+
+    Attributes:
+        floor: pixels whose confidence in [0, 1] is below it become void.
+        min_area: connected pieces of a class with fewer pixels become void.
+        min_confidence: so do those whose mean confidence in [0, 1] is below it.
+        keys: of the pictures; None for all.
+        instances: regions are the connected pieces of each class, not each class.
+        val: share in (0, 1) of pictures that are set aside for validation; None for no such split.
+    """
+
+    floor: float | None = None
+    min_area: int = 0
+    min_confidence: float = 0.0
+    keys: frozenset[str] | None = None
+    instances: bool = False
+    val: float | None = None
+
+    @property
+    def by_confidence(self) -> bool:
+        """Whether it needs the confidence of pixels."""
+        return self.floor is not None or self.min_confidence > 0
+
+    def split_of(self, key: str) -> Split:
+        """Of a picture; its key alone says so, and a greater share only adds to a smaller one.
+
+        >>> [Choice(val=0.5).split_of(key) for key in ("a", "b", "c")]
+        ['train', 'val', 'val']
+        """
+        if self.val is None:
+            return "train"
+        return "val" if int(sha256(key.encode()).hexdigest()[:8], 16) < self.val * 2**32 else "train"
 
 
 @dataclass(frozen=True)
@@ -64,6 +110,11 @@ class Finished:
         red_green_blue = [tuple(bytes.fromhex(colour[1:])) for colour in self.palette]
         return list(zip(("background", *self.classes), red_green_blue, strict=True))
 
+    @property
+    def void(self) -> int:
+        """Label of pixels that belong to nothing."""
+        return void_of(np.dtype(np.uint8 if len(self.classes) < IGNORE else np.uint16))
+
 
 @dataclass(frozen=True)
 class Labelled:
@@ -72,10 +123,14 @@ class Labelled:
     Attributes:
         name: unique among all, safe in paths.
         source: where the picture is from.
-        labels: (H, W) uint8, 0 background, 255 void.
+        labels: (H, W) uint8, or uint16 of runs with more than 254 classes; 0 background, the last one void.
         palette: (256, 3) uint8.
         row: as in the masks' table.
-        below_floor: pixels that became void.
+        part: that it is of.
+        below_floor: pixels that became void because of their confidence.
+        dropped: pieces that became void because they are small or unsure.
+        split: that it belongs to.
+        instances: whether its regions are connected pieces.
     """
 
     name: str
@@ -84,18 +139,46 @@ class Labelled:
     labels: np.ndarray
     palette: np.ndarray
     row: dict[str, Any] = field(repr=False)
+    part: Part = field(repr=False)
     below_floor: int = 0
+    dropped: int = 0
+    split: Split = "train"
+    instances: bool = False
+
+    @property
+    def void(self) -> int:
+        """Label of pixels that belong to nothing."""
+        return void_of(self.labels.dtype)
 
     @cached_property
     def classes(self) -> dict[int, int]:
         """Pixels by label, without background and void."""
-        counts = np.bincount(self.labels.ravel(), minlength=IGNORE + 1)
-        return {label: int(counts[label]) for label in range(1, IGNORE) if counts[label]}
+        found, counts = np.unique(self.labels, return_counts=True)
+        pixels = zip(found.tolist(), counts.tolist(), strict=True)
+        return {label: number for label, number in pixels if label not in (0, self.void)}
+
+    @cached_property
+    def confidence(self) -> np.ndarray | None:
+        """(H, W) uint8, probability of the winning label as 0..255; None where the run kept none."""
+        return _confidence(self.row)
+
+    def regions(self, instances: bool | None = None) -> Iterator[Region]:
+        """Its regions: one for each class, or one for each connected piece of it.
+
+        Args:
+            instances: pieces or not; as it was asked for when None.
+        """
+        found = np.where(self.labels == self.void, 0, self.labels)
+        return regions(found, self.confidence, self.instances if instances is None else instances)
 
     @property
     def mask_png(self) -> bytes:
-        """The mask as a palette PNG."""
-        return encode_label_map(self.labels, self.palette)
+        """The mask as a palette PNG; as a grey one of 16 bits where labels have 16."""
+        if self.labels.dtype == np.uint8:
+            return encode_label_map(self.labels, self.palette)
+        buffer = io.BytesIO()
+        Image.fromarray(np.ascontiguousarray(self.labels, dtype=np.uint16)).save(buffer, format="PNG")
+        return buffer.getvalue()
 
 
 def open_finished(url: str) -> Finished:
@@ -160,12 +243,8 @@ def _model(parts: list[Part]) -> str:
     return ""
 
 
-def labelled_images(finished: Finished, floor: float | None = None) -> Iterator[Labelled]:
-    """Every picture that has a mask, by the shard.
-
-    Args:
-        floor: pixels whose confidence in [0, 1] is below it become void.
-    """
+def labelled_images(finished: Finished, choice: Choice = Choice()) -> Iterator[Labelled]:
+    """Every picture that has a mask and is chosen, by the shard."""
     names: set[str] = set()
     for part in finished.parts:
         rows = {row["key"]: row for row in part.masks.read_table(part.shard.name, "parquet").to_pylist()}
@@ -173,7 +252,30 @@ def labelled_images(finished: Finished, floor: float | None = None) -> Iterator[
             if row := rows.get(sample.key):
                 sources = [sample.source] if part.sources is None else part.sources.get(sample.key, [])
                 for source in sources:
-                    yield _labelled(_unique(sample.key, names), source, sample, row, floor)
+                    # Whatever is chosen, a picture has the same name.
+                    name = _unique(sample.key, names)
+                    if choice.keys is None or sample.key in choice.keys:
+                        yield _labelled(name, source, sample, row, part, choice)
+
+
+def require_keys(finished: Finished, keys: frozenset[str], file: str) -> None:
+    """Find out whether all keys are of pictures with a mask.
+
+    Args:
+        file: that names them, for an error.
+
+    Raises:
+        UsageError: some are not.
+    """
+    unknown = set(keys)
+    for part in finished.parts:
+        there = part.masks.read_table(part.shard.name, "parquet", ["key"])["key"].to_pylist()
+        known = set(there) if part.sources is None else set(there) & part.sources.keys()
+        unknown -= known
+    if unknown:
+        some = ", ".join(f"'{key}'" for key in sorted(unknown)[:3])
+        more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
+        raise UsageError(f"'{file}' names pictures that '{finished.url}' has no mask of: {some}{more}")
 
 
 def _unique(key: str, taken: set[str]) -> str:
@@ -186,21 +288,37 @@ def _unique(key: str, taken: set[str]) -> str:
     return name
 
 
-def _labelled(name: str, source: str, sample: Sample, row: dict[str, Any], floor: float | None) -> Labelled:
-    labels, palette = _decode(row["mask"]["bytes"])
-    below = 0
-    if floor is not None:
-        with Image.open(io.BytesIO(row["confidence"]["bytes"])) as image:
-            unsure = np.asarray(image) / np.float32(255) < floor
-        below = int((unsure & (labels != IGNORE)).sum())
-        labels[unsure] = IGNORE
-    return Labelled(name, source, sample, labels, palette, row, below)
+def _labelled(name: str, source: str, sample: Sample, row: dict[str, Any], part: Part, choice: Choice) -> Labelled:
+    png = row["mask"]["bytes"]
+    labels = decode_label_map(png)
+    void = void_of(labels.dtype)
+    below = dropped = 0
+    confidence = _confidence(row) if choice.by_confidence else None
+    if choice.floor is not None:
+        assert confidence is not None  # asked for before
+        unsure = confidence / np.float32(255) < choice.floor
+        below = int((unsure & (labels != void)).sum())
+        labels[unsure] = void
+    if choice.min_area or choice.min_confidence:
+        found = np.where(labels == void, 0, labels)
+        where, dropped = unfit_pieces(found, confidence, choice.min_area, choice.min_confidence)
+        labels[where] = void
+    split = choice.split_of(sample.key)
+    return Labelled(name, source, sample, labels, _palette(png), row, part, below, dropped, split, choice.instances)
 
 
-def _decode(png: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """Labels and palette of a mask."""
+def _confidence(row: dict[str, Any]) -> np.ndarray | None:
+    """As it is stored, 0..255."""
+    if not row.get("confidence"):
+        return None
+    with Image.open(io.BytesIO(row["confidence"]["bytes"])) as image:
+        return np.asarray(image)
+
+
+def _palette(png: bytes) -> np.ndarray:
+    """The colours of a mask; black where it has none."""
+    palette = np.zeros((256, 3), np.uint8)
     with Image.open(io.BytesIO(png)) as image:
-        palette = np.zeros((256, 3), np.uint8)
         colours = np.array(image.getpalette() or [], np.uint8).reshape(-1, 3)
-        palette[: len(colours)] = colours
-        return np.array(image, dtype=np.uint8), palette
+    palette[: len(colours)] = colours
+    return palette

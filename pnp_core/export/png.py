@@ -1,4 +1,4 @@
-"""Palette PNG files, with a table of what they are of."""
+"""Palette PNG files, or grey ones of 16 bits for more than 254 classes, with a table of what they are of."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ class Png:
 
     def __init__(self, out: RunFolder, finished: Finished, images: bool) -> None:
         self._out, self._colours, self._images = out, finished.named_colours, images
+        self._void = finished.void
 
     def __enter__(self) -> Png:
         self._stream = self._out.stream("index.csv")
@@ -41,15 +42,15 @@ class Png:
         self._index.detach()
         self._stream.__exit__(kind, value, trace)
         if kind is None:
-            self._out.write("classes.csv", _classes_csv(self._colours))
+            self._out.write("classes.csv", _classes_csv(self._colours, self._void))
 
 
-def _classes_csv(colours: list[tuple[str, tuple[int, ...]]]) -> bytes:
-    """Label, name, colour; 0 is background, 255 void."""
+def _classes_csv(colours: list[tuple[str, tuple[int, ...]]], void: int) -> bytes:
+    """Label, name, colour; 0 is background, the last one void."""
     buffer = io.StringIO()
     rows = csv.writer(buffer, lineterminator="\n")
     rows.writerow(["label", "name", "red", "green", "blue"])
     for label, (name, colour) in enumerate(colours):
         rows.writerow([label, name, *colour])
-    rows.writerow([IGNORE, "void", *VOC_PALETTE[IGNORE].tolist()])
+    rows.writerow([void, "void", *VOC_PALETTE[IGNORE].tolist()])
     return buffer.getvalue().encode()

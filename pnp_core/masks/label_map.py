@@ -85,10 +85,16 @@ class SoftMap:
         >>> soft.by_class(2, (1, 2))[:, 0].tolist()
         [[0.5, 0.5], [0.0, 0.0], [0.375, 0.375]]
         """
-        found = np.zeros((classes + 1, *size), dtype=np.float32)
+        return self.of(range(classes + 1), size)
+
+    def of(self, labels: Sequence[int], size: tuple[int, int]) -> Float[np.ndarray, "L H W"]:
+        """One map for each of some labels, all that there are among them; see `by_class`."""
+        found = np.zeros((len(labels), *size), dtype=np.float32)
+        row = {label: number for number, label in enumerate(labels)}
         at = _at_size(self.probabilities.shape[1:], size)
         for label, values in zip(self.labels, self.probabilities, strict=True):
-            np.maximum(found[label], values if at is None else values[at], out=found[label])
+            one = found[row[label]]
+            np.maximum(one, values if at is None else values[at], out=one)
         return found
 
 
@@ -212,3 +218,25 @@ def _all_background(maps: ClassMaps, soft: bool) -> LabelMap:
     size = (maps.height, maps.width)
     certain = SoftMap(np.ones((1, 1, 1), np.float32), (0,)) if soft else None
     return LabelMap(np.zeros(size, np.uint8), np.ones(size, np.float32), np.zeros(0, np.float32), certain)
+
+
+def soft_maps(
+    maps: ClassMaps, image: np.ndarray, decide: Decide, refine: Refiner, max_side: int
+) -> tuple[tuple[int, ...], UInt8[np.ndarray, "C H W"]]:
+    """What the label map of an image is the greatest of: probabilities of its classes, in 8 bits.
+
+    Args:
+        max_side: see `make_label_maps`.
+
+    Returns:
+        Class ids in their order, 0 for background; for each its probability at every pixel as 0..255. A class with
+        several channels has the greatest of them.
+
+    Raises:
+        MethodError: what is decided on fits neither size nor classes.
+    """
+    (made,) = make_label_maps([maps], [image], decide, refine, max_side, soft=True)
+    assert made.soft
+    labels = tuple(sorted(set(made.soft.labels)))
+    found = made.soft.of(labels, (maps.height, maps.width))
+    return labels, (found * 255 + 0.5).astype(np.uint8)

@@ -141,7 +141,7 @@ def test_commands_say_what_is_missing_and_make_tables(evaluated, tmp_path):
         (["ablate", "scenes", "--out", "x", "--tables", "abl"], "configuration: tables.0"),
         (["view", "nowhere"], "'nowhere' has no report"),
         (["export", "nowhere", "--to", "png", "--out", "x"], "'nowhere' holds no finished run"),
-        (["export", "nowhere", "--to", "voc"], "unknown format 'voc'; available: coco-rle, hf, mmseg, png"),
+        (["export", "nowhere", "--to", "tfrecord"], "unknown format 'tfrecord'; available: coco-rle, cvat, hf, "),
     ],
 )
 def test_what_cannot_be_is_one_clear_line(arguments, says, tmp_path, monkeypatch):

@@ -9,10 +9,12 @@ import json
 import runpy
 import shutil
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from PIL import Image
 from pycocotools.coco import COCO
 
@@ -20,6 +22,7 @@ from pnp_core.errors import CorruptRunError, DamagedError, ForeignFilesError, Us
 from pnp_core.export import export_run
 from pnp_core.export.png import Png
 from pnp_core.inputs.images import decode_image, decode_label_map
+from pnp_core.storage.run_folder import RunFolder
 from pnp_core.storage.shards import INDEX, unpack
 
 FLOOR = 0.9
@@ -86,7 +89,7 @@ def test_pycocotools_reads_the_masks_back(evaluated, tmp_path, floor, capsys):
         if floor is not None and "void" in image:
             built[coco.annToMask({"image_id": image["id"], "segmentation": image["void"]}).astype(bool)] = 255
         assert np.array_equal(built, labels)
-        with Image.open(tmp_path / image["file_name"]) as opened:
+        with Image.open(tmp_path / "images" / image["file_name"]) as opened:
             assert opened.size == (image["width"], image["height"])
 
 
@@ -161,9 +164,43 @@ def test_turned_and_transparent_pictures_come_out_upright_and_flat(hostile, tmp_
     assert (60, 40) in sizes.values()
 
 
-def test_floor_without_confidence_says_how_to_get_it(hostile, tmp_path):
-    with pytest.raises(UsageError, match="run the same command again with --confidence"):
-        export_run(str(hostile), "png", str(tmp_path / "out"), 0.5)
+@pytest.mark.parametrize("asked", [{"floor": 0.5}, {"min_confidence": 0.5}])
+def test_confidence_that_was_not_kept_says_how_to_get_it(hostile, tmp_path, asked):
+    with pytest.raises(UsageError, match="run its command again with --confidence"):
+        export_run(str(hostile), "png", str(tmp_path / "out"), **asked)
+    assert not (tmp_path / "out").exists()
+
+
+def test_class_names_cannot_leave_their_place_in_yaml_and_xml(hostile, tmp_path):
+    for to in ("yolo", "cvat", "labelstudio", "voc", "hf"):
+        export_run(str(hostile), to, str(tmp_path / to))
+    assert yaml.safe_load((tmp_path / "yolo/data.yaml").read_text())["names"] == {0: HOSTILE, 1: "heart"}
+    labels = ElementTree.parse(tmp_path / "cvat/annotations.xml").getroot().iterfind("meta/task/labels/label/name")
+    assert [label.text for label in labels] == [HOSTILE, "heart"]
+    labels = ElementTree.parse(tmp_path / "labelstudio/label_config.xml").getroot().iter("Label")
+    assert [label.get("value") for label in labels] == [HOSTILE, "heart"]
+    lines = (tmp_path / "voc/labelmap.txt").read_text().splitlines()
+    assert [line.count(":") for line in lines] == [3, 3, 3, 3]
+
+
+def test_soft_maps_of_own_pictures_have_their_masks(hostile, tmp_path):
+    export_run(str(hostile), "scores", str(tmp_path), images=False)
+    for name, labels in masks_of(hostile).items():
+        with np.load(tmp_path / f"scores/{name}.npz") as file:
+            ids, scores = file["labels"], file["scores"]
+        own = np.take_along_axis(scores, np.searchsorted(ids, labels)[None], axis=0)[0]
+        assert np.array_equal(own, scores.max(axis=0))
+        assert own.shape == labels.shape
+
+
+def test_soft_maps_of_a_run_whose_record_is_of_other_masks_are_refused(hostile, tmp_path):
+    shutil.copytree(hostile, tmp_path / "run")
+    record = json.loads((tmp_path / "run/run.json").read_text())
+    record["config"]["masks"]["blur"] = 0.2
+    text = json.dumps(record).encode()
+    RunFolder(str(tmp_path / "run")).write("run.json", text)
+    with pytest.raises(CorruptRunError, match="cannot be made again from its record"):
+        export_run(str(tmp_path / "run"), "scores", str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
 
@@ -285,5 +322,5 @@ def test_folder_without_a_finished_run_is_named(evaluated, tmp_path, gone):
 
 
 def test_unknown_format_lists_what_there_is(evaluated, tmp_path):
-    with pytest.raises(UsageError, match="unknown format 'voc'; available: coco-rle, hf, mmseg, png"):
-        export_run(str(evaluated), "voc", str(tmp_path))
+    with pytest.raises(UsageError, match="unknown format 'tfrecord'; available: coco-rle, cvat, hf, "):
+        export_run(str(evaluated), "tfrecord", str(tmp_path))
