@@ -213,7 +213,9 @@ def _usable(
 
 
 def _names(classes: Any) -> tuple[str, ...]:
-    names = tuple(classes) if isinstance(classes, Iterable) and not isinstance(classes, str) else (None,)
+    names: tuple[Any, ...] = (
+        tuple(classes) if isinstance(classes, Iterable) and not isinstance(classes, str) else (None,)
+    )
     if not all(isinstance(name, str) for name in names):
         raise ClassNameError(f"classes are a list of names, such as ['cat', 'traffic light'], not {classes!r}")
     return names

@@ -59,10 +59,17 @@ CASES = {
         ["--method", "naclip", "-p", "method.clip.model=tiny-vit"],
         {"weights": "tiny-vit", "method": "naclip"},
     ),
+    "car": (
+        "scenes",
+        SHAPES,
+        ["--method", "car", "-p", "method.proposer.model=tiny-vit", "-p", "method.classifier.model=tiny-vit"],
+        {"weights": "tiny-vit", "method": "car"},
+    ),
 }
+SLOW = {"car"}
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [pytest.param(c, marks=[pytest.mark.slow] if c in SLOW else []) for c in CASES])
 def test_masks_are_those_of_a_run_byte_for_byte(case, request, tmp_path, prefect_server):
     fixture, names, options, arguments = CASES[case]
     folder = request.getfixturevalue(fixture)
