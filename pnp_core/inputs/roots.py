@@ -238,6 +238,7 @@ def _rewrite(change: Callable[[Any], None]) -> None:
     from ruamel.yaml import YAML, YAMLError
 
     file, yaml = settings_file(), YAML()
+    yaml.width, yaml.preserve_quotes = 2**16, True  # lines stay as they are
     if os.path.lexists(file):
         read_settings(str(file), EXAMPLE)  # says what is wrong with it
     target = file.resolve()
