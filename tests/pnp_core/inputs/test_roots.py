@@ -6,6 +6,7 @@ import pytest
 from platformdirs import user_config_path
 
 from pnp_core.errors import DatasetError, OutputError, UnknownNameError, UsageError
+from pnp_core.inputs.cards import load_card
 from pnp_core.inputs.roots import data_of, known_roots, root_of, set_root, settings_file, unset_root
 
 
@@ -101,8 +102,8 @@ def test_root_that_is_gone_says_who_names_it_and_what_to_do(user_config, folder,
         data_of("voc20", None)
     assert str(told.value) == (
         f"data folder '{folder}' does not exist; voc21 needs the folder VOCdevkit; get it from "
-        f"http://host.robots.ox.ac.uk/pascal/VOC/voc2012/; the configuration file '{user_config}' names this folder for "
-        f"voc21: `pnp-ovss config set data.voc21 FOLDER`"
+        f"{load_card('voc21').homepage}; the configuration file '{user_config}' names this folder for voc21: "
+        f"`pnp-ovss config set data.voc21 FOLDER`"
     )
     monkeypatch.setenv("PNP_OVSS_DATA", f"voc21={folder}")
     with pytest.raises(DatasetError, match="the variable PNP_OVSS_DATA names this folder for voc21: set PNP_OVSS_DATA"):
@@ -143,7 +144,7 @@ def test_file_that_is_damaged_is_not_written_over(user_config, folder):
 
 def test_file_that_cannot_be_written_is_one_line(user_config, folder):
     user_config.parent.write_text("in the way")
-    with pytest.raises(OutputError, match="cannot write '.*config.yaml': "):
+    with pytest.raises(OutputError, match=r"cannot write '.*config\.yaml': "):
         set_root("voc21", str(folder))
 
 
