@@ -6,6 +6,7 @@ from flows.dispatch.stages import run_shard_stage, run_stages
 from flows.reporting import progress_artifacts
 from pnp_core.config import EvalConfig
 from pnp_core.data import RunSummary, ShardRef
+from pnp_core.runs.located import located
 from pnp_core.runs.plan import Plan, plan_eval
 from pnp_core.runs.recording import write_evaluation_record, write_run_record
 from pnp_core.storage.ownership import writing
@@ -19,6 +20,7 @@ def evaluate_dataset(config: EvalConfig) -> RunSummary:
 
     Run again with the same configuration it resumes: finished shards are not computed again.
     """
+    config = located(config)
     with writing(config.out, "run"):
         plan, masked, summary = _evaluate(config)
         task_report(config, plan, masked, summary)

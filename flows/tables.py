@@ -9,6 +9,7 @@ from prefect import flow, get_run_logger
 
 from flows.evaluation import evaluate_dataset, evaluate_setting
 from pnp_core.config import AblateConfig, TablesConfig
+from pnp_core.runs.located import located
 from pnp_core.storage.ownership import writing
 from pnp_core.tables.missing import missing_settings
 from pnp_core.text.visible import visible
@@ -39,6 +40,7 @@ def ablate(config: AblateConfig) -> AblationSummary:
 
     Salience that is stored is used again. Run again after it was killed it goes on where it was.
     """
+    config = located(config)
     with writing(config.out, "run"):
         return _ablate(config)
 

@@ -14,6 +14,7 @@ from flows.dispatch.stages import run_shard_stage, run_stage
 from flows.reporting import progress_artifacts
 from pnp_core.data import ShardRef, StageSummary
 from pnp_core.report.tuning_text import tuning_markdown
+from pnp_core.runs.located import located
 from pnp_core.runs.reasons import quarantine_reasons
 from pnp_core.storage.ownership import writing
 from pnp_core.tuning.compare import Comparison
@@ -40,6 +41,7 @@ def tune_dataset(config: TuneConfig) -> TuneSummary:
 
     Run again with the same configuration it resumes, in the middle of a search too.
     """
+    config = located(config)
     with writing(config.out, "run"):
         return _tune(config)
 

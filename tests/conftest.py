@@ -12,6 +12,9 @@ from typing import Any
 # Before anything imports Prefect: its own home, no server of the user's, no telemetry.
 os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="pnp-prefect-")
 os.environ["PREFECT_API_URL"] = ""
+# No data root of the user's either.
+os.environ["PNP_OVSS_CONFIG"] = f"{tempfile.mkdtemp(prefix='pnp-config-')}/config.yaml"
+os.environ.pop("PNP_OVSS_DATA", None)
 os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
 os.environ["PREFECT_LOGGING_LEVEL"] = "CRITICAL"
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -60,6 +63,14 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip("real dataset samples (../shared/data) are not on this machine")
     return SHARED_DATA
+
+
+@pytest.fixture
+def user_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The user's configuration file, in a folder that is not there yet, for this test alone."""
+    file = tmp_path / "configuration" / "config.yaml"
+    monkeypatch.setenv("PNP_OVSS_CONFIG", str(file))
+    return file
 
 
 @pytest.fixture(scope="session")

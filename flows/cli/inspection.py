@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from flows.cli.fields import argument, option
-from flows.cli.options import DebugOption, Given, JsonOption, options_of
+from flows.cli.options import DebugOption, Given, JsonOption, options_of, tell_root
 from flows.cli.running import one_line_errors
 from pnp_core.candidates.config import CandidatesConfig
 from pnp_core.config import EvalConfig
@@ -22,7 +22,17 @@ def datasets(as_json: JsonOption = False) -> None:
     list_cards([load_card(name) for name in available_cards()], show_cards, as_json)
 
 
-@options_of(EvalConfig, argument("dataset"), option("data", required=True), option("split"), option("ground_truth"))
+def _data(dataset: str, given: str | None) -> str | None:
+    """The folder of a dataset as given, or as told once, which is said."""
+    from pnp_core.inputs.roots import data_of
+
+    data = data_of(dataset, given)
+    if data != given:
+        tell_root(dataset, data)
+    return data
+
+
+@options_of(EvalConfig, argument("dataset"), option("data"), option("split"), option("ground_truth"))
 def check(given: Given[EvalConfig], as_json: JsonOption = False, debug: DebugOption = False) -> None:
     """Verify a dataset on disk: complete, readable, sizes equal, labels in range, classes in the masks.
 
@@ -34,9 +44,10 @@ def check(given: Given[EvalConfig], as_json: JsonOption = False, debug: DebugOpt
     from pnp_core.checks.dataset import check_dataset
 
     with one_line_errors(debug), ProgressBars() as bars:
+        dataset, *said = (given.values.get(name) for name in ("dataset", "split", "ground_truth"))
+        data = _data(dataset, given.values.get("data"))
         bars.begin("check", None)
-        said = [given.values.get(name) for name in ("dataset", "data", "split", "ground_truth")]
-        report = check_dataset(*said, progress=lambda n: bars.advance("check", n))
+        report = check_dataset(dataset, data, *said, progress=lambda n: bars.advance("check", n))
         bars.end("check")
     show_check(report, errors if as_json else Console())
     if as_json:
@@ -48,6 +59,9 @@ def check(given: Given[EvalConfig], as_json: JsonOption = False, debug: DebugOpt
 def candidates(
     given: Given[CandidatesConfig],
     dataset: Annotated[str, typer.Option(help="Dataset card whose classes the file names.")],
+    data: Annotated[
+        str | None, typer.Option(help="Folder of the dataset, where the classes of its card lie in a file there.")
+    ] = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -59,10 +73,14 @@ def candidates(
     from flows.cli.console import errors, show_candidates
     from pnp_core.checks.candidates_file import report_file
     from pnp_core.inputs.cards import load_card
+    from pnp_core.inputs.readers import resolve_card
 
     with one_line_errors(debug):
         config = given.config(source="file")
-        report = report_file(config.file or "", load_card(dataset), config)
+        card = load_card(dataset)
+        if card.classes_file:
+            card = resolve_card(card, _data(dataset, data))
+        report = report_file(config.file or "", card, config)
     show_candidates(report, errors if as_json else Console())
     if as_json:
         print(visible_json(asdict(report)))

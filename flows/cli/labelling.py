@@ -22,6 +22,7 @@ from flows.cli.options import (
     StrictOption,
     options_of,
 )
+from flows.cli.run_folders import eval_out, label_out
 from flows.cli.running import execute, fail, warn
 from pnp_core.config import EvalConfig, LabelConfig, PipelineConfig
 from pnp_core.configuring import build
@@ -121,7 +122,7 @@ def demo(given: Given[EvalConfig], as_json: JsonOption = False, debug: DebugOpti
 @options_of(
     EvalConfig,
     argument("dataset"),
-    option("out"),
+    option("out", shown="runs/eval-CARD"),
     option("data"),
     option("split"),
     option("limit"),
@@ -143,14 +144,14 @@ def evaluate(
     debug: DebugOption = False,
 ) -> None:
     """Label a dataset that has ground truth, and score it (mIoU, per-class IoU)."""
-    _run(lambda: _prepare_eval(given.config(param)), as_json, debug, strict)
+    _run(lambda: _prepare_eval(given.config(param, out=eval_out(given.values["dataset"]))), as_json, debug, strict)
 
 
 @options_of(
     LabelConfig,
     argument("source"),
     option("classes"),
-    option("out"),
+    option("out", shown="runs/label-NAME"),
     option("image_column"),
     option("salience.max_pixels"),
     *OWN_IMAGES,
@@ -165,5 +166,8 @@ def label(
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Make masks for your own pictures. Mask value 0 is background, i the i-th class."""
-    _run(lambda: _prepare_label(given.config(param)), as_json, debug, strict)
+    """Make masks for your own pictures. Mask value 0 is background, i the i-th class.
+
+    Without --out the run folder is runs/label-NAME, by the name of the source; that of another source is not touched.
+    """
+    _run(lambda: _prepare_label(given.config(param, out=label_out(given.values["source"]))), as_json, debug, strict)

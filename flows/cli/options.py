@@ -12,7 +12,7 @@ import typer
 
 from flows.cli.fields import Parameter, option
 from flows.parameters import nested, parse_parameters
-from pnp_core.config import laid_over, refuse_other_weights, with_method
+from pnp_core.config import DatasetConfig, laid_over, refuse_other_weights, with_method
 from pnp_core.configuring import build
 from pnp_core.frozen import Config, merge
 from pnp_core.storage.settings import read_settings
@@ -105,7 +105,26 @@ class Given(Generic[SomeConfig]):
         if isinstance(file, str):
             refuse_other_weights(file, with_method(kept), laid_over(*layers))
             values["config_file"] = None
-        return build(self.model, values)
+        return _at_its_root(build(self.model, values))
+
+
+def _at_its_root(config: SomeConfig) -> SomeConfig:
+    """With the folder of its dataset as told once, where the command line says none; says so."""
+    if not isinstance(config, DatasetConfig):
+        return config
+    from pnp_core.runs.located import located
+
+    found = located(config)
+    if found.data != config.data:
+        tell_root(config.dataset, found.data)
+    return found
+
+
+def tell_root(dataset: str, data: str | None) -> None:
+    """Say which folder is taken for a dataset."""
+    from flows.cli.console import errors, shown
+
+    errors.print(f"{shown(dataset)}: data from {shown(str(data))}, as `pnp-ovss config list` says", soft_wrap=True)
 
 
 Command = Callable[..., None]

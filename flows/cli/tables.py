@@ -9,6 +9,7 @@ import typer
 
 from flows.cli.fields import argument, option
 from flows.cli.options import PIPELINE, DebugOption, Given, JsonOption, ParamOption, options_of
+from flows.cli.run_folders import eval_out
 from flows.cli.running import execute, one_line_errors, warn
 from pnp_core.config import AblateConfig, PipelineConfig, TablesConfig
 from pnp_core.text.visible import visible, visible_json
@@ -44,7 +45,7 @@ def tables(given: Given[TablesConfig], as_json: JsonOption = False, debug: Debug
 @options_of(
     AblateConfig,
     argument("dataset"),
-    option("out"),
+    option("out", shown="runs/eval-CARD"),
     option("tables"),
     option("data"),
     option("split"),
@@ -63,11 +64,12 @@ def ablate(
 
     Stored salience is used again: only a setting that changes it is asked of the model.
     """
+    out = eval_out(given.values["dataset"])
     if dry_run:
         with one_line_errors(debug):
-            _say_missing(given.config(param), as_json)
+            _say_missing(given.config(param, out=out), as_json)
         return
-    execute(lambda: _prepare(given.config(param)), _show, as_json, debug)
+    execute(lambda: _prepare(given.config(param, out=out)), _show, as_json, debug)
 
 
 def _prepare(config: AblateConfig) -> tuple[Callable[[Any], Any], PipelineConfig]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import PurePath
 from typing import Any
 
 from flows.cli.fields import argument, option
 from flows.cli.options import OWN_IMAGES, PIPELINE, DebugOption, Given, JsonOption, ParamOption, options_of
+from flows.cli.run_folders import tune_out
 from flows.cli.running import execute, warn
 from pnp_core.config import PipelineConfig
 from pnp_core.tuning.config import TuneConfig
@@ -56,7 +56,7 @@ def tune(
     """
 
     def prepare() -> tuple[Callable[[Any], Any], PipelineConfig]:
-        return _prepare_tune(given.config(param, out=f"runs/tune-{_stem(given.values['dataset'])}"))
+        return _prepare_tune(given.config(param, out=tune_out(given.values["dataset"])))
 
     def show(summary: Any, console: Any) -> None:
         from flows.cli.console import show_tuning
@@ -64,8 +64,3 @@ def tune(
         show_tuning(summary, console)
 
     execute(prepare, show, as_json, debug)
-
-
-def _stem(dataset: str) -> str:
-    """A card's name, also of a card file."""
-    return PurePath(dataset).stem

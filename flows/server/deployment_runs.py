@@ -22,6 +22,7 @@ from pnp_core.config import laid_over, with_method
 from pnp_core.configuring import first_unknown, keys_of, unknown_key
 from pnp_core.errors import PnpError, UsageError, in_words
 from pnp_core.frozen import merge, value_at
+from pnp_core.inputs.roots import data_of
 from pnp_core.methods.base import PNP
 from pnp_core.openclip.config import LOCAL_DIR
 
@@ -125,6 +126,10 @@ def start_run(name: str, parameters: list[str], here: str) -> StartedRun:
                 config = laid_over(_for_method(values.get("config", {}), given), given)
             else:
                 config = merge(values.get("config", {}), given)
+            if "out" not in given and config.get("out") == usual_out(deployment.name):
+                del config["out"]  # of runs that others start than `pnp-ovss run`
+            if local and (data := _told_data(config)):
+                config = {**config, "data": data}
             values["config"] = place(config, deployment.name, here if local else None)
         else:
             values = merge(values, given)
@@ -136,6 +141,19 @@ def start_run(name: str, parameters: list[str], here: str) -> StartedRun:
         url = f"{require_server().removesuffix('/api')}/runs/flow-run/{run.id}"
         out = values.get("config", {}).get("out")
         return StartedRun(run.id, run.name, f"{flow}/{deployment.name}", deployment.work_queue_name, url, out)
+
+
+def usual_out(name: str) -> str:
+    """The run folder that a deployment names, in the home of whoever's worker works on it."""
+    return f"~/pnp-ovss/{name}"
+
+
+def _told_data(config: dict[str, Any]) -> str | None:
+    """Where this machine has the dataset, where the configuration does not say it; a worker elsewhere looks itself."""
+    dataset, own_images = config.get("dataset"), config.get("classes")
+    if not isinstance(dataset, str) or own_images or config.get("data") is not None:
+        return None
+    return data_of(dataset, None)
 
 
 def _for_method(config: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:

@@ -129,7 +129,7 @@ def _remarked(samples: Iterator[Sample], remarks: list[str]) -> Iterator[Sample]
 
 
 def check_dataset(
-    dataset: str, data: str, split: str | None, ground_truth: str | None, progress: Progress = silent
+    dataset: str, data: str | None, split: str | None, ground_truth: str | None, progress: Progress = silent
 ) -> CheckReport:
     """Read every picture and mask of a split, and look at what the masks hold.
 

@@ -257,7 +257,7 @@ class DatasetCard(Config):
         try:
             return DatasetCard.model_validate({**values, "classes": names, "number_of_classes": count})
         except ValidationError as error:
-            raise UsageError(f"dataset {self.name} with {len(names)} classes: {_first_fault(error)}") from error
+            raise UsageError(f"dataset {self.name} with {len(names)} classes: {first_fault(error)}") from error
 
     def labels(self, names: tuple[str, ...]) -> tuple[int, ...]:
         """Labels of some classes, in label order; `background` is 0 where it is scored.
@@ -285,22 +285,59 @@ def available_cards() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
-def _read_card(path: Path) -> dict[str, Any]:
+def _card_file(name: str) -> Path:
+    cards = available_cards()
+    if name.endswith((".yaml", ".yml")):
+        return Path(name).expanduser()
+    if name not in cards:
+        raise UnknownNameError("dataset", name, cards)
+    return cards[name]
+
+
+def _check_base(base: Any, path: Path) -> None:
+    if base not in available_cards() or available_cards()[base] == path:
+        raise UnknownNameError("dataset (in `extends`)", str(base), available_cards())
+
+
+def _mapping(path: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(text_of(path.read_bytes()))
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise UsageError(f"cannot read dataset card '{path}': {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise UsageError(f"dataset card '{path}' must be a mapping; see datasets/voc21.yaml for an example")
+    return values
+
+
+def _read_card(path: Path) -> dict[str, Any]:
+    values = _mapping(path)
     base = values.pop("extends", None)
     if base is None:
         return values
-    if base not in available_cards() or available_cards()[base] == path:
-        raise UnknownNameError("dataset (in `extends`)", str(base), available_cards())
+    _check_base(base, path)
     inherited = _read_card(available_cards()[base])
     if "classes" in values or "classes_file" in values:
         inherited.pop("subsets", None)  # of classes that may be others now
     return merge(inherited, values)
+
+
+def lineage(name: str) -> tuple[str, ...]:
+    """The names of a card and of those that it extends, the nearest first; of a card file only the latter.
+
+    Raises:
+        UnknownNameError: no such dataset.
+        UsageError: a file is not a card.
+
+    >>> lineage("voc20"), lineage("scenes")
+    (('voc20', 'voc21'), ('scenes',))
+    """
+    path = _card_file(name)
+    base = _mapping(path).get("extends")
+    own = (name,) if name in available_cards() else ()
+    if base is None:
+        return own
+    _check_base(base, path)
+    return (*own, *lineage(base))
 
 
 def load_card(name: str) -> DatasetCard:
@@ -310,18 +347,14 @@ def load_card(name: str) -> DatasetCard:
         UnknownNameError: no such dataset.
         UsageError: the file is not a card.
     """
-    cards = available_cards()
-    own = name.endswith((".yaml", ".yml"))
-    if not own and name not in cards:
-        raise UnknownNameError("dataset", name, cards)
-    path = Path(name).expanduser() if own else cards[name]
+    path = _card_file(name)
     try:
         return DatasetCard.model_validate(_read_card(path))
     except ValidationError as error:
-        raise UsageError(f"dataset card '{path}': {_first_fault(error)}") from error
+        raise UsageError(f"dataset card '{path}': {first_fault(error)}") from error
 
 
-def _first_fault(error: ValidationError) -> str:
+def first_fault(error: ValidationError) -> str:
     """The first thing that is wrong with a card, and where on it."""
     first = error.errors()[0]
     entry = ".".join(str(part) for part in first["loc"])

@@ -9,8 +9,11 @@ from pnp_core.errors import UsageError
 from pnp_core.text.files import text_of
 
 
-def read_settings(url: str) -> dict[str, Any]:
+def read_settings(url: str, example: str = "masks: {threshold: 0.2}") -> dict[str, Any]:
     """Parts of a configuration from a YAML file, a path or any fsspec URL.
+
+    Args:
+        example: what such a file may hold, for people.
 
     Raises:
         UsageError: missing, unreadable, or no mapping.
@@ -26,5 +29,5 @@ def read_settings(url: str) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise UsageError(f"configuration '{url}' is not valid YAML: {' '.join(str(error).split())}") from error
     if values is not None and not isinstance(values, dict):
-        raise UsageError(f"configuration '{url}' must be a mapping like 'masks: {{threshold: 0.2}}'")
+        raise UsageError(f"configuration '{url}' must be a mapping like '{example}'")
     return values or {}

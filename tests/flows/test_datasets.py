@@ -339,7 +339,7 @@ def test_candidates_reports_entries_means_and_repairs(shared_data):
         (["check", "voc21", "--data", "{t}/none"], "does not exist"),
         (["check", "scenes", "--data", "{t}"], "there is nothing to check"),
         (["eval", "scenes", "--only-classes", "", "--out", "{t}/o"], "unknown class of dataset scenes ''"),
-        (["candidates", "{t}/none.json", "--dataset", "folder"], "has no classes of its own"),
+        (["candidates", "{t}/none.json", "--dataset", "folder"], "say where with --data"),
         (["label", "{t}", "--classes", "car", "--candidates", "labels", "--out", "{t}/o"], "no image-level labels"),
         (["label", "{t}", "--classes", "Background,car", "--out", "{t}/o"], "is label 0 already"),
         (["candidates", "{t}/none.json", "--dataset", "voc21"], "cannot read candidates file"),

@@ -70,7 +70,7 @@ def test_no_option_that_stands_for_a_field_has_a_help_of_its_own(command):
         if parameter.name in helps:
             assert parameter.help == helps[parameter.name]
         else:
-            assert parameter.name in ABOUT_THE_COMMAND | ({"dataset"} if command == "candidates" else set())
+            assert parameter.name in ABOUT_THE_COMMAND | ({"dataset", "data"} if command == "candidates" else set())
 
 
 @pytest.mark.parametrize("command", TAKING)

@@ -59,7 +59,8 @@ class RealStack:
             self.port = probe.getsockname()[1]
         self.failures = Webhook()
         kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-        self.environment = {**kept, "PNP_OVSS_HOME": str(home), "HF_HUB_OFFLINE": "1"}
+        own = {"PNP_OVSS_HOME": str(home), "PNP_OVSS_CONFIG": f"{home}-config.yaml", "HOME": f"{home}-user"}
+        self.environment = {**kept, **own, "HF_HUB_OFFLINE": "1"}
 
     def call(self, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
         """A command to its end."""

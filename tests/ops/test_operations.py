@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -78,6 +81,27 @@ def test_dispatch_to_a_deployment_gives_the_same_masks(stack, undisturbed, tmp_p
 def test_dispatch_to_dask_gives_the_same_masks_though_a_worker_is_killed(undisturbed, on_dask):
     assert artifacts(on_dask.finish()) == artifacts(undisturbed)
     assert on_dask.happened == 2
+
+
+def test_prefects_own_command_runs_a_dataset_that_was_told_once(stack, client, shared_data):
+    """`prefect deployment run eval/eval-voc`; the weights that its preset needs are not here, so others are named."""
+    stack.call("config", "set", "data.voc21", str(shared_data / "VOCdevkit"))
+    (deployment,) = (d for d in client.read_deployments() if d.name == "eval-voc")
+    light = {
+        "preset": "tiny",
+        "limit": 2,
+        "shards": 1,
+        "dispatch": {"mode": "inline"},
+        "masks": {"crf": {"name": "off"}},
+    }
+    own = {"config": {**deployment.parameters["config"], **light}}  # as on the deployment's page
+    client.request("PATCH", "/deployments/{id}", path_params={"id": deployment.id}, json={"parameters": own})
+    command = [sys.executable, "-m", "prefect", "deployment", "run", "eval/eval-voc", "--watch"]
+    access = {"PREFECT_API_URL": stack.state.api, "PREFECT_API_AUTH_STRING": stack.state.secret}
+    done = subprocess.run(command, env=stack.environment | access, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr + stack.logs()
+    record = json.loads((Path(stack.environment["HOME"]) / "pnp-ovss" / "eval-voc" / "run.json").read_text())
+    assert (record["config"]["data"], record["summary"]["labelled"]) == (str(shared_data / "VOCdevkit"), 2)
 
 
 def test_tables_are_made_on_the_stack(stack, undisturbed, tmp_path):

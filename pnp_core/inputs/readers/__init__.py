@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from pnp_core.errors import ClassNameError, DatasetError, UnknownNameError, UsageError
-from pnp_core.inputs.cards import DatasetCard, Split
+from pnp_core.inputs.cards import DatasetCard, Split, available_cards
 from pnp_core.inputs.class_names import clean_class_names
 from pnp_core.inputs.readers._folder import DataFolder
 from pnp_core.inputs.readers._truths import choose_truth
@@ -39,7 +39,10 @@ def resolve_card(card: DatasetCard, data: str | None) -> DatasetCard:
     if card.drawn and data is not None:
         raise UsageError(f"dataset {card.name} is drawn, not read; leave out --data")
     if not card.drawn and data is None:
-        raise UsageError(f"dataset {card.name} is read from disk; say where with --data ({card.root})")
+        raise UsageError(
+            f"dataset {card.name} is read from disk; say where with --data ({card.root}), or once for all with "
+            f"`pnp-ovss config set data.{card.name if card.name in available_cards() else 'CARD'} FOLDER`"
+        )
     if card.classes_file is None:
         return card
     folder = DataFolder(data or "", card)
