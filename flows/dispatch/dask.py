@@ -13,8 +13,9 @@ from flows.dispatch.inline import Inline
 from pnp_core.errors import PnpError, UsageError
 from pnp_core.stages.config import DispatchConfig
 from tasks.masks import task_mask_shard
-from tasks.runtime import attempts, observer
+from tasks.runtime import observer
 from tasks.salience import task_extract_shard
+from tasks.with_prefect import prefect_task
 
 if TYPE_CHECKING:
     from flows.dispatch.base import Results, Stage, Work
@@ -90,7 +91,7 @@ class DaskWorkers(Inline):
         import dask
 
         gpu = stage.needs == "gpu"
-        task = stage.task.with_options(**attempts(self.config))
+        task = prefect_task(stage.task.tried_as(self.config))
         done: SimpleQueue[Any] = SimpleQueue()
         with dask.annotate(resources=GPU) if gpu else dask.annotate():
             shards = {

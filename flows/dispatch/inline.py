@@ -9,7 +9,6 @@ from flows.dispatch.base import Results, Stage, Work
 from pnp_core.devices import leaves_cpu
 from pnp_core.stages.config import DispatchConfig
 from pnp_core.stages.maps import SalienceJob
-from tasks.runtime import attempts
 
 
 class Inline:
@@ -34,7 +33,7 @@ class Inline:
 
     def run(self, stage: Stage, work: Iterable[Work]) -> Results:
         """One shard after the other."""
-        task = stage.task.with_options(**attempts(self.config))
+        task = stage.task.tried_as(self.config)
         for shard, before in work:
             try:
                 yield shard, task(stage.job, shard, before)
