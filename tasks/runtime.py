@@ -14,7 +14,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from threading import Event
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
@@ -87,7 +87,7 @@ class StageTask(Generic[P, R]):
     fn: Callable[P, R]
     name: str
     run_name: str | None = None
-    tries: DispatchConfig = DispatchConfig()
+    tries: DispatchConfig = field(default_factory=DispatchConfig)
 
     def tried_as(self, dispatch: DispatchConfig) -> StageTask[P, R]:
         """The same task with the attempts and the time limit of a configuration."""

@@ -165,9 +165,9 @@ def execute(
         from tasks.runtime import observed_by
 
         bars = ProgressBars()
-        with Interruptible(bars) as interruptible, _runner(config) as run, bars, observed_by(interruptible):
-            with logs_shown() if debug else nullcontext():
-                summary = work(run)
+        shown = logs_shown() if debug else nullcontext()
+        with Interruptible(bars) as interruptible, _runner(config) as run, bars, observed_by(interruptible), shown:
+            summary = work(run)
         show(summary, errors if as_json else Console())
         if as_json:
             print(visible_json(summary.as_json()), flush=True)

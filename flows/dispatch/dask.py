@@ -50,7 +50,7 @@ class DaskWorkers(Inline):
             "silence_logs": 50,
             # A worker that imports torch does not listen. Busy for half a minute it was taken for dead, so it imports
             # before it connects.
-            "preload": [task_extract_shard.fn.__module__, task_mask_shard.fn.__module__],
+            "preload": ["torch", task_extract_shard.fn.__module__, task_mask_shard.fn.__module__],
         }  # fmt: skip
         there = {"address": config.scheduler} if config.scheduler else {"cluster_kwargs": local}
         self._runner: Any = DaskTaskRunner(**there)

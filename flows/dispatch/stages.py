@@ -240,7 +240,7 @@ def run_stages(
     masks = Stage("masks", task_mask_shard, plan.masks, plan.masks.folder, plan.salience.folder, needs)
     work: list[Work] = [(shard, None) for shard in shards]
     with open_dispatch(dispatch) as workers:
-        if workers.overlaps(plan.salience):
+        if _to_look_at(plan, shards) and workers.overlaps(plan.salience):
             work = run_side_by_side(salience, masks, work, summary, workers, extent)
         else:
             work = run_stage(salience, work, summary, workers, extent)
@@ -254,6 +254,11 @@ def run_stages(
     if plan.score and masked:
         summary.scores = task_merge_scores(plan.score, masked)
     return masked
+
+
+def _to_look_at(plan: Plan, shards: list[ShardRef]) -> bool:
+    """Whether there is salience for masks to be made beside."""
+    return not plan.salience.folder.recorded().issuperset(shard.name for shard in shards)
 
 
 def _conclude(plan: Plan, shards: list[ShardRef], summary: RunSummary) -> None:

@@ -1,7 +1,7 @@
 """What each flow does, whoever runs it: from a configuration to a plan, its stages, and the record of the run.
 
-Called as they are, pipelines run in this process. The Prefect flows (`flows.labelling`, `flows.evaluation` ...) call the
-same functions inside a flow run.
+Called as they are, pipelines run in this process. The Prefect flows (`flows.labelling`, `flows.evaluation` ...) call
+the same functions inside a flow run.
 """
 
 from __future__ import annotations

@@ -127,9 +127,16 @@ class MaskJob(Config):
         made = method.decision(self.method, self.pinned) if self.pinned else partial(method.decide, self.method)
         return partial(made, self.config)
 
+    @property
+    def threads(self) -> int:
+        """As many as the run says, or as torch takes by itself."""
+        from pnp_core.devices import default_threads  # imports torch, which a shard that is done does not need
+
+        return self.runtime.threads or default_threads()
+
     def open_refiner(self) -> Refiner:
         """What refines scores, on the device of the run."""
-        return open_refiner(self.config.crf, self.runtime.device, self.runtime.threads or 1)
+        return open_refiner(self.config.crf, self.runtime.device, self.threads)
 
     @property
     def colours(self) -> np.ndarray:
@@ -255,7 +262,7 @@ def mask_shard(job: MaskJob, shard: ShardRef, salience: StageResult, progress: P
         stored = read_class_maps(StageFolder(run, SALIENCE, job.salience_fingerprint), shard.name)
         decide, refine, rows = job.decide, job.open_refiner(), []
         # Of several images at a time each does its products alone: threads of BLAS would wait for each other.
-        with ThreadPoolExecutor(job.runtime.threads or 1, "masks") as pool, threadpool_limits(1, "blas"):
+        with ThreadPoolExecutor(job.threads, "masks") as pool, threadpool_limits(1, "blas"):
             for batch in _batches(read_shard(run, shard), stored, job):
                 samples, maps = zip(*batch, strict=True)
                 images = list(pool.map(partial(_pixels, job), samples))

@@ -137,6 +137,11 @@ class StageFolder:
         """Whether a shard has ever been through."""
         return bool(self.run.glob(self.file("*", "done.json")))
 
+    def recorded(self) -> set[str]:
+        """Shards that have been through, by one look at the folder; whether they are whole is not looked at."""
+        paths = self.run.glob(self.file("*", DONE))
+        return {path.rpartition("/")[2].removesuffix(f".{DONE}") for path in paths}
+
     def file(self, shard: str, extension: str) -> str:
         """Path of a shard's artifact, relative to the run folder."""
         return f"{self.place}/{shard}.{extension}"
