@@ -60,4 +60,4 @@ def task_publish(corpus: Corpus, collected: Collected) -> str:
 @stage_task("report")
 def task_report_corpus(text: str) -> None:
     """Leave a page."""
-    runtime().leave_page(text, key="corpus", description="What is new in the corpus")
+    runtime().leave_page(lambda: text, key="corpus", description="What is new in the corpus")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from time import sleep
 from typing import Any, TypeVar
@@ -47,7 +48,7 @@ class Plain:
         """Nowhere but with the observer."""
         return nullcontext()
 
-    def leave_page(self, text: str, key: str, description: str) -> None:
+    def leave_page(self, text: Callable[[], str], key: str, description: str) -> None:
         """The run folder has it too."""
 
     def leave_table(self, rows: list[dict[str, Any]], key: str, description: str) -> None:

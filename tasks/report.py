@@ -2,15 +2,13 @@
 
 from pnp_core.config import LabellingConfig
 from pnp_core.data import RunSummary, ShardRef
-from pnp_core.report.contact_sheet import contact_sheet
+from pnp_core.report.contact_sheet import write_contact_sheet
 from pnp_core.report.page import PAGE, report_page
 from pnp_core.report.run_text import run_markdown
 from pnp_core.runs.plan import Plan
 from pnp_core.storage.run_folder import RunFolder
 from pnp_core.text.visible import visible
 from tasks.runtime import runtime, stage_task
-
-CONTACT_SHEET = "contact_sheet.png"
 
 
 @stage_task("report")
@@ -19,8 +17,8 @@ def task_report(config: LabellingConfig, plan: Plan, shards: list[ShardRef], sum
     run = RunFolder(plan.masks.out)
     run.write(PAGE, report_page(config, plan, shards, summary))
     if shards:
-        run.write(CONTACT_SHEET, contact_sheet(plan, shards))
-    runtime().leave_page(run_markdown(plan, shards, summary), key="run", description="What the run made")
+        write_contact_sheet(plan, shards)
+    runtime().leave_page(lambda: run_markdown(plan, shards, summary), key="run", description="What the run made")
     if summary.scores:
         table = [{"class": visible(name), "IoU": iou} for name, iou in summary.scores["per_class_iou"].items()]
         runtime().leave_table(table, key="per-class-iou", description="IoU of every scored class")

@@ -124,8 +124,8 @@ class Runtime(Protocol):
         """Show the progress of the block's stages wherever this runtime has a place for it."""
         ...
 
-    def leave_page(self, text: str, key: str, description: str) -> None:
-        """Leave a page of Markdown beside the run."""
+    def leave_page(self, text: Callable[[], str], key: str, description: str) -> None:
+        """Leave a page of Markdown beside the run; it is made where somebody will see it."""
         ...
 
     def leave_table(self, rows: list[dict[str, Any]], key: str, description: str) -> None:

@@ -15,5 +15,5 @@ def task_tables(config: TablesConfig) -> list[str]:
     for warning in warnings:
         runtime().log.warning(visible(warning))
     tables = build_tables(evaluations)
-    runtime().leave_page(markdown(tables), key="tables", description="Benchmark tables")
+    runtime().leave_page(lambda: markdown(tables), key="tables", description="Benchmark tables")
     return write_tables(tables, config.out)

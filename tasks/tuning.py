@@ -75,4 +75,4 @@ def task_compare(plan: TunePlan, shards: list[ShardRef], trials: list[Trial]) ->
 def task_report_tuning(plan: TunePlan, trials: list[Trial], comparison: Comparison | None, text: str) -> None:
     """Draw the plots and leave a page."""
     plan.run.write(FIGURE, tuning_figure(trials, comparison))
-    runtime().leave_page(text, key="tuning", description="What the search has chosen")
+    runtime().leave_page(lambda: text, key="tuning", description="What the search has chosen")

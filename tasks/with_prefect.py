@@ -44,9 +44,9 @@ class PrefectRuntime:
         """As progress artifacts of the flow run."""
         return observed_by(ProgressArtifacts(observer()))
 
-    def leave_page(self, text: str, key: str, description: str) -> None:
+    def leave_page(self, text: Callable[[], str], key: str, description: str) -> None:
         """As an artifact."""
-        create_markdown_artifact(text, key=key, description=description)
+        create_markdown_artifact(text(), key=key, description=description)
 
     def leave_table(self, rows: list[dict[str, Any]], key: str, description: str) -> None:
         """As an artifact."""

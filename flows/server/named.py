@@ -28,9 +28,10 @@ def _settings_files() -> Iterator[Path]:
 
 
 def _hints(file: Path) -> bool:
-    """Whether a file may set the address: `PREFECT_API_URL`, or `url` in a part `api` of TOML."""
+    """Whether a file may set the address: as `PREFECT_API_URL`, or as `url` in the part `api` of Prefect's TOML."""
     try:
         text = file.read_text(errors="replace").lower()
     except OSError:
         return False
-    return API_URL.lower() in text or ("prefect" in text + file.name and "api" in text and "url" in text)
+    in_toml = file.name == "prefect.toml" or "tool.prefect" in text
+    return API_URL.lower() in text or (in_toml and "api" in text and "url" in text)

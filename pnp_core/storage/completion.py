@@ -232,6 +232,10 @@ class StageFolder:
         record = CompletionRecord.of(self.run.find(self.file(shard, DONE)) or b"")
         return record if record and (record.stage, record.fingerprint) == (self.stage, self.fingerprint) else None
 
+    def record_sha256(self, shard: str) -> str:
+        """Digest of a shard's completion record as it is stored, of nothing where there is none."""
+        return sha256(self.run.find(self.file(shard, DONE)) or b"")
+
     def damage(self, shard: str, input_sha256: str | None = None) -> str:
         """A file of a complete shard that is no longer whole, and has to be made again; empty when there is none.
 
