@@ -26,7 +26,7 @@ from benchmarks.salience import seconds
 from pnp_core.data import ShardRef
 from pnp_core.inputs.images import decode_image
 from pnp_core.methods.pnp.backbones import locate_checkpoint
-from pnp_core.methods.pnp.method import model_pixels
+from pnp_core.methods.pnp.loaded import model_pixels
 from pnp_core.methods.pnp.prompts import build_prompts
 from pnp_core.stages.maps import extract_maps
 from pnp_core.storage.shards import read_shard

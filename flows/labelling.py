@@ -2,15 +2,10 @@
 
 from prefect import flow
 
-from flows.dispatch.stages import run_shard_stage, run_stages
-from flows.reporting import progress_artifacts
+from flows.pipelines.labelling import label
 from pnp_core.config import LabelConfig
 from pnp_core.data import RunSummary
-from pnp_core.runs.plan import plan_label
-from pnp_core.runs.recording import write_run_record
-from pnp_core.storage.ownership import writing
-from tasks.report import task_report
-from tasks.sharding import task_shard_source
+from tasks.with_prefect import in_prefect
 
 
 @flow(name="label", flow_run_name="label-{config.title}", persist_result=False)
@@ -19,12 +14,5 @@ def label_pictures(config: LabelConfig) -> RunSummary:
 
     Run again with the same configuration it resumes: finished shards are not computed again.
     """
-    plan = plan_label(config)
-    summary = RunSummary(config.out, masks=plan.masks.place)
-    with writing(config.out, "run"):
-        shards = run_shard_stage(lambda: task_shard_source(config), summary)
-        with progress_artifacts():
-            masked = run_stages(plan, shards, summary, config.dispatch)
-        task_report(config, plan, masked, summary)
-        write_run_record(config, plan, summary)
-        return summary
+    with in_prefect():
+        return label(config)

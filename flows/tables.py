@@ -1,37 +1,13 @@
 """Flows `ablate` and `tables`: the evaluations that benchmark tables need, and the tables."""
 
-from __future__ import annotations
+from prefect import flow
 
-from dataclasses import asdict, dataclass, field
-from typing import Any
-
-from prefect import flow, get_run_logger
-
-from flows.evaluation import evaluate_dataset, evaluate_setting
+from flows.evaluation import evaluate_dataset
+from flows.pipelines import tables
+from flows.pipelines.tables import AblationSummary
 from pnp_core.config import AblateConfig, TablesConfig
 from pnp_core.runs.located import located
-from pnp_core.storage.ownership import writing
-from pnp_core.tables.missing import missing_settings
-from pnp_core.text.visible import visible
-from tasks.runtime import observer
-from tasks.sharding import task_shard_dataset
-from tasks.tables import task_tables
-
-
-@dataclass
-class AblationSummary:
-    """What an `ablate` run did.
-
-    Attributes:
-        made: settings that were evaluated, with their mIoU.
-    """
-
-    out: str
-    made: dict[str, float | None] = field(default_factory=dict)
-
-    def as_json(self) -> dict[str, Any]:
-        """For `--json`."""
-        return asdict(self)
+from tasks.with_prefect import in_prefect
 
 
 @flow(name="ablate", flow_run_name="ablate-{config.title}", persist_result=False)
@@ -40,26 +16,12 @@ def ablate(config: AblateConfig) -> AblationSummary:
 
     Salience that is stored is used again. Run again after it was killed it goes on where it was.
     """
-    config = located(config)
-    with writing(config.out, "run"):
-        return _ablate(config)
-
-
-def _ablate(config: AblateConfig) -> AblationSummary:
-    summary, log = AblationSummary(config.out), get_run_logger()
-    task_shard_dataset(config.base)  # other pictures than before make all scores missing
-    settings = missing_settings(config)
-    observer().begin("settings", len(settings))
-    for number, (place, setting) in enumerate(settings, 1):
-        log.info("setting %d of %d: %s", number, len(settings), visible(place))
-        run = evaluate_dataset if setting == config.base else evaluate_setting
-        summary.made[place] = run(setting).scores.get("miou")
-        observer().advance("settings", 1)
-    observer().end("settings")
-    return summary
+    with in_prefect():
+        return tables.ablate(located(config), evaluate_dataset)
 
 
 @flow(name="tables", flow_run_name="tables-{config.title}", persist_result=False)
 def make_tables(config: TablesConfig) -> list[str]:
     """Make all benchmark tables from finished runs; returns the files' names."""
-    return task_tables(config)
+    with in_prefect():
+        return tables.make_tables(config)

@@ -25,6 +25,11 @@ def resolve_device(device: str) -> torch.device:
     return resolved
 
 
+def default_threads() -> int:
+    """Threads on the CPU that torch takes by itself in this process."""
+    return torch.get_num_threads()
+
+
 def leaves_cpu(device: str) -> bool:
     """Whether a configuration value means a device beside the CPU; it need not be there."""
     return torch.cuda.is_available() if device == "auto" else not device.startswith("cpu")

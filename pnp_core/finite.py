@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-import torch
 
 from pnp_core.errors import CheckpointError, ShardError
 
 
-def check_weights(model: torch.nn.Module, place: str) -> None:
+def check_weights(model: Any, place: str) -> None:
     """Refuse weights that are not finite. One pass over each tensor, without a copy of it.
 
     Buffers that no file holds are left alone: masks of attention are infinite by design.
 
     Args:
+        model: a torch.nn.Module; torch is not imported here, since maps of numbers need none.
         place: where the weights are from, for people.
 
     Raises:

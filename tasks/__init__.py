@@ -1,1 +1,1 @@
-"""Thin Prefect tasks, one module per stage; all logic is in `pnp_core`."""
+"""Thin tasks, one module per stage, and who runs them; all logic is in `pnp_core`."""

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from prefect.artifacts import create_markdown_artifact
-
 from pnp_core.corpus import Corpus
 from pnp_core.data import ShardRef
 from pnp_core.inputs.sources.links import LINKS, left_out, no_images
 from pnp_core.runs.plan import Plan
 from pnp_core.storage.ownership import claim
 from pnp_core.storage.shards import read_refs
-from tasks.runtime import stage_task
+from tasks.runtime import runtime, stage_task
 
 
 @dataclass(frozen=True)
@@ -61,5 +59,5 @@ def task_publish(corpus: Corpus, collected: Collected) -> str:
 
 @stage_task("report")
 def task_report_corpus(text: str) -> None:
-    """Leave a page in Prefect."""
-    create_markdown_artifact(text, key="corpus", description="What is new in the corpus")
+    """Leave a page."""
+    runtime().leave_page(lambda: text, key="corpus", description="What is new in the corpus")

@@ -7,7 +7,7 @@ from pnp_core.stages.scores import ScoreJob, merge_scores, score_shard
 from tasks.runtime import run_on_shard, stage_task
 
 
-@stage_task("scores", task_run_name="scores-{shard.name}")
+@stage_task("scores", run_name="scores-{shard.name}")
 def task_score_shard(job: ScoreJob, shard: ShardRef, before: StageResult) -> StageResult:
     """Count the pixels of one shard."""
     return run_on_shard("scores", shard, lambda progress: score_shard(job, shard, before, progress))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from prefect.artifacts import create_markdown_artifact
-
 from pnp_core.data import ShardRef, StageResult
 from pnp_core.report.tuning_plots import tuning_figure
 from pnp_core.tuning.cache import cache_images
@@ -15,7 +13,7 @@ from pnp_core.tuning.objective import Objective
 from pnp_core.tuning.plan import Group, TunePlan, group_runtime, shard_tuning
 from pnp_core.tuning.result import FIGURE
 from pnp_core.tuning.search import Trial, TrialLog, known_rewards, search_group
-from tasks.runtime import observer, run_on_shard, stage_task
+from tasks.runtime import observer, run_on_shard, runtime, stage_task
 
 
 @stage_task("shard")
@@ -24,13 +22,13 @@ def task_shard_tuning(config: TuneConfig) -> list[ShardRef]:
     return shard_tuning(config)
 
 
-@stage_task("maps", task_run_name="maps-{shard.name}")
+@stage_task("maps", run_name="maps-{shard.name}")
 def task_cache_maps(job: TunePlan, shard: ShardRef, before: StageResult | None = None) -> StageResult:
     """Keep the maps of one shard; of PnP-OVSS those of all (layer, head) pairs."""
     return run_on_shard("maps", shard, lambda progress: job.maps.keep(shard, progress))
 
 
-@stage_task("pictures", task_run_name="pictures-{shard.name}")
+@stage_task("pictures", run_name="pictures-{shard.name}")
 def task_cache_images(job: TunePlan, shard: ShardRef, before: StageResult) -> StageResult:
     """Keep one shard's pictures as the judge sees them."""
     return cache_images(job.images, shard, before)
@@ -46,7 +44,7 @@ class Searched:
     regions: int
 
 
-@stage_task("search", task_run_name="search-group-{group.number}")
+@stage_task("search", run_name="search-group-{group.number}")
 def task_search_group(plan: TunePlan, shards: list[ShardRef], group: Group) -> Searched:
     """Search one group, or go on with the search from its log."""
     objective = Objective.create(plan, shards, group_runtime(plan.config.runtime, group.number))
@@ -75,6 +73,6 @@ def task_compare(plan: TunePlan, shards: list[ShardRef], trials: list[Trial]) ->
 
 @stage_task("report")
 def task_report_tuning(plan: TunePlan, trials: list[Trial], comparison: Comparison | None, text: str) -> None:
-    """Draw the plots and leave an artifact."""
+    """Draw the plots and leave a page."""
     plan.run.write(FIGURE, tuning_figure(trials, comparison))
-    create_markdown_artifact(text, key="tuning", description="What the search has chosen")
+    runtime().leave_page(lambda: text, key="tuning", description="What the search has chosen")

@@ -103,14 +103,14 @@ def prefect_server() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def evaluated(prefect_server: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Run folder of a finished evaluation of eight scenes with confidence; nobody may write to it."""
-    from flows.evaluation import evaluate_dataset
+    from flows.pipelines.evaluation import evaluate
     from pnp_core.config import EvalConfig
 
     out = tmp_path_factory.mktemp("evaluated") / "run"
     values = {"limit": 8, "shards": 2, "salience": {"dropout": {"iterations": 2}}, "masks": {"confidence": True}}
-    evaluate_dataset(EvalConfig.model_validate({"out": str(out), **values}))
+    evaluate(EvalConfig.model_validate({"out": str(out), **values}))
     return out
 
 

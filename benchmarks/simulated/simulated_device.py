@@ -49,7 +49,7 @@ class LoadedDevice(LoadedMethod):
 
     def prepare(self, image: np.ndarray) -> object:
         """As PnP-OVSS does it."""
-        from pnp_core.methods.pnp.method import model_pixels
+        from pnp_core.methods.pnp.loaded import model_pixels
 
         return model_pixels(image, (SIDE, SIDE))
 

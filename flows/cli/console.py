@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -59,6 +61,32 @@ def shown(text: str) -> str:
     a\x1b[2J\[red]
     """
     return escape(visible(text))
+
+
+class _OnConsole(logging.Handler):
+    """Prints a log above the progress bars."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """A line each."""
+        errors.print(visible(self.format(record), lines=True), style="dim", markup=False, soft_wrap=True)
+
+
+@contextmanager
+def logs_shown() -> Iterator[None]:
+    """Show what a run without Prefect has to say while the block runs."""
+    from tasks.plain import LOGGER
+
+    handler = _OnConsole()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+    log = logging.getLogger(LOGGER)
+    log.addHandler(handler)
+    before = log.level
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
+        log.removeHandler(handler)
 
 
 class ProgressBars:

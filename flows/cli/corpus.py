@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import typer
@@ -19,18 +18,16 @@ from flows.cli.options import (
     StrictOption,
     options_of,
 )
-from flows.cli.running import execute, fail, warn
-from pnp_core.config import CorpusConfig, PipelineConfig
+from flows.cli.running import Prepared, execute, fail, runs, warn
+from pnp_core.config import CorpusConfig
 from pnp_core.errors import PnpError
 
 
-def _prepare(config: CorpusConfig) -> tuple[Callable[[Any], Any], PipelineConfig]:
+def _prepare(config: CorpusConfig) -> Prepared:
     from pnp_core.corpus import check_corpus
 
     warn(check_corpus(config))
-    from flows.corpus import label_corpus as flow
-
-    return flow, config
+    return runs("corpus", config)
 
 
 @options_of(

@@ -23,8 +23,8 @@ from flows.cli.options import (
     options_of,
 )
 from flows.cli.run_folders import eval_out, label_out
-from flows.cli.running import execute, fail, warn
-from pnp_core.config import EvalConfig, LabelConfig, PipelineConfig
+from flows.cli.running import Prepared, Run, execute, fail, runs, warn
+from pnp_core.config import EvalConfig, LabelConfig
 from pnp_core.configuring import build
 from pnp_core.data import RunSummary
 from pnp_core.errors import PnpError
@@ -33,10 +33,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-def _run(
-    prepare: Callable[[], tuple[Callable[[Any], Any], PipelineConfig]], as_json: bool, debug: bool, strict: bool = False
-) -> None:
-    """Run a flow that makes masks."""
+def _run(prepare: Callable[[], Prepared], as_json: bool, debug: bool, strict: bool = False) -> None:
+    """Run a pipeline that makes masks."""
 
     def show(summary: Any, console: Any) -> None:
         from flows.cli.console import show_summary
@@ -54,22 +52,18 @@ def _checked(done: RunSummary | Demo) -> None:
         fail(PnpError("nothing was labelled: every picture was quarantined, see the reasons above"), False)
 
 
-def _prepare_eval(config: EvalConfig) -> tuple[Callable[[Any], Any], PipelineConfig]:
+def _prepare_eval(config: EvalConfig) -> Prepared:
     from pnp_core.runs.preflight import check_eval
 
     warn(check_eval(config))
-    from flows.evaluation import evaluate_dataset
-
-    return evaluate_dataset, config
+    return runs("eval", config)
 
 
-def _prepare_label(config: LabelConfig) -> tuple[Callable[[Any], Any], PipelineConfig]:
+def _prepare_label(config: LabelConfig) -> Prepared:
     from pnp_core.runs.preflight import check_label
 
     warn(check_label(config))
-    from flows.labelling import label_pictures
-
-    return label_pictures, config
+    return runs("label", config)
 
 
 @dataclass(frozen=True)
@@ -103,12 +97,16 @@ def demo(given: Given[EvalConfig], as_json: JsonOption = False, debug: DebugOpti
     it again and it resumes.
     """
 
-    def prepare() -> tuple[Callable[[Any], Demo], PipelineConfig]:
+    def prepare() -> Prepared:
         config = given.config(out=DEMO_OUT)
         own = {"source": str(PHOTOGRAPHS), "classes": ON_PHOTOGRAPHS, "out": f"{config.out.rstrip('/')}-photographs"}
-        label_photographs, photographs = _prepare_label(build(LabelConfig, own))
+        label_photographs, _ = _prepare_label(build(LabelConfig, own))
         label_scenes, scenes = _prepare_eval(config)
-        return lambda _: Demo(scenes=label_scenes(scenes), photographs=label_photographs(photographs)), scenes
+
+        def work(run: Run) -> Demo:
+            return Demo(scenes=label_scenes(run), photographs=label_photographs(run))
+
+        return work, scenes
 
     def show(done: Demo, console: Console) -> None:
         from flows.cli.console import show_summary

@@ -1,4 +1,4 @@
-"""How every command runs: Prefect kept quiet, one line for whatever goes wrong."""
+"""How every command runs: with Prefect where somebody can see it, and kept quiet; one line for whatever goes wrong."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import signal
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from threading import current_thread, main_thread
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -17,8 +17,18 @@ from pnp_core.config import PipelineConfig
 from pnp_core.errors import PnpError
 from pnp_core.text.visible import visible, visible_json
 
-if TYPE_CHECKING:  # imports Prefect, which takes seconds
+if TYPE_CHECKING:
     from tasks.runtime import Observer
+
+Run = Callable[[str, PipelineConfig], Any]
+"""Runs a pipeline by the name of its flow, and gives its summary."""
+Prepared = tuple[Callable[[Run], Any], PipelineConfig]
+"""What a command does with it, and a configuration that says who works."""
+
+
+def runs(name: str, config: PipelineConfig) -> Prepared:
+    """For a command that runs one pipeline."""
+    return lambda run: run(name, config), config
 
 
 def quiet_prefect(debug: bool) -> None:
@@ -120,28 +130,44 @@ def warn(warnings: list[str]) -> None:
         errors.print(f"[yellow]warning[/]: {shown(warning)}", soft_wrap=True)
 
 
+@contextmanager
+def _runner(config: PipelineConfig) -> Iterator[Run]:
+    """Who runs pipelines: this process alone where nobody would see a flow run, else Prefect."""
+    from flows.pipelines import pipeline
+    from flows.server.named import is_server_named
+    from flows.server.stack import use_stack
+
+    use_stack()
+    with_prefect = config.dispatch.mode != "inline" or is_server_named()
+    with _server() if with_prefect else nullcontext():
+        yield lambda name, configured: pipeline(name, with_prefect)(configured)
+
+
+def _server() -> AbstractContextManager[None]:
+    from flows.server.temporary_server import temporary_server
+
+    return temporary_server()
+
+
 def execute(
-    prepare: Callable[[], tuple[Callable[[Any], Any], PipelineConfig]],
+    prepare: Callable[[], Prepared],
     show: Callable[[Any, Any], None],
     as_json: bool,
     debug: bool,
 ) -> Any:
-    """Check everything, run a flow under progress bars, print what came out and return it."""
+    """Check everything, run pipelines under progress bars, print what came out and return it."""
     quiet_prefect(debug)
     with one_line_errors(debug):
-        from flows.server.stack import unlock_stack
-
-        unlock_stack()
-        flow, config = prepare()
+        work, config = prepare()
         from rich.console import Console
 
-        from flows.cli.console import ProgressBars, errors
-        from flows.server.temporary_server import temporary_server
+        from flows.cli.console import ProgressBars, errors, logs_shown
         from tasks.runtime import observed_by
 
         bars = ProgressBars()
-        with Interruptible(bars) as interruptible, temporary_server(), bars, observed_by(interruptible):
-            summary = flow(config)
+        shown = logs_shown() if debug else nullcontext()
+        with Interruptible(bars) as interruptible, _runner(config) as run, bars, observed_by(interruptible), shown:
+            summary = work(run)
         show(summary, errors if as_json else Console())
         if as_json:
             print(visible_json(summary.as_json()), flush=True)

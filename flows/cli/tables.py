@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -10,8 +9,8 @@ import typer
 from flows.cli.fields import argument, option
 from flows.cli.options import PIPELINE, DebugOption, Given, JsonOption, ParamOption, options_of
 from flows.cli.run_folders import eval_out
-from flows.cli.running import execute, one_line_errors, warn
-from pnp_core.config import AblateConfig, PipelineConfig, TablesConfig
+from flows.cli.running import Prepared, execute, one_line_errors, runs, warn
+from pnp_core.config import AblateConfig, TablesConfig
 from pnp_core.text.visible import visible, visible_json
 
 
@@ -72,15 +71,13 @@ def ablate(
     execute(lambda: _prepare(given.config(param, out=out)), _show, as_json, debug)
 
 
-def _prepare(config: AblateConfig) -> tuple[Callable[[Any], Any], PipelineConfig]:
+def _prepare(config: AblateConfig) -> Prepared:
     from pnp_core.runs.preflight import check_eval
     from pnp_core.tables.missing import missing_settings
 
     missing_settings(config)
     warn(check_eval(config.base))
-    from flows.tables import ablate as flow
-
-    return flow, config
+    return runs("ablate", config)
 
 
 def _show(summary: Any, console: Any) -> None:

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from flows.cli.fields import argument, option
 from flows.cli.options import OWN_IMAGES, PIPELINE, DebugOption, Given, JsonOption, ParamOption, options_of
 from flows.cli.run_folders import tune_out
-from flows.cli.running import execute, warn
-from pnp_core.config import PipelineConfig
+from flows.cli.running import Prepared, execute, runs, warn
 from pnp_core.tuning.config import TuneConfig
 
 
-def _prepare_tune(config: TuneConfig) -> tuple[Callable[[Any], Any], PipelineConfig]:
+def _prepare_tune(config: TuneConfig) -> Prepared:
     from pnp_core.tuning.plan import check_tune
 
     warn(check_tune(config))
-    from flows.tuning import tune_dataset
-
-    return tune_dataset, config
+    return runs("tune", config)
 
 
 @options_of(
@@ -55,7 +51,7 @@ def tune(
     Needs image-level labels at most. Run it again and it resumes, in the middle of a search too.
     """
 
-    def prepare() -> tuple[Callable[[Any], Any], PipelineConfig]:
+    def prepare() -> Prepared:
         return _prepare_tune(given.config(param, out=tune_out(given.values["dataset"])))
 
     def show(summary: Any, console: Any) -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from pkgutil import resolve_name
+
 from flows.dispatch.base import Dispatch
-from flows.dispatch.dask import DaskWorkers
-from flows.dispatch.deployment import Deployment
-from flows.dispatch.inline import Inline
 from pnp_core.stages.config import DispatchConfig
 
 __all__ = ["open_dispatch"]
 
-_MODES: dict[str, type[Inline]] = {"inline": Inline, "deployment": Deployment, "dask": DaskWorkers}
+_MODES = {
+    "inline": "flows.dispatch.inline:Inline",
+    "deployment": "flows.dispatch.deployment:Deployment",
+    "dask": "flows.dispatch.dask:DaskWorkers",
+}
+"""Where each is: workers are Prefect's, which is imported for nobody else."""
 
 
 def open_dispatch(config: DispatchConfig) -> Dispatch:
@@ -19,4 +23,4 @@ def open_dispatch(config: DispatchConfig) -> Dispatch:
     Raises:
         UsageError: its packages are not installed.
     """
-    return _MODES[config.mode](config)
+    return resolve_name(_MODES[config.mode])(config)

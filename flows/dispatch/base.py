@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self
 
-from prefect import Task
-
 from pnp_core.data import ShardRef, StageResult
 from pnp_core.stages.config import DispatchConfig
 from pnp_core.stages.maps import SalienceJob
 from pnp_core.storage.completion import StageFolder
+from tasks.runtime import StageTask
 
 Work = tuple[ShardRef, StageResult | None]
 """A shard, and what the stage before made of it."""
@@ -32,7 +31,7 @@ class Stage:
     """
 
     name: str
-    task: Task[..., StageResult]
+    task: StageTask[..., StageResult]
     job: Any
     folder: StageFolder | None = None
     before: StageFolder | None = None

@@ -13,8 +13,9 @@ from flows.dispatch.inline import Inline
 from pnp_core.errors import PnpError, UsageError
 from pnp_core.stages.config import DispatchConfig
 from tasks.masks import task_mask_shard
-from tasks.runtime import attempts, observer
+from tasks.runtime import observer
 from tasks.salience import task_extract_shard
+from tasks.with_prefect import prefect_task
 
 if TYPE_CHECKING:
     from flows.dispatch.base import Results, Stage, Work
@@ -49,7 +50,7 @@ class DaskWorkers(Inline):
             "silence_logs": 50,
             # A worker that imports torch does not listen. Busy for half a minute it was taken for dead, so it imports
             # before it connects.
-            "preload": [task_extract_shard.fn.__module__, task_mask_shard.fn.__module__],
+            "preload": ["torch", task_extract_shard.fn.__module__, task_mask_shard.fn.__module__],
         }  # fmt: skip
         there = {"address": config.scheduler} if config.scheduler else {"cluster_kwargs": local}
         self._runner: Any = DaskTaskRunner(**there)
@@ -90,7 +91,7 @@ class DaskWorkers(Inline):
         import dask
 
         gpu = stage.needs == "gpu"
-        task = stage.task.with_options(**attempts(self.config))
+        task = prefect_task(stage.task.tried_as(self.config))
         done: SimpleQueue[Any] = SimpleQueue()
         with dask.annotate(resources=GPU) if gpu else dask.annotate():
             shards = {

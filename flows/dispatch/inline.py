@@ -6,10 +6,8 @@ from collections.abc import Iterable
 from types import TracebackType
 
 from flows.dispatch.base import Results, Stage, Work
-from pnp_core.devices import leaves_cpu
 from pnp_core.stages.config import DispatchConfig
 from pnp_core.stages.maps import SalienceJob
-from tasks.runtime import attempts
 
 
 class Inline:
@@ -30,11 +28,13 @@ class Inline:
         """Whether the model leaves the CPU to the masks, unless the configuration says it."""
         if job.runtime.overlap is not None:
             return job.runtime.overlap
+        from pnp_core.devices import leaves_cpu  # imports torch, which a run without any work does not need
+
         return leaves_cpu(job.runtime.device)
 
     def run(self, stage: Stage, work: Iterable[Work]) -> Results:
         """One shard after the other."""
-        task = stage.task.with_options(**attempts(self.config))
+        task = stage.task.tried_as(self.config)
         for shard, before in work:
             try:
                 yield shard, task(stage.job, shard, before)

@@ -12,8 +12,6 @@ from threading import Event
 from time import monotonic
 from typing import Literal
 
-from prefect import get_run_logger
-
 from flows.dispatch import open_dispatch
 from flows.dispatch.base import Dispatch, Stage, Work
 from pnp_core.data import RunSummary, ShardRef, StageResult, StageSummary, Summary
@@ -23,7 +21,7 @@ from pnp_core.runs.reasons import quarantine_reasons
 from pnp_core.stages.config import DispatchConfig
 from pnp_core.storage.shards import set_shard_aside
 from tasks.masks import task_export_png, task_mask_shard
-from tasks.runtime import ended_by, observer
+from tasks.runtime import ended_by, observer, runtime
 from tasks.salience import task_extract_shard
 from tasks.scores import task_merge_scores, task_score_shard
 
@@ -45,7 +43,7 @@ class _StageProgress:
         ]
         self._extent, self._start, self._computed, self._seen = extent, monotonic(), 0, 0
         self._summary = summary
-        self._log = get_run_logger()
+        self._log = runtime().log
         observer().begin(stage.name, self._images)
 
     def add(self, shard: ShardRef, result: StageResult) -> None:
@@ -189,7 +187,7 @@ def run_side_by_side(
         with ended_by(stop), closing(followed):
             return list(followed)
 
-    context = copy_context()  # Prefect's run
+    context = copy_context()  # its runtime, and Prefect's run
     with ThreadPoolExecutor(1, second.name) as pool, closing(passed):
         result = pool.submit(context.run, follow)
         try:
@@ -242,7 +240,7 @@ def run_stages(
     masks = Stage("masks", task_mask_shard, plan.masks, plan.masks.folder, plan.salience.folder, needs)
     work: list[Work] = [(shard, None) for shard in shards]
     with open_dispatch(dispatch) as workers:
-        if workers.overlaps(plan.salience):
+        if _to_look_at(plan, shards) and workers.overlaps(plan.salience):
             work = run_side_by_side(salience, masks, work, summary, workers, extent)
         else:
             work = run_stage(salience, work, summary, workers, extent)
@@ -256,6 +254,11 @@ def run_stages(
     if plan.score and masked:
         summary.scores = task_merge_scores(plan.score, masked)
     return masked
+
+
+def _to_look_at(plan: Plan, shards: list[ShardRef]) -> bool:
+    """Whether there is salience for masks to be made beside."""
+    return not plan.salience.folder.recorded().issuperset(shard.name for shard in shards)
 
 
 def _conclude(plan: Plan, shards: list[ShardRef], summary: RunSummary) -> None:

@@ -21,7 +21,6 @@ from pathlib import Path
 from time import monotonic, sleep
 from uuid import uuid4
 
-import httpx
 import psutil
 from filelock import FileLock, Timeout
 from platformdirs import user_state_path
@@ -314,6 +313,8 @@ def _wait_for_worker(stack: Stack, queue: str) -> None:
 
 def _last_asked(stack: Stack, queue: str) -> datetime | None:
     """When a worker looked into a queue last; None also when the server is too busy to say."""
+    import httpx  # here, since most commands only ask whether a stack runs
+
     user, _, password = stack.secret.partition(":")
     try:
         with httpx.Client(auth=(user, password), trust_env=False, timeout=10) as client:  # no proxy is told the secret
@@ -327,6 +328,8 @@ def _last_asked(stack: Stack, queue: str) -> datetime | None:
 
 
 def _healthy(api: str) -> bool:
+    import httpx
+
     try:
         return httpx.get(f"{api}/health", trust_env=False, timeout=2).status_code == 200
     except httpx.HTTPError:

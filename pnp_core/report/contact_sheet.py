@@ -13,13 +13,38 @@ from pnp_core.data import IGNORE, ShardRef
 from pnp_core.inputs.images import vivid
 from pnp_core.report.rows import Row, first_rows
 from pnp_core.runs.plan import Plan
+from pnp_core.storage.files import MARK
+from pnp_core.storage.run_folder import RunFolder, fingerprint
+from pnp_core.storage.seals import sealed, sha256, unsealed
 from pnp_core.text.visible import visible
 
+CONTACT_SHEET = "contact_sheet.png"
+VERSION = 1
+"""Of the drawing: another one makes all sheets anew."""
+_NOTE = f"{MARK}/contact_sheet.json"
+"""What the sheet that is there was drawn from."""
 TILE = 152
 GAP = 6
 HEADER = 28
 LEGEND = 22
 _INK, _PAPER = (30, 30, 30), (255, 255, 255)
+
+
+def write_contact_sheet(plan: Plan, shards: Sequence[ShardRef]) -> None:
+    """Draw the contact sheet of a run and leave it there, unless the one that is there shows the same masks."""
+    run, of = RunFolder(plan.masks.out), _identity(plan, shards)
+    there, note = run.find(CONTACT_SHEET), unsealed(run.find(_NOTE) or b"")
+    if there is not None and note == {"of": of, "sha256": sha256(there)}:
+        return
+    drawn = contact_sheet(plan, shards)
+    run.write(CONTACT_SHEET, drawn)
+    run.put(_NOTE, sealed({"of": of, "sha256": sha256(drawn)}))
+
+
+def _identity(plan: Plan, shards: Sequence[ShardRef]) -> str:
+    """Names all that a sheet shows: records of masks say what these were made from."""
+    records = [(shard.name, shard.sha256, plan.masks.folder.record_sha256(shard.name)) for shard in shards]
+    return fingerprint(CONTACT_SHEET, VERSION, plan.masks.fingerprint, records)
 
 
 def tile(pixels: np.ndarray) -> Image.Image:

@@ -38,7 +38,9 @@ def _plan(
     config: LabellingConfig, card: DatasetCard, only: tuple[int, ...] | None, pinned: Pinned | None = None
 ) -> Plan:
     vocabulary = askable_labels(config, card, only)
-    salience = SalienceJob.create(config.out, config.method, config.salience, config.runtime, card, vocabulary, pinned)
+    salience = SalienceJob.create(
+        config.out, config.method, config.salience, _runtime(config), card, vocabulary, pinned
+    )
     rule = card.background_rule if config.masks.background == "auto" else config.masks.background
     runtime = _runtime_of_masks(config, salience)
     open_refiner(config.masks.crf, "cpu")  # whether there is one, before anything is started
@@ -55,6 +57,15 @@ def _plan(
         pinned=salience.pinned,
     )
     return Plan(salience, masks, None, config.png)
+
+
+def _runtime(config: LabellingConfig) -> RuntimeConfig:
+    """Other machines would take another number of threads by themselves, which would change last bits."""
+    if config.dispatch.mode == "inline" or config.runtime.threads:
+        return config.runtime
+    from pnp_core.devices import default_threads
+
+    return config.runtime.model_copy(update={"threads": default_threads()})
 
 
 def _runtime_of_masks(config: LabellingConfig, salience: SalienceJob) -> RuntimeConfig:

@@ -11,7 +11,6 @@ from itertools import islice
 from typing import Any, Generic, TypeVar
 
 import numpy as np
-import torch
 
 from pnp_core.candidates import (
     CandidateSource,
@@ -94,7 +93,7 @@ class SalienceJob(Config):
             out=out,
             method=method,
             config=config,
-            runtime=runtime.model_copy(update={"threads": runtime.threads or torch.get_num_threads()}),
+            runtime=runtime,
             card=card,
             vocabulary=vocabulary,
             pinned=weights,
@@ -310,6 +309,8 @@ def extract_maps(
         ShardError: maps, match probability or candidate score of an image are not finite.
     """
     if job.runtime.threads:  # holds for the calling thread, hence here
+        import torch  # with the model: who has nothing to look at does not wait for it
+
         torch.set_num_threads(job.runtime.threads)
     half = _half(job, method or job.load())
     for prepared in _prepared_ahead(samples, half, decode or job.decode):

@@ -127,9 +127,16 @@ class MaskJob(Config):
         made = method.decision(self.method, self.pinned) if self.pinned else partial(method.decide, self.method)
         return partial(made, self.config)
 
+    @property
+    def threads(self) -> int:
+        """As many as the run says, or as torch takes by itself."""
+        from pnp_core.devices import default_threads  # imports torch, which a shard that is done does not need
+
+        return self.runtime.threads or default_threads()
+
     def open_refiner(self) -> Refiner:
         """What refines scores, on the device of the run."""
-        return open_refiner(self.config.crf, self.runtime.device, self.runtime.threads or 1)
+        return open_refiner(self.config.crf, self.runtime.device, self.threads)
 
     @property
     def colours(self) -> np.ndarray:
@@ -258,7 +265,7 @@ def make_masks(
         ShardError: maps or label probabilities of an image are not finite.
     """
     decide, refine, libraries = job.decide, job.open_refiner(), ThreadpoolController()
-    with ThreadPoolExecutor(job.runtime.threads or 1, "masks") as pool:
+    with ThreadPoolExecutor(job.threads, "masks") as pool:
         for batch in _batches(images, job):
             # Of several images at a time each does its products alone: threads of BLAS would wait for each other.
             with libraries.limit(limits=1, user_api="blas"):

@@ -137,6 +137,11 @@ class StageFolder:
         """Whether a shard has ever been through."""
         return bool(self.run.glob(self.file("*", "done.json")))
 
+    def recorded(self) -> set[str]:
+        """Shards that have been through, by one look at the folder; whether they are whole is not looked at."""
+        paths = self.run.glob(self.file("*", DONE))
+        return {path.rpartition("/")[2].removesuffix(f".{DONE}") for path in paths}
+
     def file(self, shard: str, extension: str) -> str:
         """Path of a shard's artifact, relative to the run folder."""
         return f"{self.place}/{shard}.{extension}"
@@ -226,6 +231,10 @@ class StageFolder:
         """The completion record of a shard; None when there is none, or it is damaged."""
         record = CompletionRecord.of(self.run.find(self.file(shard, DONE)) or b"")
         return record if record and (record.stage, record.fingerprint) == (self.stage, self.fingerprint) else None
+
+    def record_sha256(self, shard: str) -> str:
+        """Digest of a shard's completion record as it is stored, of nothing where there is none."""
+        return sha256(self.run.find(self.file(shard, DONE)) or b"")
 
     def damage(self, shard: str, input_sha256: str | None = None) -> str:
         """A file of a complete shard that is no longer whole, and has to be made again; empty when there is none.

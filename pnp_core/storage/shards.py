@@ -8,7 +8,7 @@ import tarfile
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import astuple, dataclass
-from itertools import islice
+from itertools import groupby, islice
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -65,20 +65,23 @@ def pack(samples: Iterable[Sample]) -> bytes:
     return buffer.getvalue()
 
 
-def _read_records(data: bytes) -> Iterator[dict[str, Any]]:
-    """The raw files of one of our tars, grouped by key: ``__key__`` and extension -> bytes."""
-    from webdataset.tariterators import group_by_keys, tar_file_iterator
+def _read_records(data: bytes) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """The raw files of one of our tars: a key, which has no dot, and extension -> bytes, in the order of the tar.
 
-    stream: Any = io.BytesIO(data)
-    yield from group_by_keys({**file, "__url__": ""} for file in tar_file_iterator(stream))
+    The library that wrote them reads them too, but imports torch for it, which export and verify do not need.
+    """
+    with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
+        for key, members in groupby(tar, key=lambda member: member.name.partition(".")[0]):
+            files = {member.name.partition(".")[2]: tar.extractfile(member) for member in members}
+            yield key, {extension: file.read() for extension, file in files.items() if file}
 
 
 def unpack(data: bytes) -> Iterator[Sample]:
     """The samples of a tar written by `pack`, in order."""
-    for record in _read_records(data):
+    for key, record in _read_records(data):
         meta = json.loads(record[_META])
         yield Sample(
-            key=record["__key__"],
+            key=key,
             image=record[f"img.{meta['extension']}"],
             extension=meta["extension"],
             source=meta["source"],

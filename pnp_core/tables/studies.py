@@ -13,7 +13,7 @@ from pnp_core.config import EvalConfig
 from pnp_core.frozen import merge
 from pnp_core.methods.pnp.backbones.cards import backbone_card
 from pnp_core.methods.pnp.config import LEAST_SIDE, MOST_SIDE, PnpConfig
-from pnp_core.methods.pnp.salience import useful_layers
+from pnp_core.methods.pnp.layers import useful_layers
 from pnp_core.tables.evaluations import SUBSETS, Facts
 from pnp_core.tuning.config import SpaceConfig
 

@@ -27,9 +27,10 @@ from pnp_core.masks.label_map import Decide
 from pnp_core.methods.pnp.backbones import Checkpoint, load_backbone
 from pnp_core.methods.pnp.channels import decide, sum_iterations
 from pnp_core.methods.pnp.config import PnpConfig
-from pnp_core.methods.pnp.method import Encoded, LoadedPnp
+from pnp_core.methods.pnp.layers import check_layer_head, check_salient, useful_layers
+from pnp_core.methods.pnp.loaded import Encoded, LoadedPnp
 from pnp_core.methods.pnp.prompts import PromptBatch
-from pnp_core.methods.pnp.salience import all_salience, check_layer_head, check_salient, useful_layers
+from pnp_core.methods.pnp.salience import all_salience
 from pnp_core.stages.config import RuntimeConfig
 from pnp_core.stages.maps import SalienceJob, extract_maps, extract_shard
 from pnp_core.storage.class_maps import IMAGE_COLUMNS, image_row, read_class_maps

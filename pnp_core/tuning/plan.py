@@ -9,7 +9,6 @@ from itertools import islice, repeat
 from typing import Any, Literal
 
 import numpy as np
-import torch
 
 from pnp_core.data import Sample, ShardRef
 from pnp_core.errors import DatasetError, UnknownNameError, UsageError
@@ -269,6 +268,8 @@ def shard_tuning(config: TuneConfig) -> list[ShardRef]:
 
 def group_runtime(runtime: RuntimeConfig, group: int) -> RuntimeConfig:
     """Where a group is searched: with several GPUs and none named, they take turns."""
+    import torch
+
     gpus = torch.cuda.device_count()
     if runtime.device not in ("auto", "cuda") or gpus < 2:
         return runtime
@@ -277,5 +278,7 @@ def group_runtime(runtime: RuntimeConfig, group: int) -> RuntimeConfig:
 
 def parallel_groups(config: TuneConfig) -> int:
     """How many groups are searched at the same time."""
+    import torch
+
     any_gpu = config.runtime.device in ("auto", "cuda")
     return config.search.parallel or max(1, torch.cuda.device_count() if any_gpu else 1)

@@ -8,6 +8,6 @@ import pytest
 
 
 @pytest.fixture
-def corpus(tmp_path: Path, prefect_server: str) -> tuple[Path, Path]:
+def corpus(tmp_path: Path) -> tuple[Path, Path]:
     """A folder that is to grow, and where its labels go."""
     return tmp_path / "corpus", tmp_path / "out"

@@ -47,7 +47,7 @@ def images(tmp_path):
     return folder
 
 
-def test_label_runs_with_every_backbone(checkpoint, images, tmp_path, prefect_server):
+def test_label_runs_with_every_backbone(checkpoint, images, tmp_path):
     name, folder = checkpoint
     out = tmp_path / "out"
     options = ["--backbone", name, "--checkpoint", folder, "--image-size", "48", "--layer", "0", "--head", "1"]
@@ -82,7 +82,7 @@ def test_defaults_of_a_backbone_are_its_cards(checkpoint, tmp_path):
     assert LabelConfig.model_validate({**values, "salience": own}).method.layer == 1
 
 
-def test_layer_that_is_a_guess_is_said_to_be_one(tmp_path, images, prefect_server):
+def test_layer_that_is_a_guess_is_said_to_be_one(tmp_path, images):
     config = bridgetower_config(num_hidden_layers=5)
     config.text_config.num_hidden_layers = config.vision_config.num_hidden_layers = 5
     folder, _ = save_bridgetower(tmp_path / "model", config)
@@ -109,7 +109,7 @@ def test_layer_the_model_does_not_have_is_one_line(checkpoint, images, tmp_path)
 
 
 @pytest.mark.ops
-def test_tune_finds_layers_that_are_there(checkpoint, images, tmp_path, prefect_server):
+def test_tune_finds_layers_that_are_there(checkpoint, images, tmp_path):
     name, folder = checkpoint
     out, settings = tmp_path / "out", tmp_path / "rest.yaml"
     rest = {"salience": {"backbone": {"heads": None}}, "reward": {"clip": {"model": "tiny"}}}
@@ -122,7 +122,7 @@ def test_tune_finds_layers_that_are_there(checkpoint, images, tmp_path, prefect_
     assert best["layer"] < (2 if name == "blip" else 1)
 
 
-def test_picture_may_be_squashed_to_a_rectangle(checkpoint, images, tmp_path, prefect_server):
+def test_picture_may_be_squashed_to_a_rectangle(checkpoint, images, tmp_path):
     name, folder = checkpoint
     out, settings = tmp_path / "out", tmp_path / "rest.yaml"
     backbone = {"name": name, "checkpoint": folder, "image_size": [48, 96], "heads": None}

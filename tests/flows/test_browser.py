@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flows.labelling import label_pictures
+from flows.pipelines.labelling import label
 from pnp_core.config import LabelConfig
 
 EVIL_CLASS = "<script>document.title='class'</script>"
@@ -199,7 +199,7 @@ def test_every_picture_has_a_text_and_every_control_a_name(report):
 
 
 @pytest.fixture(scope="module")
-def evil(prefect_server, tmp_path_factory) -> Path:
+def evil(tmp_path_factory) -> Path:
     """A labelling run without ground truth whose names and comments are markup; one picture is quarantined."""
     folder = tmp_path_factory.mktemp("evil")
     (folder / "in").mkdir()
@@ -210,7 +210,7 @@ def evil(prefect_server, tmp_path_factory) -> Path:
     (folder / "in" / f"empty{EVIL_NAME}").write_bytes(b"")
     values = {"source": str(folder / "in"), "out": str(folder / "run"), "classes": [EVIL_CLASS, "heart"]}
     salience = {"candidates": {"source": "vocabulary"}, "dropout": {"iterations": 1}}
-    label_pictures(LabelConfig.model_validate({**values, "preset": "tiny", "salience": salience}))
+    label(LabelConfig.model_validate({**values, "preset": "tiny", "salience": salience}))
     return folder / "run"
 
 

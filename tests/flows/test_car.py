@@ -12,7 +12,7 @@ EVAL = ("eval", "scenes", "--method", "car", "--limit", "6", "--shards", "2", "-
 
 
 @pytest.fixture(scope="module")
-def evaluated(prefect_server, tmp_path_factory) -> tuple[Path, dict]:
+def evaluated(tmp_path_factory) -> tuple[Path, dict]:
     out = tmp_path_factory.mktemp("car") / "scenes"
     return out, summary_of(call(*EVAL, "--out", out))
 
@@ -46,7 +46,7 @@ def test_another_threshold_of_its_own_makes_other_maps(evaluated):
 
 
 @pytest.mark.slow
-def test_stuff_and_all_classes_can_be_asked_about(tmp_path, prefect_server):
+def test_stuff_and_all_classes_can_be_asked_about(tmp_path):
     (tmp_path / "own.yaml").write_text("method: {name: car, stuff: [tree, cactus]}\n")
     options = ("--config", tmp_path / "own.yaml", "--candidates", "vocabulary", "--out", tmp_path / "x")
     assert summary_of(call(*EVAL, *options))["labelled"] == 6
@@ -75,7 +75,7 @@ def test_it_is_in_the_tables_under_its_name(evaluated, tmp_path):
         (["--candidates", "itm"], "car has no match score"),
     ],
 )
-def test_what_does_not_fit_is_refused_in_one_line(arguments, message, tmp_path, prefect_server):
+def test_what_does_not_fit_is_refused_in_one_line(arguments, message, tmp_path):
     done = call(*EVAL, *arguments, "--out", tmp_path / "x")
     assert done.exit_code == 2, done.stderr
     (line,) = done.stderr.strip().splitlines()

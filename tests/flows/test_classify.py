@@ -38,7 +38,7 @@ def masks_of(out: Path) -> dict[str, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def plain(prefect_server, tmp_path_factory) -> Path:
+def plain(tmp_path_factory) -> Path:
     """A run of PnP-OVSS of six scenes."""
     out = tmp_path_factory.mktemp("runs") / "plain"
     summary_of(call("eval", "scenes", *SCENES, "--out", out))

@@ -217,8 +217,8 @@ def test_debug_shows_the_traceback(tmp_path):
 
 
 @pytest.fixture
-def environment(prefect_server) -> dict[str, str]:
-    return {**os.environ, "PREFECT_API_URL": prefect_server}
+def environment() -> dict[str, str]:
+    return {**os.environ}
 
 
 def command(arguments: list[str], environment: dict[str, str], cwd: Path) -> subprocess.CompletedProcess:

@@ -57,14 +57,14 @@ REFUSED = {
 NO_IMAGES = ("._applefile.jpg", "text_named.jpg", "unreadable.heif")
 
 
-def test_all_hostile_pictures_are_labelled_or_quarantined_in_bounded_memory(shared_data, tmp_path, prefect_server):
+def test_all_hostile_pictures_are_labelled_or_quarantined_in_bounded_memory(shared_data, tmp_path):
     command = [sys.executable, "-m", "flows.cli", "label", str(shared_data / "hostile"), "--classes", "car,key"]
     command += ["--candidates", "vocabulary", "--out", str(tmp_path / "out"), "--preset", "tiny", "--json"]
     watcher = (
         "import resource, subprocess, sys; code = subprocess.call(sys.argv[1:]); "
         "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); sys.exit(code)"
     )
-    environment = {**os.environ, "PREFECT_API_URL": prefect_server}
+    environment = {**os.environ}
     done = subprocess.run([sys.executable, "-c", watcher, *command], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
@@ -88,7 +88,7 @@ def test_all_hostile_pictures_are_labelled_or_quarantined_in_bounded_memory(shar
         assert row["notes"] == list(image.notes)
 
 
-def test_strict_fails_a_run_with_quarantined_pictures_only(tmp_path, prefect_server):
+def test_strict_fails_a_run_with_quarantined_pictures_only(tmp_path):
     (tmp_path / "in").mkdir()
     Image.new("RGB", (20, 10)).save(tmp_path / "in/a.png")
     assert label(tmp_path / "in", tmp_path / "out", "--strict")["quarantined"] == 0
@@ -97,7 +97,7 @@ def test_strict_fails_a_run_with_quarantined_pictures_only(tmp_path, prefect_ser
     assert label(tmp_path / "in", tmp_path / "out", "--strict", code=1)["quarantined"] == 1
 
 
-def test_size_limit_is_configurable(tmp_path, prefect_server):
+def test_size_limit_is_configurable(tmp_path):
     (tmp_path / "in").mkdir()
     for side in (10, 20):
         Image.new("RGB", (side, side)).save(tmp_path / f"in/{side}.png")
@@ -120,7 +120,7 @@ def masks_of(result: dict) -> list[bytes]:
     return sorted(row["mask"]["bytes"] for row in rows_of(result))
 
 
-def test_list_table_and_tar_of_the_same_pictures_give_the_same_masks(images, tmp_path, prefect_server):
+def test_list_table_and_tar_of_the_same_pictures_give_the_same_masks(images, tmp_path):
     expected = masks_of(label(images, tmp_path / "folder"))
     assert len(expected) == 3
     names = sorted(f.name for f in images.iterdir())
@@ -135,7 +135,7 @@ def test_list_table_and_tar_of_the_same_pictures_give_the_same_masks(images, tmp
     assert masks_of(label(tmp_path / "all.tar", tmp_path / "tar")) == expected
 
 
-def test_corrupt_tar_loses_only_what_is_corrupt_and_says_so(images, tmp_path, prefect_server):
+def test_corrupt_tar_loses_only_what_is_corrupt_and_says_so(images, tmp_path):
     with tarfile.open(tmp_path / "all.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
         for number, name in enumerate(sorted(f.name for f in images.iterdir())):
             tar.add(images / name, f"{number}.png")
@@ -151,7 +151,7 @@ def test_corrupt_tar_loses_only_what_is_corrupt_and_says_so(images, tmp_path, pr
     assert f"the tar is damaged from byte {second} to" in lost["reason"]
 
 
-def test_mask_matches_what_a_viewer_shows(shared_data, tmp_path, prefect_server):
+def test_mask_matches_what_a_viewer_shows(shared_data, tmp_path):
     (tmp_path / "in").mkdir()
     shutil.copy(shared_data / "hostile/exif_orientation_6_nonsquare_photo.jpg", tmp_path / "in/turned.jpg")
     (row,) = rows_of(label(tmp_path / "in", tmp_path / "out"))
@@ -159,7 +159,7 @@ def test_mask_matches_what_a_viewer_shows(shared_data, tmp_path, prefect_server)
     assert row["notes"] == ["EXIF orientation applied"]
 
 
-def test_picture_with_none_of_the_classes_is_all_background(tmp_path, prefect_server):
+def test_picture_with_none_of_the_classes_is_all_background(tmp_path):
     (tmp_path / "in").mkdir()
     Image.new("RGB", (30, 20), (128, 128, 128)).save(tmp_path / "in/empty.png")
     (row,) = rows_of(label(tmp_path / "in", tmp_path / "out", "--min-score", "0.999"))
@@ -170,7 +170,7 @@ def test_picture_with_none_of_the_classes_is_all_background(tmp_path, prefect_se
 WILD = ("planar16-tiff", "rgbnir-as-alpha", "gray12-in-16", "icc-profile", "tiff-multiband-reason", "pgm-folder")
 
 
-def test_pictures_that_programs_write_are_labelled_and_what_was_done_is_told(shared_data, tmp_path, prefect_server):
+def test_pictures_that_programs_write_are_labelled_and_what_was_done_is_told(shared_data, tmp_path):
     for name in WILD:
         shutil.copytree(shared_data / "wild" / name, tmp_path / "in" / name)
     (tmp_path / "in/@eaDir/pgm-folder").mkdir(parents=True)

@@ -96,7 +96,7 @@ def test_ground_truth_fed_back_as_prediction_scores_one(shared_data, tmp_path, c
 
 
 @pytest.mark.parametrize("card", [*ROOTS, "coco-stuff"])
-def test_eval_reports_the_counts_of_the_mask_files(shared_data, tmp_path, card, without_crf, prefect_server):
+def test_eval_reports_the_counts_of_the_mask_files(shared_data, tmp_path, card, without_crf):
     data = data_of(card, shared_data, tmp_path)
     result = run("eval", card, "--data", data, *without_crf, "--limit", "6", "--out", str(tmp_path / "run"))
     background = load_card(card).background
@@ -148,7 +148,7 @@ def test_other_image_labels_make_other_shards_in_the_same_folder(tmp_path):
     assert [classes("masks"), classes("boxes"), classes("masks")] == [[(15,)], [(12,)], [(15,)]]
 
 
-def test_picture_without_objects_is_scored_as_background(shared_data, tmp_path, prefect_server):
+def test_picture_without_objects_is_scored_as_background(shared_data, tmp_path):
     annotations = json.loads((shared_data / "coco/annotations/instances_val2017.json").read_text())
     image = annotations["images"][0]
     (tmp_path / "coco/annotations").mkdir(parents=True)
@@ -160,7 +160,7 @@ def test_picture_without_objects_is_scored_as_background(shared_data, tmp_path, 
     assert (result["images_scored"], result["pixel_accuracy"]) == (1, 1.0)
 
 
-def test_class_subset_scores_only_its_classes(shared_data, tmp_path, without_crf, prefect_server):
+def test_class_subset_scores_only_its_classes(shared_data, tmp_path, without_crf):
     own = ["--data", str(shared_data / "VOCdevkit"), "--out", str(tmp_path / "run")]
     result = run("eval", "voc20", *own, *without_crf, "--only-classes", "sofa,tv monitor")
     assert list(result["per_class_iou"]) == ["sofa", "tvmonitor"]
@@ -168,7 +168,7 @@ def test_class_subset_scores_only_its_classes(shared_data, tmp_path, without_crf
     assert {c["name"] for row in rows_of(result) for c in row["classes"]} <= {"sofa", "tvmonitor"}
 
 
-def test_candidates_from_the_authors_file_are_recorded(shared_data, tmp_path, without_crf, prefect_server):
+def test_candidates_from_the_authors_file_are_recorded(shared_data, tmp_path, without_crf):
     file = str(shared_data / "gpt4o_classification/voc_classification_noboundary.json")
     own = ["--data", str(shared_data / "VOCdevkit"), "--limit", "8", "--out", str(tmp_path / "r")]
     result = run("eval", "voc21", *own, *without_crf, "--candidates-file", file)
@@ -180,7 +180,7 @@ def test_candidates_from_the_authors_file_are_recorded(shared_data, tmp_path, wi
             assert 0.7 < chosen["score"] <= 1
 
 
-def test_candidates_by_match_score_are_recorded(tmp_path, prefect_server):
+def test_candidates_by_match_score_are_recorded(tmp_path):
     result = run(
         *("eval", "scenes", "--limit", "4", "--shards", "1", "--out", str(tmp_path / "r")),
         *("--candidates", "itm", "--min-score", "0.6", "--top-k", "2"),
@@ -207,7 +207,7 @@ def altered_voc(shared_data: Path, root: Path) -> str:
     return str(root / "VOCdevkit")
 
 
-def test_altered_masks_are_quarantined_and_strict_says_so(shared_data, tmp_path, prefect_server):
+def test_altered_masks_are_quarantined_and_strict_says_so(shared_data, tmp_path):
     data = altered_voc(shared_data, tmp_path)
     command = ["eval", "voc21", "--data", data, "--out", str(tmp_path / "run")]
     result = run(*command)
@@ -257,7 +257,7 @@ def own_masks(folder: Path, *masks: np.ndarray, classes: str = "cat\ndog\n") -> 
 NO_CLASS = "no class occurs in any of 2 masks: there is nothing but background (0), and 23.8% of the pixels are 255"
 
 
-def test_masks_of_0_and_255_alone_are_not_well_and_their_score_is_warned_of(shared_data, tmp_path, prefect_server):
+def test_masks_of_0_and_255_alone_are_not_well_and_their_score_is_warned_of(shared_data, tmp_path):
     data = str(shared_data / "wild/masks-0-255")
     report = run("check", "folder", "--data", data, code=1)
     assert not report["ok"]
@@ -296,7 +296,7 @@ def test_classes_that_never_occur_and_void_that_fills_a_picture_are_remarks(tmp_
     )
 
 
-def test_own_masks_carry_the_cards_palette(tmp_path, prefect_server):
+def test_own_masks_carry_the_cards_palette(tmp_path):
     for folder in ("images", "masks"):
         (tmp_path / folder).mkdir()
     (tmp_path / "classes.txt").write_text("car\n")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from prefect import flow, task
+from prefect import flow
 
 from flows.dispatch.base import Stage
 from flows.dispatch.dask import DaskWorkers, WorkersLostError
@@ -25,6 +25,7 @@ from pnp_core.stages.config import DispatchConfig
 from pnp_core.storage.completion import StageFolder, StageOutput
 from pnp_core.storage.run_folder import RunFolder, sha256
 from pnp_core.storage.shards import pack, set_shard_aside, shard_file
+from tasks.runtime import stage_task
 from tests.models import sample_of
 from tests.processes import wait_for
 
@@ -143,7 +144,7 @@ def test_label_configuration_takes_dispatch_too():
     assert (config.dispatch.attempts, config.dispatch.mode) == (5, "inline")
 
 
-@task
+@stage_task("salience")
 def wait_a_little(job: str, shard: ShardRef, before: None) -> StageResult:
     """A stage that keeps its worker busy until a file is there."""
     Path(job).with_name("begun").touch()

@@ -18,7 +18,7 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.cli import app
-from flows.evaluation import evaluate_dataset
+from flows.pipelines import evaluation
 from pnp_core.config import EvalConfig
 from pnp_core.errors import DamagedError, UsageError
 from pnp_core.methods import METHODS, method_of
@@ -39,7 +39,7 @@ runner = CliRunner()
 
 
 def evaluate(out: Path | str, **values: Any) -> dict[str, Any]:
-    return evaluate_dataset(EvalConfig.model_validate({"out": str(out), **SCENES, **values})).as_json()
+    return evaluation.evaluate(EvalConfig.model_validate({"out": str(out), **SCENES, **values})).as_json()
 
 
 def ensemble(*runs: Path | str, weights: tuple[float, ...] = (), **more: Any) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def masks_of(out: Path) -> dict[str, tuple[bytes, bytes]]:
 
 
 @pytest.fixture(scope="module")
-def made(prefect_server, tmp_path_factory) -> Iterator[Path]:
+def made(tmp_path_factory) -> Iterator[Path]:
     """Runs of the same six scenes: PnP-OVSS with several passes (`deep`), with one on another grid (`small`), `toy`."""
     out = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
@@ -169,10 +169,10 @@ app()
 """
 
 
-def test_a_killed_run_goes_on_to_the_same_bytes(made, both, tmp_path, prefect_server):
+def test_a_killed_run_goes_on_to_the_same_bytes(made, both, tmp_path):
     command = ["eval", "scenes", "--limit", "6", "--shards", "2", "--out", str(tmp_path / "x"), "--weights", "3,1"]
     command += ["--run", str(made / "deep"), "--run", str(made / "small")]
-    environment = {**os.environ, "PREFECT_API_URL": prefect_server}
+    environment = {**os.environ}
     killed = subprocess.run(
         [sys.executable, "-c", KILLED_IN_THE_SECOND_SHARD, *command], env=environment, cwd=ROOT, check=False
     )

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from flows.labelling import label_pictures
+from flows.pipelines.labelling import label
 from pnp_core.config import LabelConfig
 from pnp_core.errors import StageFailedError
 from pnp_core.runs.plan import plan_label
@@ -53,13 +53,11 @@ def masks_of(out: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.ops
-def test_shard_over_its_time_is_set_aside_after_the_last_attempt_and_the_next_run_tries_it_again(
-    images, tmp_path, prefect_server
-):
+def test_shard_over_its_time_is_set_aside_after_the_last_attempt_and_the_next_run_tries_it_again(images, tmp_path):
     out = tmp_path / "out"
     limited = config(images, out, shard_seconds=2, attempts=3)
     plan_label(limited).salience.load()  # loading it counts as time of the first shard
-    summary = label_pictures(limited)
+    summary = label(limited)
     assert (summary.images, summary.labelled, summary.quarantined, summary.failed) == (4, 3, 1, 1)
     assert summary.stages["masks"].shards_failed == 1
     (row,) = quarantine_of(out)
@@ -68,15 +66,15 @@ def test_shard_over_its_time_is_set_aside_after_the_last_attempt_and_the_next_ru
     assert list(summary.reasons) == [row["reason"]]
     labelled = masks_of(out)
     assert set(labelled) == {"a", "b", "d"}
-    again = label_pictures(config(images, out))
+    again = label(config(images, out))
     assert (again.labelled, again.resumed, again.quarantined) == (4, 3, 0)
     assert quarantine_of(out) == []
     assert labelled.items() < masks_of(out).items()
 
 
-def test_run_stops_when_the_first_shards_all_fail(images, tmp_path, prefect_server):
+def test_run_stops_when_the_first_shards_all_fail(images, tmp_path):
     with pytest.raises(StageFailedError, match="salience: the first 3 shards failed: the shard failed 1 times"):
-        label_pictures(config(images, tmp_path / "out", shard_seconds=1e-6, attempts=1))
+        label(config(images, tmp_path / "out", shard_seconds=1e-6, attempts=1))
 
 
 COMMAND = f"{sys.executable} -m flows.cli eval scenes --limit 24 --shards 12 --json"
@@ -94,10 +92,10 @@ def in_small_memory_disk(script: str, environment: dict[str, str]) -> subprocess
 
 
 @pytest.fixture
-def disk(tmp_path, prefect_server) -> dict[str, str]:
+def disk(tmp_path) -> dict[str, str]:
     """Environment of a command with the session's server, and a place for a small disk."""
     (tmp_path / "disk").mkdir()
-    return {**os.environ, "PREFECT_API_URL": prefect_server, "DISK": str(tmp_path / "disk")}
+    return {**os.environ, "DISK": str(tmp_path / "disk")}
 
 
 @pytest.mark.ops

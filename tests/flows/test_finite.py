@@ -49,7 +49,7 @@ COMMANDS = {
 }
 
 
-def test_nan_in_the_text_side_stops_label_before_any_mask(shared_data, prefect_server, tmp_path):
+def test_nan_in_the_text_side_stops_label_before_any_mask(shared_data, tmp_path):
     case = shared_data / "wild/nan-weights"
     run_script(case / "make.py", tmp_path / "model")
     given = ["--classes", "cat,dog", "--candidates", "vocabulary", "--preset", "tiny"]
@@ -61,7 +61,7 @@ def test_nan_in_the_text_side_stops_label_before_any_mask(shared_data, prefect_s
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_weights_with_nan_are_refused_and_the_tensor_is_named(prefect_server, tmp_path, command):
+def test_weights_with_nan_are_refused_and_the_tensor_is_named(tmp_path, command):
     folder = changed(tmp_path / "model", "itm_head.weight", poisoned)
     out = tmp_path / "out"
     code, said = call(*COMMANDS[command], "--checkpoint", str(folder), "--preset", "tiny", "--out", str(out))
@@ -71,7 +71,7 @@ def test_weights_with_nan_are_refused_and_the_tensor_is_named(prefect_server, tm
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_weights_that_overflow_end_the_run_with_the_picture_and_no_mask(prefect_server, tmp_path, command):
+def test_weights_that_overflow_end_the_run_with_the_picture_and_no_mask(tmp_path, command):
     folder = changed(
         tmp_path / "model", "itm_head.weight", lambda values: np.full_like(values, np.finfo(values.dtype).max)
     )

@@ -110,7 +110,7 @@ def test_other_settings_label_all_again_and_the_old_manifest_stays(corpus, tmp_p
     assert pq.read_table(out / first["manifest"]).num_rows == 1
 
 
-def test_bucket_grows_too(prefect_server, tmp_path):
+def test_bucket_grows_too(tmp_path):
     bucket = fsspec.filesystem("memory")
     bucket.pipe({"/grown/a.png": image(1), "/grown/b.png": image(2)})
     out = tmp_path / "out"
@@ -259,7 +259,7 @@ def test_corpus_that_cannot_be_is_one_clear_line(corpus, tmp_path, prepare, says
     assert result.stderr.count("error:") == 1
 
 
-def test_corpus_is_exported_as_it_was_published_last(tmp_path, prefect_server):
+def test_corpus_is_exported_as_it_was_published_last(tmp_path):
     corpus, out = tmp_path / "in", tmp_path / "out"
     for name, seed in (("a.png", 1), ("b.png", 2)):
         put(corpus, name, image(seed))

@@ -19,7 +19,7 @@ EVAL = ("eval", "scenes", "--limit", "8", "--shards", "2", "--json")
 
 
 @pytest.fixture(scope="module")
-def toy(prefect_server) -> Iterator[None]:
+def toy() -> Iterator[None]:
     """Its package is installed: in a folder that packages are looked for in."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(TOY)

@@ -12,7 +12,7 @@ EVAL = ("eval", "scenes", "--method", "naclip", "--limit", "8", "--shards", "2",
 
 
 @pytest.fixture(scope="module")
-def evaluated(prefect_server, tmp_path_factory) -> tuple[Path, dict]:
+def evaluated(tmp_path_factory) -> tuple[Path, dict]:
     out = tmp_path_factory.mktemp("naclip") / "scenes"
     return out, summary_of(call(*EVAL, "--out", out))
 
@@ -50,7 +50,7 @@ def test_other_queries_make_other_maps(evaluated, tmp_path):
 
 
 @pytest.mark.slow
-def test_all_classes_can_be_asked_about(tmp_path, prefect_server):
+def test_all_classes_can_be_asked_about(tmp_path):
     summary = summary_of(call(*EVAL, "--candidates", "vocabulary", "--out", tmp_path / "x"))
     assert summary["labelled"] == 8
 
@@ -77,7 +77,7 @@ def test_it_is_in_the_tables_under_its_name(evaluated, tmp_path):
         (["-p", "masks.crf.dilations=[0]"], "dilations"),
     ],
 )
-def test_what_does_not_fit_is_refused_in_one_line(arguments, message, tmp_path, prefect_server):
+def test_what_does_not_fit_is_refused_in_one_line(arguments, message, tmp_path):
     done = call(*EVAL, *arguments, "--out", tmp_path / "x")
     assert done.exit_code == 2, done.stderr
     line = done.stderr.strip().splitlines()[-1]

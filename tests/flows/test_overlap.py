@@ -9,12 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from prefect import flow, task
 
 from flows.dispatch.base import Stage
 from flows.dispatch.inline import Inline
 from flows.dispatch.stages import run_side_by_side
-from flows.evaluation import evaluate_dataset
+from flows.pipelines.evaluation import evaluate
 from pnp_core.config import EvalConfig
 from pnp_core.data import RunSummary, ShardRef, StageResult
 from pnp_core.devices import leaves_cpu
@@ -22,7 +21,7 @@ from pnp_core.errors import PnpError, ShardError, StageFailedError
 from pnp_core.stages.config import DispatchConfig
 from pnp_core.storage.completion import StageFolder
 from pnp_core.storage.run_folder import RunFolder
-from tasks.runtime import run_on_shard
+from tasks.runtime import StageTask, run_on_shard
 from tests.artifacts import artifacts
 from tests.processes import wait_for
 
@@ -32,10 +31,10 @@ SHARDS = [ShardRef(f"{n:06d}", samples=1, bytes=0, sha256="0" * 64) for n in ran
 
 def evaluated(out: Path, overlap: bool) -> dict:
     values = {"out": str(out), "limit": 12, "shards": 4, "runtime": {"threads": 1, "overlap": overlap}}
-    return evaluate_dataset(EvalConfig.model_validate(values)).as_json()
+    return evaluate(EvalConfig.model_validate(values)).as_json()
 
 
-def test_run_with_overlap_is_the_same_byte_for_byte(tmp_path, prefect_server):
+def test_run_with_overlap_is_the_same_byte_for_byte(tmp_path):
     plain, overlapping = (evaluated(tmp_path / str(o), o) for o in (False, True))
     assert overlapping["miou"] == plain["miou"]
     assert artifacts(tmp_path / "True") == artifacts(tmp_path / "False")
@@ -53,26 +52,22 @@ class Pair:
                 return StageResult(name, shard.name, done=1, quarantined=0, record_sha256="", resumed=False)
 
             folder = StageFolder(RunFolder(str(out)), name, "0" * 16)
-            return Stage(name, task(do, name=name, retries=0, persist_result=False), None, folder)
+            return Stage(name, StageTask(do, name), None, folder)
 
         self.first, self.second = stage("salience", first), stage("masks", second)
         self.summary = RunSummary(str(out))
 
     def run(self) -> list[str]:
-        @flow(name="pair")
-        def pair() -> list[str]:
-            here = Inline(DispatchConfig(attempts=1))
-            done = run_side_by_side(self.first, self.second, [(s, None) for s in SHARDS], self.summary, here, "run")
-            return [shard.name for shard, _ in done]
-
-        return pair()
+        here = Inline(DispatchConfig(attempts=1))
+        done = run_side_by_side(self.first, self.second, [(s, None) for s in SHARDS], self.summary, here, "run")
+        return [shard.name for shard, _ in done]
 
 
 def nothing(shard: ShardRef) -> None:
     """Every shard is through at once."""
 
 
-def test_masks_of_a_shard_are_made_while_the_next_is_looked_at(tmp_path, prefect_server):
+def test_masks_of_a_shard_are_made_while_the_next_is_looked_at(tmp_path):
     masked = threading.Event()
 
     def looks(shard: ShardRef) -> None:
@@ -99,7 +94,7 @@ def set_aside(monkeypatch) -> None:
     monkeypatch.setattr("flows.dispatch.stages.set_shard_aside", failed)
 
 
-def test_shards_that_fail_in_either_stage_keep_nothing_back(tmp_path, prefect_server, monkeypatch):
+def test_shards_that_fail_in_either_stage_keep_nothing_back(tmp_path, monkeypatch):
     set_aside(monkeypatch)
     pair = Pair(tmp_path, fail_at(1), fail_at(3))
     assert pair.run() == ["000000", "000002", "000004"]
@@ -107,7 +102,7 @@ def test_shards_that_fail_in_either_stage_keep_nothing_back(tmp_path, prefect_se
 
 
 @pytest.mark.parametrize("broken", ["salience", "masks"])
-def test_error_of_the_run_in_either_stage_ends_both(tmp_path, prefect_server, broken):
+def test_error_of_the_run_in_either_stage_ends_both(tmp_path, broken):
     begun: list[str] = []
 
     def count(shard: ShardRef) -> None:
@@ -121,7 +116,7 @@ def test_error_of_the_run_in_either_stage_ends_both(tmp_path, prefect_server, br
     assert [t.name for t in threading.enumerate() if t.name.startswith("masks")] == []
 
 
-def test_masks_that_all_fail_end_the_run(tmp_path, prefect_server, monkeypatch):
+def test_masks_that_all_fail_end_the_run(tmp_path, monkeypatch):
     set_aside(monkeypatch)
     monkeypatch.setattr("flows.dispatch.stages._reasons", lambda stage, shard: shard.name)
     with pytest.raises(StageFailedError, match="masks: the first 3 shards failed"):
@@ -131,7 +126,7 @@ def test_masks_that_all_fail_end_the_run(tmp_path, prefect_server, monkeypatch):
 
 
 @pytest.mark.parametrize("at", ["looking", "masking"])
-def test_interrupted_run_ends_with_the_next_pictures_of_the_masks(tmp_path, prefect_server, at):
+def test_interrupted_run_ends_with_the_next_pictures_of_the_masks(tmp_path, at):
     """Of masks that take a second a picture, 60 pictures a shard."""
     begun, done = threading.Event(), []
 
@@ -168,7 +163,7 @@ def test_interrupted_run_ends_with_the_next_pictures_of_the_masks(tmp_path, pref
     assert not done
 
 
-def test_stages_are_told_in_their_order(tmp_path, prefect_server):
+def test_stages_are_told_in_their_order(tmp_path):
     pair = Pair(tmp_path, nothing, nothing)
     pair.run()
     assert list(pair.summary.stages) == ["salience", "masks"]

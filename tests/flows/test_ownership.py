@@ -75,7 +75,7 @@ COMMANDS = {
 
 
 @pytest.fixture(scope="module")
-def made(prefect_server: str, evaluated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(evaluated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`in` with pictures, `run` that labelled them with PNG files, `evaluated`; nobody may write to them."""
     folder = tmp_path_factory.mktemp("made")
     images(folder / "in", "a.png", "b.png", "c.png")
@@ -96,7 +96,7 @@ def test_folder_that_is_not_ours_is_refused_before_anything_is_touched(made, tmp
     assert not (out / MARK).exists()
 
 
-def test_source_in_the_folder_it_would_be_labelled_into_is_safe(prefect_server, tmp_path):
+def test_source_in_the_folder_it_would_be_labelled_into_is_safe(tmp_path):
     images(tmp_path / "ds/png", "a.png", "b.png")
     plant(tmp_path / "ds", ["masks/train/hand.png"])
     before = digests(tmp_path)

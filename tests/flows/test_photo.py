@@ -31,7 +31,7 @@ def masks_of(out) -> dict[str, np.ndarray]:
     return {row["key"]: np.array(Image.open(io.BytesIO(row["mask"]["bytes"]))) for row in rows}
 
 
-def test_most_pixels_of_a_cat_a_dog_and_a_truck_are_labelled_as_such(shared_data, tmp_path, prefect_server):
+def test_most_pixels_of_a_cat_a_dog_and_a_truck_are_labelled_as_such(shared_data, tmp_path):
     names = "cat,dog,truck,quux"
     folder = tmp_path / "in"
     folder.mkdir()
@@ -48,7 +48,7 @@ def test_most_pixels_of_a_cat_a_dog_and_a_truck_are_labelled_as_such(shared_data
         assert pixels.max() > 0.1 * mask.size, key
 
 
-def test_pictures_of_odd_sizes_and_colours_are_labelled(tmp_path, prefect_server):
+def test_pictures_of_odd_sizes_and_colours_are_labelled(tmp_path):
     folder = tmp_path / "in"
     folder.mkdir()
     noise = np.random.default_rng(0)
@@ -96,7 +96,7 @@ def test_vocabulary_holds_the_classes_of_common_datasets():
         assert unknown_names("photo", load_card(card).captions) == []
 
 
-def test_tuning_judges_by_the_match_score_and_leaves_out_unknown_names(tmp_path, prefect_server):
+def test_tuning_judges_by_the_match_score_and_leaves_out_unknown_names(tmp_path):
     (tmp_path / "tune.yaml").write_text(
         "reward: {match_side: 96, batch_size: 4}\nsearch: {trials: 3}\nspace: {heads: [0]}\n"
         "salience: {backbone: {image_size: 192}}\n"
@@ -116,7 +116,7 @@ def test_tuning_judges_by_the_match_score_and_leaves_out_unknown_names(tmp_path,
     assert record["config"]["reward"]["judge"] == "match"
 
 
-def test_a_clip_that_is_named_judges_photographs(tmp_path, prefect_server):
+def test_a_clip_that_is_named_judges_photographs(tmp_path):
     images = str(Path(pnp_core.__file__).parent / "_photographs")
     arguments = ["--data", images, "--classes", "cat,person", "--clip", "local-dir:/nowhere"]
     done = call("tune", "folder", *arguments, "--out", str(tmp_path / "out"), code=2)

@@ -1,4 +1,4 @@
-"""The flows on real shards, with a real Prefect server."""
+"""The pipelines on real shards."""
 
 import io
 import os
@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from flows.evaluation import evaluate_dataset
-from flows.labelling import label_pictures
+from flows.pipelines.evaluation import evaluate
+from flows.pipelines.labelling import label
 from pnp_core.config import EvalConfig, LabelConfig
 from pnp_core.data import RunSummary
 from pnp_core.inputs.images import decode_label_map
@@ -20,17 +20,15 @@ from pnp_core.storage.run_folder import RunFolder
 from pnp_core.storage.shards import INDEX
 from tests.artifacts import artifacts
 
-pytestmark = pytest.mark.usefixtures("prefect_server")
-
 
 def eval_config(out, **changes) -> EvalConfig:
     return EvalConfig.model_validate({"out": str(out), "limit": 9, "shards": 3, **changes})
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, prefect_server) -> tuple[Path, RunSummary]:
+def finished(tmp_path_factory) -> tuple[Path, RunSummary]:
     out = tmp_path_factory.mktemp("finished") / "run"
-    return out, evaluate_dataset(eval_config(out))
+    return out, evaluate(eval_config(out))
 
 
 def masks_of(out: Path) -> list[dict]:
@@ -70,7 +68,7 @@ def test_scores_are_those_of_all_pixels_together(finished):
 def test_same_run_again_computes_nothing_and_says_the_same(finished):
     out, first = finished
     before = {f: f.stat().st_mtime_ns for f in out.rglob("*.done.json")}
-    again = evaluate_dataset(eval_config(out))
+    again = evaluate(eval_config(out))
     assert {f: f.stat().st_mtime_ns for f in out.rglob("*.done.json")} == before
     assert again.scores == first.scores
     assert again.resumed == 9
@@ -78,12 +76,12 @@ def test_same_run_again_computes_nothing_and_says_the_same(finished):
 
 
 def test_two_runs_are_equal_byte_for_byte(finished, tmp_path):
-    evaluate_dataset(eval_config(tmp_path / "other"))
+    evaluate(eval_config(tmp_path / "other"))
     assert artifacts(tmp_path / "other") == artifacts(finished[0])
 
 
 def test_batch_size_changes_rounding_at_most_and_no_fingerprint(finished, tmp_path):
-    other = evaluate_dataset(eval_config(tmp_path / "other", runtime={"batch_size": 2}))
+    other = evaluate(eval_config(tmp_path / "other", runtime={"batch_size": 2}))
     assert Path(other.masks).name == Path(finished[1].masks).name
     for mine, theirs in zip(masks_of(tmp_path / "other"), masks_of(finished[0]), strict=True):
         labels = decode_label_map(mine["mask"]["bytes"]), decode_label_map(theirs["mask"]["bytes"])
@@ -98,17 +96,17 @@ def test_masks_are_read_where_the_summary_says(finished):
 
 def test_changed_crf_reuses_the_salience(finished, tmp_path):
     out = Path(shutil.copytree(finished[0], tmp_path / "copy"))
-    changed = evaluate_dataset(eval_config(out, masks={"crf": {"name": "off"}}))
+    changed = evaluate(eval_config(out, masks={"crf": {"name": "off"}}))
     assert changed.stages["salience"].shards_resumed == 3
     assert changed.stages["masks"].shards_resumed == 0
     assert changed.scores != finished[1].scores
-    back = evaluate_dataset(eval_config(out))
+    back = evaluate(eval_config(out))
     assert back.stages["masks"].shards_resumed == 3
 
 
 def test_png_files_carry_the_masks_and_the_voc_colours(finished, tmp_path):
     out = Path(shutil.copytree(finished[0], tmp_path / "copy"))
-    summary = evaluate_dataset(eval_config(out, png=True))
+    summary = evaluate(eval_config(out, png=True))
     assert summary.stages["masks"].shards_resumed == 3
     files = sorted((out / "png").rglob("*.png"))
     assert [f.stem for f in files] == [row["key"] for row in masks_of(out)]
@@ -126,9 +124,9 @@ def test_contact_sheet_shows_the_pictures(finished):
 def test_first_passes_of_stored_salience_give_the_masks_of_a_run_with_so_many(finished, tmp_path):
     out, _ = finished
     shutil.copytree(out, tmp_path / "run")
-    fewer = evaluate_dataset(eval_config(tmp_path / "run", masks={"passes": 2}))
+    fewer = evaluate(eval_config(tmp_path / "run", masks={"passes": 2}))
     assert fewer.stages["salience"].shards_resumed == 3
-    alone = evaluate_dataset(eval_config(tmp_path / "alone", salience={"dropout": {"iterations": 2}}))
+    alone = evaluate(eval_config(tmp_path / "alone", salience={"dropout": {"iterations": 2}}))
     assert fewer.scores == alone.scores
     masks = [
         [
@@ -140,11 +138,11 @@ def test_first_passes_of_stored_salience_give_the_masks_of_a_run_with_so_many(fi
     ]
     assert masks[0] == masks[1]
     with pytest.raises(ValidationError, match="passes 5 is more than the 4 drop iterations"):
-        evaluate_dataset(eval_config(tmp_path / "run", masks={"passes": 5}))
+        evaluate(eval_config(tmp_path / "run", masks={"passes": 5}))
 
 
 def test_confidence_is_stored_when_asked(tmp_path):
-    evaluate_dataset(eval_config(tmp_path / "run", limit=2, shards=1, masks={"confidence": True}))
+    evaluate(eval_config(tmp_path / "run", limit=2, shards=1, masks={"confidence": True}))
     (row, _) = masks_of(tmp_path / "run")
     with Image.open(io.BytesIO(row["confidence"]["bytes"])) as confidence:
         assert confidence.size == (192, 192)
@@ -188,7 +186,7 @@ def test_unreadable_pictures_are_quarantined_and_the_run_goes_on(tmp_path):
     (tmp_path / "in/text.jpg").write_text("no picture")
     (tmp_path / os.fsdecode(b"in/caf\xe9.jpg")).write_bytes(b"")
     (tmp_path / "in/link.jpg").symlink_to("gone.jpg")
-    summary = label_pictures(label_config(tmp_path / "in", tmp_path / "out"))
+    summary = label(label_config(tmp_path / "in", tmp_path / "out"))
     assert (summary.images, summary.labelled, summary.quarantined) == (5, 1, 4)
     tables = (tmp_path / "out/quarantine").rglob("*.parquet")
     rows = [row for table in tables for row in pq.read_table(table).to_pylist()]
@@ -203,19 +201,19 @@ def test_changed_folder_leaves_no_stale_masks_and_keeps_unchanged_shards(tmp_pat
     source, out = tmp_path / "in", tmp_path / "out"
     for i in range(10):
         save_image(source / f"{i}.png")
-    first = label_pictures(label_config(source, out, png=True))
+    first = label(label_config(source, out, png=True))
     assert first.labelled == 10
     for i in (5, 6, 7, 8, 9):
         (source / f"{i}.png").unlink()
-    second = label_pictures(label_config(source, out, png=True))
+    second = label(label_config(source, out, png=True))
     assert (second.labelled, second.resumed) == (5, 4)
     assert [row["key"] for row in masks_of(out)] == ["0", "1", "2", "3", "4"]
     assert [f.stem for f in sorted((out / "png").rglob("*.png"))] == ["0", "1", "2", "3", "4"]
 
 
-def test_run_folder_may_be_any_fsspec_url(prefect_server):
+def test_run_folder_may_be_any_fsspec_url():
     out = "memory://pnp-run"
-    summary = evaluate_dataset(eval_config(out, limit=2, shards=2))
+    summary = evaluate(eval_config(out, limit=2, shards=2))
     assert summary.labelled == 2
     assert RunFolder(out).exists(INDEX)
     assert RunFolder(out).exists("contact_sheet.png")
@@ -228,7 +226,7 @@ def test_real_photographs_get_one_mask_each_at_their_own_size(shared_data, tmp_p
     for photo in photos:
         shutil.copy(photo, tmp_path / "in")
     # Without the CRF, which takes most of the time and has photographs in other tests.
-    summary = label_pictures(label_config(tmp_path / "in", tmp_path / "out", masks={"crf": {"name": "off"}}))
+    summary = label(label_config(tmp_path / "in", tmp_path / "out", masks={"crf": {"name": "off"}}))
     rows = {row["source"]: row for row in masks_of(tmp_path / "out")}
     assert summary.labelled == len(photos) == len(rows)
     for photo in photos:

@@ -12,8 +12,8 @@ from typing import NoReturn
 import pytest
 from PIL import Image
 
-from flows.evaluation import evaluate_dataset
-from flows.labelling import label_pictures
+from flows.pipelines.evaluation import evaluate
+from flows.pipelines.labelling import label
 from pnp_core.config import EvalConfig, LabelConfig
 from pnp_core.runs.plan import plan_label
 from pnp_core.runs.preflight import check_label, remarks
@@ -24,9 +24,9 @@ COMMAND = [sys.executable, "-m", "flows.cli", "eval", "scenes", "--limit", "30",
 
 
 @pytest.fixture
-def environment(prefect_server) -> dict[str, str]:
+def environment() -> dict[str, str]:
     """The session's server, so that a killed command leaves no server of its own behind."""
-    return {**os.environ, "PREFECT_API_URL": prefect_server, "OMP_NUM_THREADS": "1"}
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 def run(out: Path, environment: dict[str, str]) -> dict:
@@ -63,7 +63,7 @@ def kill_in(stage: str, out: Path, environment: dict[str, str]) -> dict[str, tup
 @pytest.mark.first
 def test_killed_run_resumes_without_recomputing_and_equals_an_undisturbed_one(tmp_path, environment):
     config = {"out": str(tmp_path / "undisturbed"), "limit": 30, "shards": 6, "runtime": {"threads": 1}}
-    undisturbed = evaluate_dataset(EvalConfig.model_validate(config)).as_json()
+    undisturbed = evaluate(EvalConfig.model_validate(config)).as_json()
     out = tmp_path / "killed"
     salience_done = kill_in("salience", out, environment)
     masks_done = kill_in("masks", out, environment)
@@ -80,18 +80,18 @@ def test_killed_run_resumes_without_recomputing_and_equals_an_undisturbed_one(tm
     }
 
 
-def test_nothing_left_to_do_loads_no_model(tmp_path, prefect_server, monkeypatch):
+def test_nothing_left_to_do_loads_no_model(tmp_path, monkeypatch):
     (tmp_path / "in").mkdir()
     Image.new("RGB", (40, 30), "red").save(tmp_path / "in/a.png")
     values = {"source": str(tmp_path / "in"), "classes": ["heart"], "out": str(tmp_path / "out"), "preset": "tiny"}
     config = LabelConfig.model_validate(values)
-    label_pictures(config)
+    label(config)
 
     def load(job: SalienceJob) -> NoReturn:
         raise AssertionError("the model was loaded")
 
     monkeypatch.setattr(SalienceJob, "load", load)
     assert check_label(config) == remarks(plan_label(config).salience)
-    assert label_pictures(config).resumed == 1
+    assert label(config).resumed == 1
     with pytest.raises(AssertionError, match="was loaded"):
         check_label(config.model_copy(update={"classes": ("star",)}))

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from flows.cli.watching import show_result
-from flows.evaluation import evaluate_dataset
+from flows.pipelines.evaluation import evaluate
 from pnp_core.config import EvalConfig
 from pnp_core.errors import CorruptRunError
 from pnp_core.runs.record import read_record
@@ -92,7 +92,7 @@ def test_missing_key_is_told_without_assertions_too(old):
 def test_same_run_writes_a_damaged_record_anew(old):
     damage(old, "zeroed")
     values = {"limit": 8, "shards": 2, "salience": {"dropout": {"iterations": 2}}, "masks": {"confidence": True}}
-    summary = evaluate_dataset(EvalConfig.model_validate({"out": str(old), **values}))
+    summary = evaluate(EvalConfig.model_validate({"out": str(old), **values}))
     assert summary.resumed == 8
     record = read_record(RunFolder(str(old)))
     assert record

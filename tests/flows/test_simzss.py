@@ -25,7 +25,7 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def evaluated(folder, prefect_server, tmp_path_factory) -> tuple[Path, dict]:
+def evaluated(folder, tmp_path_factory) -> tuple[Path, dict]:
     out = tmp_path_factory.mktemp("simzss") / "scenes"
     return out, summary_of(call(*EVAL, "-p", f"method.checkpoint={folder}", "--out", out))
 
@@ -73,7 +73,7 @@ def test_all_classes_can_be_asked_about_and_all_can_be_background(evaluated, fol
         (["--candidates", "itm"], "simzss has no match score"),
     ],
 )
-def test_what_does_not_fit_is_refused_in_one_line(arguments, message, folder, tmp_path, prefect_server):
+def test_what_does_not_fit_is_refused_in_one_line(arguments, message, folder, tmp_path):
     given = [argument.replace("FOLDER", str(folder)) for argument in arguments]
     done = call(*EVAL, *given, "--out", tmp_path / "x")
     assert done.exit_code == 2, done.stderr

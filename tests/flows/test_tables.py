@@ -19,8 +19,8 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.cli import app
-from flows.evaluation import evaluate_dataset
-from flows.tables import ablate, make_tables
+from flows.pipelines.evaluation import evaluate
+from flows.pipelines.tables import ablate, make_tables
 from flows.viewing import report_server
 from pnp_core.config import AblateConfig, TablesConfig
 from pnp_core.errors import CorruptRunError, OutputError, UsageError
@@ -106,7 +106,7 @@ def test_run_that_computes_nothing_keeps_what_made_its_scores(copied):
     before = json.loads(record.read_text())
     before |= {"commit": "earlier", "device": "a GPU", "rates": {**before["rates"], "salience": 123.0}}
     RunFolder(str(copied)).write_json(str(record.relative_to(copied)), before)
-    evaluate_dataset(ablate_config(copied).base)
+    evaluate(ablate_config(copied).base)
     after = json.loads(record.read_text())
     assert (after["commit"], after["device"], after["rates"]["salience"]) == ("earlier", "a GPU", 123.0)
 

@@ -27,7 +27,6 @@ from pnp_core.tuning.plan import plan_tune, shard_tuning
 from pnp_core.tuning.result import discard_other_results
 
 runner = CliRunner()
-pytestmark = pytest.mark.usefixtures("prefect_server")
 
 
 def tune(*arguments: str, code: int = 0) -> dict:
@@ -50,7 +49,7 @@ def trials(out: Path) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def tuned(tmp_path_factory, prefect_server) -> tuple[Path, dict]:
+def tuned(tmp_path_factory) -> tuple[Path, dict]:
     """A finished run over a small grid, compared with masks."""
     out = tmp_path_factory.mktemp("tuned")
     settings = out / "space.yaml"
@@ -283,13 +282,13 @@ def logged(out: Path) -> int:
 
 
 @pytest.mark.ops
-def test_search_killed_at_a_random_trial_gives_the_same_best_and_the_same_log(tmp_path, prefect_server):
+def test_search_killed_at_a_random_trial_gives_the_same_best_and_the_same_log(tmp_path):
     arguments = ["scenes", "--images", "4", "--trials", "20", "--compare", "off", "--out"]
     undisturbed = tune(*arguments, str(tmp_path / "undisturbed"))
     out = tmp_path / "killed"
     process = subprocess.Popen(
         [sys.executable, "-m", "flows.cli", "tune", *arguments, str(out)],
-        env={**os.environ, "PREFECT_API_URL": prefect_server}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        env={**os.environ}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     stop = int(np.random.default_rng().integers(1, 12))
     while logged(out) < stop:

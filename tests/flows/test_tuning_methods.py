@@ -28,7 +28,6 @@ ROOT = Path(__file__).parents[2]
 TOY = ROOT / "tests" / "toy_method"
 SPACE = {"thresholds": [0.0, 0.4], "blurs": [0.0, 0.05]}
 runner = CliRunner()
-pytestmark = pytest.mark.usefixtures("prefect_server")
 
 
 def call(*arguments: object, code: int = 0) -> dict:
@@ -53,7 +52,7 @@ def toy() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def tuned(tmp_path_factory, prefect_server) -> tuple[Path, tuple[object, ...], dict]:
+def tuned(tmp_path_factory) -> tuple[Path, tuple[object, ...], dict]:
     """NACLIP over a small grid of eight scenes in two shards, compared with masks."""
     folder = tmp_path_factory.mktemp("naclip")
     settings = folder / "space.yaml"
@@ -134,13 +133,13 @@ def logged(out: Path) -> int:
 
 
 @pytest.mark.ops
-def test_a_killed_search_goes_on_to_the_same_log_and_choice(tmp_path, prefect_server):
+def test_a_killed_search_goes_on_to_the_same_log_and_choice(tmp_path):
     arguments = ("tune", "scenes", "--method", "naclip", "--images", 6, "--trials", 12, "--compare", "off", "--out")
     undisturbed = call(*arguments, tmp_path / "undisturbed")
     out = tmp_path / "killed"
     process = subprocess.Popen(
         [sys.executable, "-m", "flows.cli", *map(str, arguments), str(out)],
-        env={**os.environ, "PREFECT_API_URL": prefect_server}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        env={**os.environ}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     while logged(out) < 3:
         assert process.poll() is None, "the search ended before it could be killed"

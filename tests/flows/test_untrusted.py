@@ -51,7 +51,7 @@ def files_with(secret: bytes, folder: Path) -> list[Path]:
     return [file for file in folder.rglob("*") if file.is_file() and secret in file.read_bytes()]
 
 
-def test_files_that_a_list_or_a_table_names_are_not_kept_unless_they_are_pictures(prefect_server, tmp_path):
+def test_files_that_a_list_or_a_table_names_are_not_kept_unless_they_are_pictures(tmp_path):
     secret, out = tmp_path / "secret", tmp_path / "out"
     secret.write_bytes(SECRET)
     (tmp_path / "a.png").write_bytes(image(1))
@@ -70,7 +70,7 @@ def test_files_that_a_list_or_a_table_names_are_not_kept_unless_they_are_picture
     assert files_with(image(1), out), "pictures are kept as they are, which the search must find"
 
 
-def test_links_in_a_watched_folder_lead_nowhere_else(prefect_server, tmp_path):
+def test_links_in_a_watched_folder_lead_nowhere_else(tmp_path):
     folder, out = tmp_path / "in", tmp_path / "out"
     folder.mkdir()
     for name, data in (("in/a.png", image(1)), ("in/text.png", b"words"), ("secret.png", image(7))):
@@ -123,7 +123,7 @@ def artifacts() -> Iterator[str]:
             yield artifact.description or ""
 
 
-def test_odd_names_act_nowhere(prefect_server, odd, tmp_path):
+def test_odd_names_act_nowhere(odd, tmp_path):
     out = tmp_path / "out\x1b[5m"
     classes = ["--classes", "heart,st\x1b[31mar", "--candidates", "vocabulary"]
     summary, said = run("label", str(odd), *classes, "--out", str(out), *TINY)

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.cli import app
-from flows.evaluation import evaluate_dataset
+from flows.pipelines.evaluation import evaluate
 from pnp_core.config import EvalConfig
 from pnp_core.data import RunSummary
 from pnp_core.errors import DamagedError
@@ -99,11 +99,11 @@ def test_damage_is_named_and_the_same_run_mends_it(copied, artifacts_at_once):
 def run_until_it_passes(folder: Path, tar: str) -> RunSummary:
     """The same run again; a damaged tar is named by the first, and written again by the next."""
     try:
-        return evaluate_dataset(config_of(folder))
+        return evaluate(config_of(folder))
     except DamagedError as error:
         if tar not in str(error):
             raise
-        return evaluate_dataset(config_of(folder))
+        return evaluate(config_of(folder))
 
 
 def make_old(folder: Path) -> None:
@@ -130,7 +130,7 @@ def test_run_of_a_version_before_is_taken_over_and_nothing_is_computed_again(cop
     found = verify(copied, 0)
     assert found["not_ours"] == ["masks/mine/000000.parquet"]
     assert found["files"]["masks"]["whole"] == 4
-    summary = evaluate_dataset(config_of(copied))
+    summary = evaluate(config_of(copied))
     assert {name: stage.shards_resumed for name, stage in summary.stages.items() if name != "shard"} == {
         "salience": 2, "masks": 2, "scores": 2,
     }  # fmt: skip
@@ -145,7 +145,7 @@ def test_damage_in_a_run_of_a_version_before_is_noticed_too(copied):
     data[300] ^= 2
     masks.write_bytes(data)
     assert [problem["path"] for problem in verify(copied, 1)["problems"]] == [str(masks.relative_to(copied))]
-    assert evaluate_dataset(config_of(copied)).mended == [str(masks.relative_to(copied))]
+    assert evaluate(config_of(copied)).mended == [str(masks.relative_to(copied))]
     assert verify(copied, 0)["whole"]
 
 

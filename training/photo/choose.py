@@ -26,9 +26,9 @@ from pnp_core.methods.pnp.backbones import Backbone, load_backbone, locate_check
 from pnp_core.methods.pnp.channels import make_label_map
 from pnp_core.methods.pnp.config import BackboneConfig, CaptionConfig, DropoutConfig, PnpConfig
 from pnp_core.methods.pnp.dropout import salience_dropout
-from pnp_core.methods.pnp.method import model_pixels
+from pnp_core.methods.pnp.layers import Kind
+from pnp_core.methods.pnp.loaded import model_pixels
 from pnp_core.methods.pnp.prompts import build_prompts, stack_prompts
-from pnp_core.methods.pnp.salience import Kind
 from pnp_core.metrics import ConfusionMatrix
 
 CAPTIONS = CaptionConfig(mode="per_class")

@@ -10,8 +10,9 @@ from jaxtyping import Bool, Float
 
 from pnp_core.methods.pnp.backbones.base import Backbone
 from pnp_core.methods.pnp.config import DropoutConfig
+from pnp_core.methods.pnp.layers import Kind
 from pnp_core.methods.pnp.prompts import PromptBatch
-from pnp_core.methods.pnp.salience import ClassSalience, Kind, salience
+from pnp_core.methods.pnp.salience import ClassSalience, salience
 
 
 @dataclass(frozen=True)

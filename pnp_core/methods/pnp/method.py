@@ -1,132 +1,24 @@
-"""PnP-OVSS as a method: weights found and loaded, images looked at, maps decided on."""
+"""PnP-OVSS as a method: weights found and loaded, maps decided on. What looks at images is imported with the model."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
-
-import numpy as np
-import torch
-from jaxtyping import Float, UInt8
-from PIL import Image
-from PIL.Image import Resampling
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from pnp_core.bundled import PHOTO, TINY
 from pnp_core.data import ClassMaps
-from pnp_core.devices import moved
 from pnp_core.errors import ClassNameError
 from pnp_core.inputs.scenes.shapes import CLASS_NAMES
 from pnp_core.masks.config import MaskConfig
 from pnp_core.masks.label_map import Scores
-from pnp_core.methods.base import LoadedMethod, Method, Seen
+from pnp_core.methods.base import LoadedMethod, Method
 from pnp_core.methods.pnp import channels
-from pnp_core.methods.pnp.backbones import Backbone, Checkpoint, backbone_card, load_backbone, locate_checkpoint
-from pnp_core.methods.pnp.backbones.base import PIXEL_MEAN, PIXEL_STD
+from pnp_core.methods.pnp.backbones import Checkpoint, backbone_card, locate_checkpoint
 from pnp_core.methods.pnp.backbones.known_names import listed, unknown_names
 from pnp_core.methods.pnp.config import PnpConfig
-from pnp_core.methods.pnp.dropout import salience_dropout
-from pnp_core.methods.pnp.matching import match_probabilities
-from pnp_core.methods.pnp.prompts import PromptBatch, Prompts, build_prompts, stack_prompts
-from pnp_core.methods.pnp.salience import check_layer_head, check_salient
+from pnp_core.methods.pnp.layers import check_layer_head, check_salient
 
 FOR_PHOTOGRAPHS = "For photographs take --preset photo, or the weights of a large model (`pnp-ovss backbones`)"
-_MEAN, _STD = np.array(PIXEL_MEAN, dtype=np.float32), np.array(PIXEL_STD, dtype=np.float32)
-_NORMALISED = (np.arange(256, dtype=np.float32)[:, None] / 255 - _MEAN) / _STD
-"""What each value of a channel becomes (256, 3): looking it up takes a quarter of the time of computing it."""
-
-
-def model_pixels(image: UInt8[np.ndarray, "H W 3"], sides: tuple[int, int]) -> Float[torch.Tensor, "3 h w"]:
-    """Squash an image to normalised model pixels of some sides (h, w), bicubic."""
-    height, width = sides
-    small = np.asarray(Image.fromarray(image).resize((width, height), Resampling.BICUBIC))
-    pixels = np.empty((3, height, width), dtype=np.float32)
-    for channel, plane in enumerate(pixels):
-        np.take(_NORMALISED[:, channel], small[:, :, channel], out=plane, mode="clip")
-    return torch.from_numpy(pixels)
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """A batch of images on the device: normalised pixels (B, 3, h, w), and what the backbone makes of them."""
-
-    pixels: Float[torch.Tensor, "B 3 h w"]
-    tokens: Float[torch.Tensor, "B ... D"]
-
-
-Passes = Callable[[Encoded, PromptBatch], tuple[torch.Tensor, torch.Tensor]]
-"""Images and their prompts to maps (B, K, C, P) and match probabilities (B, C)."""
-
-
-class LoadedPnp(LoadedMethod):
-    """A backbone, and the captions that it is asked about.
-
-    Args:
-        captions: the classes as captions say them, from label 1.
-        passes: what is looked at; one map per drop iteration, of the configured layer and head, when None.
-        kept: how many maps `passes` makes.
-    """
-
-    def __init__(
-        self,
-        config: PnpConfig,
-        backbone: Backbone,
-        captions: tuple[str, ...],
-        passes: Passes | None = None,
-        kept: int | None = None,
-    ) -> None:
-        self._config, self.backbone, self._captions = config, backbone, captions
-        self._passes = passes or self._drop_iterations
-        self._kept = kept or config.dropout.iterations
-        self._prompts_of = lru_cache(maxsize=1024)(self._build_prompts)
-        self._single_prompts_of = lru_cache(maxsize=1)(self._build_single_prompts)
-        self.overflow = f"the model's numbers overflow (its image encoder runs in {config.backbone.dtype})"
-
-    def prepare(self, image: UInt8[np.ndarray, "H W 3"]) -> torch.Tensor:
-        """Model pixels."""
-        return model_pixels(image, self._config.backbone.sides)
-
-    def encode(self, prepared: Sequence[torch.Tensor]) -> Encoded:
-        """Image tokens."""
-        pixels = moved(torch.stack(list(prepared)), self.backbone.device)
-        return Encoded(pixels, self.backbone.encode_image(pixels))
-
-    def match(self, batch: Encoded, labels: tuple[int, ...]) -> Float[np.ndarray, "B C"]:
-        """Match probabilities, one caption per class, no gradient."""
-        return match_probabilities(self.backbone, batch.tokens, self._single_prompts_of(labels)).cpu().numpy()
-
-    def look(self, batch: Encoded, classes: Mapping[int, tuple[int, ...]]) -> dict[int, Seen]:
-        """Salience of each class, in as many maps as there are passes."""
-        nothing = np.zeros((self._kept, 0, *self.backbone.grid), dtype=np.float32)
-        seen = {place: Seen(nothing, np.zeros(0, dtype=np.float32)) for place in classes}
-        asked = [place for place, labels in classes.items() if labels]
-        if not asked:
-            return seen
-        prompts = stack_prompts([self._prompts_of(classes[place]) for place in asked]).to(self.backbone.device)
-        found, matches = self._passes(Encoded(batch.pixels[asked], batch.tokens[asked]), prompts)
-        maps, match = found.unflatten(-1, self.backbone.grid).cpu().numpy(), matches.cpu().numpy()
-        for i, place in enumerate(asked):
-            number = len(classes[place])
-            seen[place] = Seen(maps[i, :, :number], match[i, :number])
-        return seen
-
-    def check(self, labels: tuple[int, ...]) -> None:
-        """Make the captions."""
-        self._build_prompts(labels)
-
-    def _drop_iterations(self, batch: Encoded, prompts: PromptBatch) -> tuple[torch.Tensor, torch.Tensor]:
-        """One map per drop iteration, of the configured layer and head."""
-        config = self._config
-        layer, head, kind = config.layer, config.head, config.kind
-        found = salience_dropout(self.backbone, batch.pixels, prompts, config.dropout, layer, head, kind, batch.tokens)
-        return found.maps, found.itm
-
-    def _build_prompts(self, labels: tuple[int, ...]) -> Prompts:
-        return build_prompts([self._captions[label - 1] for label in labels], self._config.caption, self.backbone)
-
-    def _build_single_prompts(self, labels: tuple[int, ...]) -> Prompts:
-        one_each = self._config.caption.model_copy(update={"mode": "per_class"})
-        return build_prompts([self._captions[label - 1] for label in labels], one_each, self.backbone)
 
 
 class PnpMethod(Method[PnpConfig, Checkpoint]):
@@ -144,12 +36,17 @@ class PnpMethod(Method[PnpConfig, Checkpoint]):
         check_salient(config.layer, checkpoint.layers, config.kind)
         return checkpoint
 
-    def load(self, config: PnpConfig, pinned: Checkpoint, captions: tuple[str, ...], device: str) -> LoadedPnp:
+    def load(self, config: PnpConfig, pinned: Checkpoint, captions: tuple[str, ...], device: str) -> LoadedMethod:
         """Load the backbone."""
+        from pnp_core.methods.pnp.backbones.known import load_backbone
+        from pnp_core.methods.pnp.loaded import LoadedPnp
+
         return LoadedPnp(config, load_backbone(config.backbone, pinned, device), captions)
 
     def warm(self, config: PnpConfig, pinned: Checkpoint, device: str) -> None:
         """Load the backbone."""
+        from pnp_core.methods.pnp.backbones.known import load_backbone
+
         load_backbone(config.backbone, pinned, device)
 
     def decide(self, config: PnpConfig, masks: MaskConfig, maps: ClassMaps, size: tuple[int, int]) -> Scores:

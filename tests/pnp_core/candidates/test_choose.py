@@ -19,7 +19,7 @@ from pnp_core.data import Sample
 from pnp_core.errors import CheckpointError, UnknownNameError
 from pnp_core.inputs.cards import load_card
 from pnp_core.methods.pnp.config import CaptionConfig, PnpConfig
-from pnp_core.methods.pnp.method import Encoded, LoadedPnp
+from pnp_core.methods.pnp.loaded import Encoded, LoadedPnp
 from pnp_core.methods.pnp.prompts import build_prompts, stack_prompts
 from pnp_core.methods.pnp.salience import salience
 from pnp_core.openclip.config import ClipConfig

@@ -125,9 +125,9 @@ HOSTILE = "'); import os; os._exit(3) #"
 
 
 @pytest.fixture(scope="module")
-def hostile(prefect_server, tmp_path_factory) -> Path:
+def hostile(tmp_path_factory) -> Path:
     """A run over a turned JPEG, a PNG with transparency, and an empty file, with class names that try things."""
-    from flows.labelling import label_pictures
+    from flows.pipelines.labelling import label
     from pnp_core.config import LabelConfig
 
     folder = tmp_path_factory.mktemp("hostile")
@@ -140,7 +140,7 @@ def hostile(prefect_server, tmp_path_factory) -> Path:
     (folder / "in/empty.png").write_bytes(b"")
     values = {"source": str(folder / "in"), "out": str(folder / "run"), "classes": [HOSTILE, "heart"]}
     candidates = {"candidates": {"source": "vocabulary"}, "dropout": {"iterations": 1}}
-    label_pictures(LabelConfig.model_validate({**values, "preset": "tiny", "salience": candidates}))
+    label(LabelConfig.model_validate({**values, "preset": "tiny", "salience": candidates}))
     return folder / "run"
 
 
@@ -293,15 +293,15 @@ def test_quarantined_pictures_are_counted_as_missing(hostile, tmp_path):
     assert (summary.images, summary.missing) == (2, 1)
 
 
-def test_picture_too_long_for_jpeg_is_named(prefect_server, tmp_path):
-    from flows.labelling import label_pictures
+def test_picture_too_long_for_jpeg_is_named(tmp_path):
+    from flows.pipelines.labelling import label
     from pnp_core.config import LabelConfig
 
     (tmp_path / "in").mkdir()
     Image.new("RGB", (1, 66_000)).save(tmp_path / "in/long.png")
     values = {"source": str(tmp_path / "in"), "out": str(tmp_path / "run"), "classes": ["heart"]}
     salience = {"candidates": {"source": "vocabulary"}, "dropout": {"iterations": 1}}
-    label_pictures(LabelConfig.model_validate({**values, "preset": "tiny", "salience": salience}))
+    label(LabelConfig.model_validate({**values, "preset": "tiny", "salience": salience}))
     with pytest.raises(UsageError, match="picture 'long' has a side of 66000 pixels, and JPEG ends at 65500"):
         export_run(str(tmp_path / "run"), "coco-rle", str(tmp_path / "out"))
     assert export_run(str(tmp_path / "run"), "coco-rle", str(tmp_path / "out"), images=False).images == 1

@@ -14,7 +14,7 @@ from pnp_core.data import ClassMaps, ShardRef
 from pnp_core.errors import DamagedError, LayerRangeError
 from pnp_core.inputs.images import decode_image
 from pnp_core.methods.pnp.channels import make_label_map
-from pnp_core.methods.pnp.method import model_pixels
+from pnp_core.methods.pnp.loaded import model_pixels
 from pnp_core.methods.pnp.prompts import build_prompts, stack_prompts
 from pnp_core.methods.pnp.salience import salience
 from pnp_core.storage.completion import _VERIFIED, tensor_of

@@ -10,7 +10,7 @@ from PIL import Image
 import pnp_core
 from pnp_core.methods.pnp.backbones import load_backbone, locate_checkpoint
 from pnp_core.methods.pnp.config import BackboneConfig, CaptionConfig
-from pnp_core.methods.pnp.method import model_pixels
+from pnp_core.methods.pnp.loaded import model_pixels
 from pnp_core.methods.pnp.prompts import build_prompts
 from pnp_core.tuning.region_scorers import MatchOnlooker
 

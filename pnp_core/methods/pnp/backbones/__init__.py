@@ -1,18 +1,19 @@
-"""Vision-language models by name; adding one is a module with `load` and its card, a YAML file of the same name."""
+"""Vision-language models by name; adding one is a module with `load` and its card, a YAML file of the same name.
+
+What needs a model imports torch, which takes seconds: it waits until it is asked for.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import lru_cache
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from pnp_core.devices import resolve_device
-from pnp_core.methods.pnp.backbones.base import Backbone, Checkpoint, Match
 from pnp_core.methods.pnp.backbones.cards import BackboneCard, backbone_card, backbone_names
-from pnp_core.methods.pnp.backbones.checkpoint import locate_checkpoint
-from pnp_core.methods.pnp.config import BackboneConfig
-from pnp_core.registry import Registry
+from pnp_core.methods.pnp.backbones.checkpoint import Checkpoint, locate_checkpoint
+
+if TYPE_CHECKING:
+    from pnp_core.methods.pnp.backbones.base import Backbone, Match
+    from pnp_core.methods.pnp.backbones.known import BACKBONES, load_backbone
 
 __all__ = [
     "BACKBONES",
@@ -26,18 +27,10 @@ __all__ = [
     "locate_checkpoint",
 ]
 
-
-BACKBONES: Registry[Callable[[BackboneConfig, Checkpoint, torch.device], Backbone]] = Registry(
-    "backbone", None, {name: f"pnp_core.methods.pnp.backbones.{name}:load" for name in backbone_names()}
-)
-"""(configuration, weights, device) -> model. Their modules import transformers, which takes seconds."""
+_PLACES = {"BACKBONES": "known", "load_backbone": "known", "Backbone": "base", "Match": "base"}
 
 
-@lru_cache(maxsize=4)
-def load_backbone(config: BackboneConfig, checkpoint: Checkpoint, device: str) -> Backbone:
-    """Load a model for inference; a process keeps the last ones for the next shard (several GPUs have one each).
-
-    Raises:
-        CheckpointError: the weights do not fit the architecture.
-    """
-    return BACKBONES.get(config.name)(config, checkpoint, resolve_device(device))
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    return getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)

@@ -11,7 +11,8 @@ import torch
 from transformers import BlipTextConfig, BlipVisionConfig
 from transformers.models.blip.modeling_blip import BlipVisionModel
 
-from pnp_core.methods.pnp.backbones.base import Backbone, Checkpoint
+from pnp_core.methods.pnp.backbones.base import Backbone
+from pnp_core.methods.pnp.backbones.checkpoint import Checkpoint
 from pnp_core.methods.pnp.backbones.fusion import BlipVision, FusionModel
 from pnp_core.methods.pnp.backbones.loading import load_pretrained
 from pnp_core.methods.pnp.backbones.towers import FusionConfig, FusionWeights

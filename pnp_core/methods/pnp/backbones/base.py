@@ -4,33 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
 
-from pnp_core.methods.base import Pinned
 from pnp_core.methods.pnp.prompts import TextEncoder
 
 PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
 PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
 """CLIP's normalisation of RGB in [0, 1], which model pixels have for every backbone."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Checkpoint(Pinned):
-    """Weights on disk: the folder, and the model's shape."""
-
-    folder: Path
-    layers: int
-    heads: int
-    from_hub: bool = False
-
-    @property
-    def shape(self) -> dict[str, int]:
-        """Cross-attention layers and heads."""
-        return {"layers": self.layers, "heads": self.heads}
 
 
 @dataclass(frozen=True)

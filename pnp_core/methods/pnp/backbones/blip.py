@@ -8,7 +8,8 @@ import torch
 from transformers import BlipForImageTextRetrieval
 
 from pnp_core.errors import CheckpointError
-from pnp_core.methods.pnp.backbones.base import Backbone, Checkpoint
+from pnp_core.methods.pnp.backbones.base import Backbone
+from pnp_core.methods.pnp.backbones.checkpoint import Checkpoint
 from pnp_core.methods.pnp.backbones.fusion import BlipVision, FusionModel
 from pnp_core.methods.pnp.backbones.loading import load_pretrained
 from pnp_core.methods.pnp.config import BackboneConfig

@@ -18,7 +18,8 @@ from transformers import BridgeTowerForImageAndTextRetrieval
 
 from pnp_core.errors import CheckpointError
 from pnp_core.methods.pnp.backbones.attention import cross_probabilities, hide_padding, read
-from pnp_core.methods.pnp.backbones.base import Backbone, Checkpoint, Match
+from pnp_core.methods.pnp.backbones.base import Backbone, Match
+from pnp_core.methods.pnp.backbones.checkpoint import Checkpoint
 from pnp_core.methods.pnp.backbones.loading import encode, grid_of, load_pretrained
 from pnp_core.methods.pnp.config import BackboneConfig
 from pnp_core.methods.pnp.prompts import EncodedText

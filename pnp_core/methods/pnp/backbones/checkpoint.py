@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pnp_core.bundled import BUNDLED, PACKAGE
 from pnp_core.errors import CheckpointError, UnknownNameError, first_line
-from pnp_core.methods.pnp.backbones.base import Checkpoint
+from pnp_core.methods.base import Pinned
 from pnp_core.methods.pnp.backbones.cards import BackboneCard, backbone_card
 from pnp_core.methods.pnp.config import BackboneConfig
 from pnp_core.storage.weights import digest_of, read_pickled, refuse_pointer
@@ -26,6 +27,21 @@ TOKENIZER_FILES = (
 _VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "vocabulary.json")
 _OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 _FILES = ("config.json", *TOKENIZER_FILES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint(Pinned):
+    """Weights on disk: the folder, and the model's shape."""
+
+    folder: Path
+    layers: int
+    heads: int
+    from_hub: bool = False
+
+    @property
+    def shape(self) -> dict[str, int]:
+        """Cross-attention layers and heads."""
+        return {"layers": self.layers, "heads": self.heads}
 
 
 def locate_checkpoint(config: BackboneConfig) -> Checkpoint:
@@ -202,7 +218,7 @@ def tensor_names(file: Path) -> set[str]:
         from safetensors import SafetensorError, safe_open
 
         try:
-            with safe_open(file, framework="pt") as weights:
+            with safe_open(file, framework="np") as weights:
                 return set(weights.keys())
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"checkpoint '{file}' is no readable safetensors file: {error}") from error

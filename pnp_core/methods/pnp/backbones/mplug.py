@@ -16,7 +16,8 @@ from torch.nn import functional as F
 from transformers import BlipTextConfig, CLIPVisionConfig
 from transformers.models.clip.modeling_clip import CLIPVisionModel
 
-from pnp_core.methods.pnp.backbones.base import Backbone, Checkpoint
+from pnp_core.methods.pnp.backbones.base import Backbone
+from pnp_core.methods.pnp.backbones.checkpoint import Checkpoint
 from pnp_core.methods.pnp.backbones.fusion import FusionModel
 from pnp_core.methods.pnp.backbones.loading import load_pretrained
 from pnp_core.methods.pnp.backbones.towers import FusionConfig, FusionWeights

@@ -13,7 +13,8 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import BlipTextConfig
 
-from pnp_core.methods.pnp.backbones.base import PIXEL_MEAN, PIXEL_STD, Backbone, Checkpoint
+from pnp_core.methods.pnp.backbones.base import PIXEL_MEAN, PIXEL_STD, Backbone
+from pnp_core.methods.pnp.backbones.checkpoint import Checkpoint
 from pnp_core.methods.pnp.backbones.efficientnet import HEAD, EfficientNetLite
 from pnp_core.methods.pnp.backbones.fusion import FusionModel
 from pnp_core.methods.pnp.backbones.loading import load_weights

@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image
 
 from pnp_core.methods.pnp.backbones.base import PIXEL_MEAN, PIXEL_STD
-from pnp_core.methods.pnp.method import model_pixels
+from pnp_core.methods.pnp.loaded import model_pixels
 
 
 def test_model_pixels_are_the_normalised_values_to_the_last_bit():

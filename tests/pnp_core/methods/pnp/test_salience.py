@@ -3,8 +3,9 @@ import torch
 
 from pnp_core.errors import LayerRangeError
 from pnp_core.methods.pnp.backbones import Match
+from pnp_core.methods.pnp.layers import check_layer_head
 from pnp_core.methods.pnp.prompts import PromptBatch
-from pnp_core.methods.pnp.salience import check_layer_head, class_salience, salience, token_salience
+from pnp_core.methods.pnp.salience import class_salience, salience, token_salience
 
 
 def prompts(class_tokens: list, caption_of_class: list, captions: list) -> PromptBatch:
