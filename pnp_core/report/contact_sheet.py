@@ -38,7 +38,7 @@ def write_contact_sheet(plan: Plan, shards: Sequence[ShardRef]) -> None:
         return
     drawn = contact_sheet(plan, shards)
     run.write(CONTACT_SHEET, drawn)
-    run.put(_NOTE, sealed({"of": of, "sha256": sha256(drawn)}))
+    run.write(_NOTE, sealed({"of": of, "sha256": sha256(drawn)}))
 
 
 def _identity(plan: Plan, shards: Sequence[ShardRef]) -> str:

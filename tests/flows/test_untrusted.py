@@ -123,7 +123,8 @@ def artifacts() -> Iterator[str]:
             yield artifact.description or ""
 
 
-def test_odd_names_act_nowhere(odd, tmp_path):
+def test_odd_names_act_nowhere(odd, tmp_path, prefect_server, monkeypatch):
+    monkeypatch.setenv("PREFECT_API_URL", prefect_server)
     out = tmp_path / "out\x1b[5m"
     classes = ["--classes", "heart,st\x1b[31mar", "--candidates", "vocabulary"]
     summary, said = run("label", str(odd), *classes, "--out", str(out), *TINY)
