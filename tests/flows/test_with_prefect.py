@@ -29,5 +29,5 @@ def test_all_flows_run_to_their_end(tmp_path, prefect_server):
     assert len(made.made) == 2
     assert "main.csv" in make_tables(TablesConfig(runs=(str(tmp_path / "a"),), out=str(tmp_path / "t")))
     search = {"search": {"trials": 2, "groups": 1}, "space": {"layers": [0], "heads": [1]}}
-    values = {"out": str(tmp_path / "tune"), **scenes, **search, "compare": {"masks": "off"}}
+    values = {"out": str(tmp_path / "tune"), "images": 2, **search, "compare": {"masks": "off"}}
     assert tune_dataset(TuneConfig.model_validate(values)).best
