@@ -141,7 +141,9 @@ def proxy() -> Iterator[socket.socket]:
 
 @pytest.mark.ops
 def test_server_of_a_single_command_refuses_whoever_has_no_secret_and_no_proxy_hears_of_it(tmp_path, proxy):
+    """A cluster's workers are given their tasks by way of a server, which a command starts where none is named."""
     command = [sys.executable, "-m", "flows.cli", "eval", "scenes", "--limit", "24", "--out", str(tmp_path / "run")]
+    command += ["-p", "dispatch={mode: dask, workers: 1}"]
     proxies = dict.fromkeys(PROXIES, f"http://127.0.0.1:{proxy.getsockname()[1]}")
     environment = {**os.environ, **proxies, "PREFECT_API_URL": "", "NO_PROXY": "", "no_proxy": ""}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
