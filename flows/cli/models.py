@@ -40,7 +40,8 @@ class KnownMethod:
 
 def backbones(as_json: JsonOption = False) -> None:
     """List the vision-language models, their layers and heads, and where their weights are."""
-    from flows.cli.console import list_cards, show_backbones
+    from flows.cli.console import list_cards
+    from flows.cli.model_console import show_backbones
     from pnp_core.methods.pnp.backbones.cards import backbone_card, backbone_names
 
     list_cards([backbone_card(name) for name in backbone_names()], show_backbones, as_json)
@@ -80,7 +81,8 @@ def _nearest(unknown: dict[str, Unknown], name: str) -> list[str]:
 
 def methods(as_json: JsonOption = False) -> None:
     """List the methods of segmentation. What each needs, costs and is good for is in docs/methods.md."""
-    from flows.cli.console import list_cards, show_methods
+    from flows.cli.console import list_cards
+    from flows.cli.model_console import show_methods
     from pnp_core.methods import METHODS, method_config
 
     list_cards([_known_of(method_config(name)) for name in METHODS], show_methods, as_json)
@@ -109,7 +111,7 @@ def doctor(
     """Say whether a model can run here: weights, offline or not, memory and time per picture. Exit code 1 when not."""
     from rich.console import Console
 
-    from flows.cli.console import show_diagnosis, show_method_diagnosis
+    from flows.cli.model_console import show_diagnosis, show_method_diagnosis
 
     console = Console(stderr=as_json)
     with one_line_errors(debug):
@@ -163,7 +165,7 @@ def convert_weights(
     """Make a checkpoint folder of the authors' own weights. Code in the file is never run."""
     from rich.console import Console
 
-    from flows.cli.console import show_conversion
+    from flows.cli.model_console import show_conversion
 
     with one_line_errors(debug, kept="nothing was made"):
         done = _converted(file, out, backbone, method, tokenizer)
