@@ -24,7 +24,8 @@ FORMATS: Registry[Callable[[ExportFolder, Finished, bool], Writer]] = Registry(
         "png": "pnp_core.export.png:Png",
     },
 )
-"""(target, masks, whether the images are written too) -> writer."""
+"""(target, masks, whether the images are written too) -> writer. One that cannot write all masks has `check`, a
+function of them that refuses before anything is written."""
 RECORD = "export.json"
 _BEGUN = "export.begun"
 _MADE_BY = "pnp-ovss export"
@@ -77,12 +78,14 @@ def export_run(
 
     Raises:
         UnknownNameError: no such format.
-        UsageError: a floor, and the run kept no confidence.
+        UsageError: a floor, and the run kept no confidence; the format has no place for such masks.
         CorruptRunError: the folder holds no finished run.
         OutputError: the target holds something else, or cannot be written.
     """
-    FORMATS.get(to)  # before anything is read
+    writer = FORMATS.get(to)  # before anything is read
     finished = open_finished(url)
+    if check := getattr(writer, "check", None):
+        check(finished)
     if floor is not None and not finished.confidence:
         raise UsageError(
             f"'{url}' kept no confidence, which a floor needs: run the same command again with --confidence (only the "

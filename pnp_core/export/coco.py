@@ -10,7 +10,6 @@ from typing import Any, cast
 import numpy as np
 from pycocotools import mask as rle
 
-from pnp_core.data import IGNORE
 from pnp_core.export.base import upright_jpeg
 from pnp_core.export.labelled import Finished, Labelled
 from pnp_core.storage.run_folder import RunFolder
@@ -49,8 +48,8 @@ class CocoRle:
         file = f"images/{image.name}.jpg" if self._with_images else image.source
         entry = {"id": self._images, "file_name": file, "height": height, "width": width}
         entry["source"] = image.source
-        if (image.labels == IGNORE).any():
-            entry["void"] = _encode(image.labels == IGNORE)
+        if (void := image.labels == image.void).any():
+            entry["void"] = _encode(void)
         self._say(f"{',' if self._images > 1 else ''}\n{json.dumps(entry, ensure_ascii=False)}")
         for label in image.classes:
             self._annotate(label, image.labels == label)

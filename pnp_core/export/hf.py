@@ -25,7 +25,7 @@ class HuggingFace:
     """
 
     def __init__(self, out: RunFolder, finished: Finished, images: bool) -> None:
-        self._out, self._classes, self._images = out, finished.classes, images
+        self._out, self._finished, self._images = out, finished, images
         self._rows: list[dict[str, Any]] = []
         self._bytes = self._files = 0
         columns = [("image", _IMAGE)] if images else []
@@ -68,6 +68,7 @@ class HuggingFace:
     def _card(self) -> str:
         files = [{"split": "train", "path": "data/train-*.parquet"}]
         head = {"task_categories": ["image-segmentation"], "configs": [{"config_name": "default", "data_files": files}]}
-        names = "\n".join(f"- {label}: {json.dumps(name)}" for label, name in enumerate(("background", *self._classes)))
-        settings = yaml.safe_dump(head, sort_keys=False)
-        return f"---\n{settings}---\nPseudo-labels made by pnp-ovss. Values of `mask`:\n\n{names}\n- 255: void\n"
+        labels = enumerate(("background", *self._finished.classes))
+        names = "\n".join(f"- {label}: {json.dumps(name)}" for label, name in labels)
+        settings, void = yaml.safe_dump(head, sort_keys=False), self._finished.void
+        return f"---\n{settings}---\nPseudo-labels made by pnp-ovss. Values of `mask`:\n\n{names}\n- {void}: void\n"

@@ -15,9 +15,9 @@ from PIL import Image
 from pyarrow import compute
 
 from pnp_core.corpus.manifest import LABELLED, LATEST, read_pointer
-from pnp_core.data import IGNORE, Sample, ShardRef
+from pnp_core.data import Sample, ShardRef, label_type, void_of
 from pnp_core.errors import CorruptRunError
-from pnp_core.inputs.images import encode_label_map
+from pnp_core.inputs.images import LABEL_MODES, encode_label_map, palette_of
 from pnp_core.runs.record import RUN, RunRecord, read_record
 from pnp_core.stages.masks import STAGE as MASKS
 from pnp_core.storage.completion import StageFolder
@@ -59,6 +59,21 @@ class Finished:
     missing: int = 0
 
     @property
+    def void(self) -> int:
+        """Label of pixels that are not to be learned from: 255, of masks of 16 bits 65535."""
+        return int(np.iinfo(self.label_type).max)
+
+    @property
+    def label_type(self) -> np.dtype[Any]:
+        """Of the masks."""
+        return label_type(len(self.classes))
+
+    @cached_property
+    def colours(self) -> np.ndarray:
+        """Colours of the labels, (256 or 65536, 3) uint8."""
+        return palette_of(self.palette, self.label_type)
+
+    @property
     def named_colours(self) -> list[tuple[str, tuple[int, ...]]]:
         """Name and red, green, blue of the labels 0, 1 ..., background first."""
         red_green_blue = [tuple(bytes.fromhex(colour[1:])) for colour in self.palette]
@@ -72,8 +87,8 @@ class Labelled:
     Attributes:
         name: unique among all, safe in paths.
         source: where the picture is from.
-        labels: (H, W) uint8, 0 background, 255 void.
-        palette: (256, 3) uint8.
+        labels: (H, W) uint8 or uint16, 0 background, 255 or 65535 void.
+        palette: (256 or 65536, 3) uint8.
         row: as in the masks' table.
         below_floor: pixels that became void.
     """
@@ -89,12 +104,17 @@ class Labelled:
     @cached_property
     def classes(self) -> dict[int, int]:
         """Pixels by label, without background and void."""
-        counts = np.bincount(self.labels.ravel(), minlength=IGNORE + 1)
-        return {label: int(counts[label]) for label in range(1, IGNORE) if counts[label]}
+        counts = np.bincount(self.labels.ravel())
+        return {int(n): int(counts[n]) for n in np.flatnonzero(counts) if n not in (0, self.void)}
+
+    @property
+    def void(self) -> int:
+        """Label of pixels that are not to be learned from: 255, of 16 bits 65535."""
+        return void_of(self.labels)
 
     @property
     def mask_png(self) -> bytes:
-        """The mask as a palette PNG."""
+        """The mask as a palette PNG, of 16 bits a grey one."""
         return encode_label_map(self.labels, self.palette)
 
 
@@ -173,7 +193,7 @@ def labelled_images(finished: Finished, floor: float | None = None) -> Iterator[
             if row := rows.get(sample.key):
                 sources = [sample.source] if part.sources is None else part.sources.get(sample.key, [])
                 for source in sources:
-                    yield _labelled(_unique(sample.key, names), source, sample, row, floor)
+                    yield _labelled(_unique(sample.key, names), source, sample, row, floor, finished.colours)
 
 
 def _unique(key: str, taken: set[str]) -> str:
@@ -186,20 +206,28 @@ def _unique(key: str, taken: set[str]) -> str:
     return name
 
 
-def _labelled(name: str, source: str, sample: Sample, row: dict[str, Any], floor: float | None) -> Labelled:
-    labels, palette = _decode(row["mask"]["bytes"])
+def _labelled(
+    name: str, source: str, sample: Sample, row: dict[str, Any], floor: float | None, colours: np.ndarray
+) -> Labelled:
+    labels, palette = _decode(row["mask"]["bytes"], colours)
     below = 0
     if floor is not None:
         with Image.open(io.BytesIO(row["confidence"]["bytes"])) as image:
             unsure = np.asarray(image) / np.float32(255) < floor
-        below = int((unsure & (labels != IGNORE)).sum())
-        labels[unsure] = IGNORE
+        below = int((unsure & (labels != void_of(labels))).sum())
+        labels[unsure] = void_of(labels)
     return Labelled(name, source, sample, labels, palette, row, below)
 
 
-def _decode(png: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """Labels and palette of a mask."""
+def _decode(png: bytes, wide: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and palette of a mask.
+
+    Args:
+        wide: palette of masks of 16 bits, whose files have none.
+    """
     with Image.open(io.BytesIO(png)) as image:
+        if LABEL_MODES[image.mode] == np.uint16:
+            return np.array(image), wide
         palette = np.zeros((256, 3), np.uint8)
         colours = np.array(image.getpalette() or [], np.uint8).reshape(-1, 3)
         palette[: len(colours)] = colours

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from types import TracebackType
 
+from pnp_core.errors import UsageError
 from pnp_core.export.base import upright_jpeg
 from pnp_core.export.labelled import Finished, Labelled
 from pnp_core.storage.run_folder import RunFolder
@@ -19,6 +20,18 @@ class MmSegmentation:
 
     def __init__(self, out: RunFolder, finished: Finished, images: bool) -> None:
         self._out, self._colours, self._images = out, finished.named_colours, images
+
+    @staticmethod
+    def check(finished: Finished) -> None:
+        """Refuse masks of 16 bits, which its `LoadAnnotations` would cut to 8 without a word.
+
+        Raises:
+            UsageError: they are.
+        """
+        if finished.label_type.itemsize > 1:
+            raise UsageError(
+                "mmsegmentation reads labels up to 254 alone, these masks have 16 bits: use --to png, hf or coco-rle"
+            )
 
     def __enter__(self) -> MmSegmentation:
         return self
