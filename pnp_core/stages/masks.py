@@ -85,8 +85,8 @@ MASK_SCHEMA = pa.schema(
     ],
     metadata={"huggingface": json.dumps({"info": {"features": _FEATURES}})},
 )
-"""One row per picture: `mask.bytes` is a palette PNG (of over 254 classes a grey one of 16 bits), `confidence.bytes` a grey
-PNG or null, `mean_confidence` the mean over the pixels of the winning label's probability. `chosen` says how the
+"""One row per picture: `mask.bytes` is a palette PNG (of over 254 classes a grey one of 16 bits), `confidence.bytes` a
+grey PNG or null, `mean_confidence` the mean over the pixels of the winning label's probability. `chosen` says how the
 candidate classes were chosen, `classes.score` what their source gave them; `notes` what was done to the picture to read
 it."""
 
