@@ -244,8 +244,12 @@ class _Looking(_Half[_Input]):
                 yield Quarantined(item.sample.key, item.sample.source, STAGE, choice.how)
 
     def _choices(self, batch: list[_Input], encoded: Any) -> list[Choice]:
-        asked = (partial(ask, encoded) for ask in (self.method.match, self.method.match_each, self.method.similarity))
-        images = Images([item.sample for item in batch], *asked)
+        images = Images(
+            [item.sample for item in batch],
+            partial(self.method.match, encoded),
+            partial(self.method.match_each, encoded),
+            partial(self.method.similarity, encoded),
+        )
         proposals = self.source.propose(images, [item.for_candidates for item in batch])
         for item, proposal in zip(batch, proposals, strict=True):  # before one that is not finite is no match
             if proposal.scores:
