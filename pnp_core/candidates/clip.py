@@ -11,6 +11,7 @@ from jaxtyping import Float
 from pnp_core.candidates.base import Images, Proposal, SourceContext
 from pnp_core.candidates.config import CandidatesConfig
 from pnp_core.devices import resolve_device
+from pnp_core.openclip.config import View
 from pnp_core.openclip.model import clip_revision, load_clip
 from pnp_core.openclip.text_cache import cached_texts
 
@@ -24,7 +25,8 @@ class ClipTexts:
 
     def __init__(self, context: SourceContext, kept: bool = False) -> None:
         clip = context.config.clip
-        self._model, self._view = load_clip(clip, str(resolve_device(context.device))), context.config.view
+        self._model = load_clip(clip, str(resolve_device(context.device)))
+        self._view: View = context.config.view
         asked = [context.prompts_of(label) for label in context.allowed]
         texts = [clip.template.replace("{}", prompt) for prompts in asked for prompt in prompts]
         encode = self._model.encode_texts

@@ -43,7 +43,7 @@ def ranking_of(config: CandidatesConfig, own: bool, all_matched: bool, classes: 
 
     Args:
         own: whether the method has a contrastive head of its own.
-        all_matched: whether its match score is quick enough for all classes that it knows.
+        all_matched: whether all classes that it knows are matched unless a ranker is asked for.
 
     Raises:
         UsageError: its own head is asked for and it has none.

@@ -41,7 +41,7 @@ class Pinned:
         revision: names them in fingerprints.
         version: goes up when the same weights give other maps.
         contrastive: the model ranks classes by a head of its own (`LoadedMethod.similarity`).
-        quick_match: all classes that the model knows are matched in no time, so that none need be ranked.
+        quick_match: all classes that the model knows are matched unless a ranker is asked for.
     """
 
     revision: str
