@@ -230,7 +230,9 @@ class EvalConfig(DatasetConfig, LabellingConfig):
         """
         values = with_method(values)
         before = {"salience": SalienceConfig(), "masks": MaskConfig(), "method": method_named(values).model_construct()}
-        return cls.model_validate(merge({part: config.model_dump() for part, config in before.items()}, values))
+        base: dict[str, Any] = {part: config.model_dump() for part, config in before.items()}
+        base["salience"]["candidates"]["view"] = "centre"  # the one that there was
+        return cls.model_validate(merge(base, values))
 
     @property
     def title(self) -> str:

@@ -9,7 +9,27 @@ from typing import Any
 import numpy as np
 
 IGNORE = 255
-"""Label of pixels that belong to no class and are not scored (void)."""
+"""Label of pixels that belong to no class and are not scored (void), where labels have 8 bits."""
+MAX_LABEL = 65_534
+"""The greatest label of a class. Masks with a label over 254 have 16 bits, and their void is 65535."""
+
+
+def label_type(greatest: int) -> np.dtype[Any]:
+    """Type of masks whose classes have labels up to some one: 8 bits up to 254, 16 bits up to 65534.
+
+    >>> label_type(254).name, label_type(255).name
+    ('uint8', 'uint16')
+    """
+    return np.dtype(np.uint8 if greatest < IGNORE else np.uint16)
+
+
+def void_of(labels: np.ndarray) -> int:
+    """What pixels of no class have in a label map (H, W): 255 where it has 8 bits, 65535 where it has 16.
+
+    >>> void_of(np.zeros((1, 1), np.uint8)), void_of(np.zeros((1, 1), np.uint16))
+    (255, 65535)
+    """
+    return int(np.iinfo(labels.dtype).max)
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt
 
-from pnp_core.data import IGNORE
+from pnp_core.data import void_of
 
 
 @dataclass(frozen=True)
@@ -31,24 +31,24 @@ class ConfusionMatrix:
     @classmethod
     def of(
         cls,
-        truth: UInt8[np.ndarray, "H W"],
-        prediction: UInt8[np.ndarray, "h w"],
+        truth: UInt[np.ndarray, "H W"],
+        prediction: UInt[np.ndarray, "h w"],
         classes: int,
         void_as_background: bool = False,
     ) -> ConfusionMatrix:
-        """Count one picture; pixels whose truth is 255 are left out.
+        """Count one picture; pixels whose truth is void (255, of 16 bits 65535) are left out.
 
         Args:
-            void_as_background: count truth 255 as 0 instead (authors' VOC script).
+            void_as_background: count void as 0 instead (authors' VOC script).
 
         Raises:
-            ValueError: sizes differ, or a label is neither a class nor 255.
+            ValueError: sizes differ, or a label is neither a class nor void.
         """
         if truth.shape != prediction.shape:
             raise ValueError(f"ground truth is {truth.shape}, prediction {prediction.shape}: sizes must be equal")
+        kept = truth != void_of(truth)
         if void_as_background:
-            truth = np.where(truth == IGNORE, 0, truth)
-        kept = truth != IGNORE
+            truth, kept = np.where(kept, truth, 0), np.ones_like(kept)
         rows, columns = truth[kept].astype(np.int64), prediction[kept].astype(np.int64)
         for name, values in (("ground truth", rows), ("prediction", columns)):
             if values.size and values.max() >= classes:

@@ -7,6 +7,7 @@ from functools import lru_cache
 
 from pnp_core.candidates.base import CandidateSource, Choice, Images, Proposal, SourceContext, choose
 from pnp_core.candidates.config import CandidatesConfig
+from pnp_core.candidates.ranked import RankedCandidates, Ranking, ranking_of
 from pnp_core.registry import Registry
 
 __all__ = [
@@ -15,10 +16,12 @@ __all__ = [
     "Choice",
     "Images",
     "Proposal",
+    "Ranking",
     "SourceContext",
     "candidates_revision",
     "choose",
     "open_candidates",
+    "ranking_of",
 ]
 
 SOURCES: Registry[Callable[[SourceContext], CandidateSource]] = Registry(
@@ -47,13 +50,14 @@ def candidates_revision(candidates: CandidatesConfig) -> str | None:
 
 
 @lru_cache(maxsize=1)
-def open_candidates(context: SourceContext, revision: str | None) -> CandidateSource:
+def open_candidates(context: SourceContext, revision: str | None, ranking: Ranking | None = None) -> CandidateSource:
     """A source, with its model or file loaded; a process keeps the last one for the next shard.
 
     Args:
         revision: from `candidates_revision`; a changed file is read again.
+        ranking: where there are too many classes to look at each.
 
     Raises:
         PnpError: the file or the weights cannot be read.
     """
-    return SOURCES.get(context.config.source)(context)
+    return RankedCandidates(context, ranking) if ranking else SOURCES.get(context.config.source)(context)

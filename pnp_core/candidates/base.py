@@ -57,12 +57,22 @@ class SourceContext:
     Attributes:
         allowed: labels that may be candidates.
         device: where a source's own model goes: `auto`, `cpu`, `cuda:1` ...
+        prompts: what each class is asked by, from label 1; by its caption where empty.
     """
 
     config: CandidatesConfig
     card: DatasetCard
     allowed: tuple[int, ...]
     device: str
+    prompts: tuple[tuple[str, ...], ...] = ()
+
+    def prompts_of(self, label: int) -> tuple[str, ...]:
+        """What a class is asked by."""
+        return self.prompts[label - 1] if self.prompts else (self.card.captions[label - 1],)
+
+
+def _not_asked(_: Any) -> Any:
+    raise TypeError("only ranked candidates ask for this, and whoever opens them gives it")
 
 
 @dataclass(frozen=True)
@@ -71,10 +81,14 @@ class Images:
 
     Attributes:
         match: how probably each holds each of some classes, in [0, 1] (`LoadedMethod.match`).
+        match_each: how probably each holds each of its own classes (`LoadedMethod.match_each`).
+        similarity: how alike each and each of some classes are (`LoadedMethod.similarity`).
     """
 
     samples: Sequence[Sample]
     match: Callable[[tuple[int, ...]], Float[np.ndarray, "B C"]]
+    match_each: Callable[[Sequence[tuple[int, ...]]], list[np.ndarray]] = _not_asked
+    similarity: Callable[[tuple[int, ...]], Float[np.ndarray, "B C"]] = _not_asked
 
 
 @runtime_checkable

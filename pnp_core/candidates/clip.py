@@ -6,11 +6,45 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from jaxtyping import Float
 
 from pnp_core.candidates.base import Images, Proposal, SourceContext
 from pnp_core.candidates.config import CandidatesConfig
 from pnp_core.devices import resolve_device
+from pnp_core.openclip.config import View
 from pnp_core.openclip.model import clip_revision, load_clip
+from pnp_core.openclip.text_cache import cached_texts
+
+
+class ClipTexts:
+    """A CLIP, and the texts of the classes that may be candidates, encoded once.
+
+    Args:
+        kept: keep the texts' features on this machine, for the next process; see `cached_texts`.
+    """
+
+    def __init__(self, context: SourceContext, kept: bool = False) -> None:
+        clip = context.config.clip
+        self._model = load_clip(clip, str(resolve_device(context.device)))
+        self._view: View = context.config.view
+        asked = [context.prompts_of(label) for label in context.allowed]
+        texts = [clip.template.replace("{}", prompt) for prompts in asked for prompt in prompts]
+        encode = self._model.encode_texts
+        self._texts = cached_texts(encode, clip_revision(clip), texts).to(self._model.device) if kept else encode(texts)
+        self._first = np.cumsum([0, *(len(prompts) for prompts in asked)])[:-1]
+        self._one_each = len(texts) == len(asked)
+        self.scale = self._model.scale
+
+    def pixels(self, image: np.ndarray) -> torch.Tensor:
+        """CLIP's own pixels of an image (3, h, w)."""
+        return self._model.pixels(image, self._view)
+
+    def similarity(self, pixels: Float[torch.Tensor, "B 3 h w"]) -> Float[torch.Tensor, "B C"]:
+        """Cosine in [-1, 1] of each image and class; of several prompts the best counts."""
+        found = self._model.encode_pixels(pixels) @ self._texts.T
+        if self._one_each:
+            return found
+        return torch.from_numpy(np.maximum.reduceat(found.cpu().numpy(), self._first, axis=1))
 
 
 class ClipCandidates:
@@ -19,12 +53,7 @@ class ClipCandidates:
     default_min_score = 0.05
 
     def __init__(self, context: SourceContext) -> None:
-        clip = context.config.clip
-        self._model = load_clip(clip, str(resolve_device(context.device)))
-        self._allowed = context.allowed
-        # Encoded once: the vocabulary is the same for every image.
-        names = [context.card.captions[label - 1] for label in context.allowed]
-        self._texts = self._model.encode_texts([clip.template.replace("{}", name) for name in names])
+        self._clip, self._allowed = ClipTexts(context), context.allowed
 
     @staticmethod
     def revision(config: CandidatesConfig) -> str:
@@ -37,10 +66,10 @@ class ClipCandidates:
 
     def preprocess(self, image: np.ndarray) -> torch.Tensor:
         """CLIP's own pixels of an image (3, h, w)."""
-        return self._model.pixels(image)
+        return self._clip.pixels(image)
 
     def propose(self, images: Images, prepared: Sequence[torch.Tensor]) -> list[Proposal]:
         """Every class with its probability."""
-        similarity = self._model.encode_pixels(torch.stack(list(prepared))) @ self._texts.T
-        probabilities = (similarity * self._model.scale).softmax(-1)
+        similarity = self._clip.similarity(torch.stack(list(prepared)))
+        probabilities = (similarity * self._clip.scale).softmax(-1)
         return [Proposal(self._allowed, tuple(row)) for row in probabilities.tolist()]

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from pnp_core.frozen import NO_RESULT, Config
-from pnp_core.openclip.config import ClipConfig
+from pnp_core.frozen import NO_RESULT, Config, Newer
+from pnp_core.openclip.config import ClipConfig, View
 
 
 class CandidatesConfig(Config):
@@ -30,6 +30,14 @@ class CandidatesConfig(Config):
     """When no class scores enough: the `best` one, the `first` of the vocabulary (authors), a mask of `background`
     alone, or `none`: the picture is quarantined."""
     clip: ClipConfig = ClipConfig()
+    view: Annotated[View, Newer("centre")] = "whole"
+    """What CLIP sees of a picture that is no square: the `whole` of it, squashed, or its `centre` alone."""
+    ranker: Annotated[Literal["auto", "own", "clip", "none"], NO_RESULT] = "auto"
+    """What ranks all classes where there are more than `rerank`, for the sources `itm` and `vocabulary`: the model's
+    `own` contrastive head, `clip`, or `none`: each class is looked at. `auto`: of more than 254 classes, by its own
+    head where it has one."""
+    rerank: Annotated[int, NO_RESULT] = Field(default=128, ge=1)
+    """So many classes, the best of those that are ranked, are looked at."""
 
     @model_validator(mode="after")
     def _file_fits_source(self) -> CandidatesConfig:
@@ -40,4 +48,5 @@ class CandidatesConfig(Config):
     def facts(self) -> dict[str, Any]:
         """What names a result: of CLIP only what is in use."""
         facts = super().facts()
-        return facts if self.source == "clip" else {name: fact for name, fact in facts.items() if name != "clip"}
+        unused = () if self.source == "clip" else ("clip", "view")
+        return {name: fact for name, fact in facts.items() if name not in unused}

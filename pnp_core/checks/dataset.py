@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pnp_core.data import IGNORE, Progress, Sample, silent
+from pnp_core.data import Progress, Sample, label_type, silent, void_of
 from pnp_core.errors import UnreadableImage, UsageError
 from pnp_core.inputs.cards import load_card
 from pnp_core.inputs.images import decode_image, decode_label_map
@@ -65,7 +65,12 @@ def _look(sample: Sample) -> _Seen:
         return _Seen(sample.source, f"{sample.source}: {error}")
     if sample.label_map is None:
         return _Seen(sample.source, None)
-    return _Seen(sample.source, None, np.bincount(decode_label_map(sample.label_map).ravel(), minlength=256))
+    return _Seen(sample.source, None, _pixels(decode_label_map(sample.label_map)))
+
+
+def _pixels(labels: np.ndarray) -> np.ndarray:
+    """Pixels of each label, void last."""
+    return np.bincount(labels.ravel(), minlength=void_of(labels) + 1)
 
 
 class _Masks:
@@ -73,7 +78,8 @@ class _Masks:
 
     def __init__(self, names: tuple[str, ...]) -> None:
         self._names = names
-        self._pixels = np.zeros(256, dtype=np.int64)
+        self._void_label = int(np.iinfo(label_type(len(names))).max)
+        self._pixels = np.zeros(self._void_label + 1, dtype=np.int64)
         self._number = 0
         self._void: list[str] = []
         self._bare: list[str] = []
@@ -85,16 +91,16 @@ class _Masks:
         self._number += 1
         self._pixels += seen.pixels
         labels = set(np.flatnonzero(seen.pixels).tolist())
-        if seen.pixels[IGNORE] >= _FILLED * seen.pixels.sum():
+        if seen.pixels[self._void_label] >= _FILLED * seen.pixels.sum():
             self._void.append(seen.source)
-        elif labels == {0, IGNORE}:
+        elif labels == {0, self._void_label}:
             self._bare.append(seen.source)
 
     def problems(self) -> list[str]:
         """What no score can be worth anything with."""
-        if not self._number or self._pixels[1:IGNORE].any():
+        if not self._number or self._pixels[1 : self._void_label].any():
             return []
-        return [without_classes(int(self._pixels[0]), int(self._pixels[IGNORE]), self._number)]
+        return [without_classes(int(self._pixels[0]), int(self._pixels[self._void_label]), self._number)]
 
     def remarks(self) -> list[str]:
         """What may be meant otherwise."""

@@ -16,10 +16,10 @@ from PIL import Image
 from pyarrow import compute
 
 from pnp_core.corpus.manifest import LABELLED, LATEST, read_pointer
-from pnp_core.data import IGNORE, Sample, ShardRef
+from pnp_core.data import Sample, ShardRef, label_type, void_of
 from pnp_core.errors import CorruptRunError, UsageError
 from pnp_core.export.regions import Region, regions, unfit_pieces
-from pnp_core.inputs.images import decode_label_map, encode_label_map
+from pnp_core.inputs.images import LABEL_MODES, encode_label_map, palette_of
 from pnp_core.runs.record import RUN, RunRecord, read_record
 from pnp_core.stages.masks import STAGE as MASKS
 from pnp_core.storage.completion import StageFolder
@@ -28,11 +28,6 @@ from pnp_core.storage.shards import INDEX, read_refs, read_shard
 
 Split = Literal["train", "val"]
 SPLITS: tuple[Split, ...] = ("train", "val")
-
-
-def void_of(dtype: np.dtype) -> int:
-    """Label of pixels that belong to nothing: the last one that a mask can hold, 255 in 8 bits and 65535 in 16."""
-    return int(np.iinfo(dtype).max)
 
 
 @dataclass(frozen=True)
@@ -105,15 +100,25 @@ class Finished:
     missing: int = 0
 
     @property
+    def void(self) -> int:
+        """Label of pixels that are not to be learned from: 255, of masks of 16 bits 65535."""
+        return int(np.iinfo(self.label_type).max)
+
+    @property
+    def label_type(self) -> np.dtype[Any]:
+        """Of the masks."""
+        return label_type(len(self.classes))
+
+    @cached_property
+    def colours(self) -> np.ndarray:
+        """Colours of the labels, (256 or 65536, 3) uint8."""
+        return palette_of(self.palette, self.label_type)
+
+    @property
     def named_colours(self) -> list[tuple[str, tuple[int, ...]]]:
         """Name and red, green, blue of the labels 0, 1 ..., background first."""
         red_green_blue = [tuple(bytes.fromhex(colour[1:])) for colour in self.palette]
         return list(zip(("background", *self.classes), red_green_blue, strict=True))
-
-    @property
-    def void(self) -> int:
-        """Label of pixels that belong to nothing."""
-        return void_of(np.dtype(np.uint8 if len(self.classes) < IGNORE else np.uint16))
 
 
 @dataclass(frozen=True)
@@ -123,8 +128,8 @@ class Labelled:
     Attributes:
         name: unique among all, safe in paths.
         source: where the picture is from.
-        labels: (H, W) uint8, or uint16 of runs with more than 254 classes; 0 background, the last one void.
-        palette: (256, 3) uint8.
+        labels: (H, W) uint8, or uint16 of runs with more than 254 classes; 0 background, 255 or 65535 void.
+        palette: (256 or 65536, 3) uint8.
         row: as in the masks' table.
         part: that it is of.
         below_floor: pixels that became void because of their confidence.
@@ -144,11 +149,6 @@ class Labelled:
     dropped: int = 0
     split: Split = "train"
     instances: bool = False
-
-    @property
-    def void(self) -> int:
-        """Label of pixels that belong to nothing."""
-        return void_of(self.labels.dtype)
 
     @cached_property
     def classes(self) -> dict[int, int]:
@@ -172,13 +172,14 @@ class Labelled:
         return regions(found, self.confidence, self.instances if instances is None else instances)
 
     @property
+    def void(self) -> int:
+        """Label of pixels that are not to be learned from: 255, of 16 bits 65535."""
+        return void_of(self.labels)
+
+    @property
     def mask_png(self) -> bytes:
-        """The mask as a palette PNG; as a grey one of 16 bits where labels have 16."""
-        if self.labels.dtype == np.uint8:
-            return encode_label_map(self.labels, self.palette)
-        buffer = io.BytesIO()
-        Image.fromarray(np.ascontiguousarray(self.labels, dtype=np.uint16)).save(buffer, format="PNG")
-        return buffer.getvalue()
+        """The mask as a palette PNG, of 16 bits a grey one."""
+        return encode_label_map(self.labels, self.palette)
 
 
 def open_finished(url: str) -> Finished:
@@ -255,7 +256,7 @@ def labelled_images(finished: Finished, choice: Choice = Choice()) -> Iterator[L
                     # Whatever is chosen, a picture has the same name.
                     name = _unique(sample.key, names)
                     if choice.keys is None or sample.key in choice.keys:
-                        yield _labelled(name, source, sample, row, part, choice)
+                        yield _labelled(name, source, sample, row, part, choice, finished.colours)
 
 
 def require_keys(finished: Finished, keys: frozenset[str], file: str) -> None:
@@ -288,10 +289,11 @@ def _unique(key: str, taken: set[str]) -> str:
     return name
 
 
-def _labelled(name: str, source: str, sample: Sample, row: dict[str, Any], part: Part, choice: Choice) -> Labelled:
-    png = row["mask"]["bytes"]
-    labels = decode_label_map(png)
-    void = void_of(labels.dtype)
+def _labelled(
+    name: str, source: str, sample: Sample, row: dict[str, Any], part: Part, choice: Choice, colours: np.ndarray
+) -> Labelled:
+    labels, palette = _decode(row["mask"]["bytes"], colours)
+    void = void_of(labels)
     below = dropped = 0
     confidence = _confidence(row) if choice.by_confidence else None
     if choice.floor is not None:
@@ -304,7 +306,7 @@ def _labelled(name: str, source: str, sample: Sample, row: dict[str, Any], part:
         where, dropped = unfit_pieces(found, confidence, choice.min_area, choice.min_confidence)
         labels[where] = void
     split = choice.split_of(sample.key)
-    return Labelled(name, source, sample, labels, _palette(png), row, part, below, dropped, split, choice.instances)
+    return Labelled(name, source, sample, labels, palette, row, part, below, dropped, split, choice.instances)
 
 
 def _confidence(row: dict[str, Any]) -> np.ndarray | None:
@@ -315,10 +317,16 @@ def _confidence(row: dict[str, Any]) -> np.ndarray | None:
         return np.asarray(image)
 
 
-def _palette(png: bytes) -> np.ndarray:
-    """The colours of a mask; black where it has none."""
-    palette = np.zeros((256, 3), np.uint8)
+def _decode(png: bytes, wide: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and palette of a mask.
+
+    Args:
+        wide: palette of masks of 16 bits, whose files have none.
+    """
     with Image.open(io.BytesIO(png)) as image:
+        if LABEL_MODES[image.mode] == np.uint16:
+            return np.array(image), wide
+        palette = np.zeros((256, 3), np.uint8)
         colours = np.array(image.getpalette() or [], np.uint8).reshape(-1, 3)
-    palette[: len(colours)] = colours
-    return palette
+        palette[: len(colours)] = colours
+        return np.array(image, dtype=np.uint8), palette

@@ -6,10 +6,9 @@ import csv
 import io
 from types import TracebackType
 
-from pnp_core.data import IGNORE
 from pnp_core.export.base import upright_jpeg
 from pnp_core.export.labelled import Finished, Labelled
-from pnp_core.inputs.images import VOC_PALETTE
+from pnp_core.inputs.images import voc_palette
 from pnp_core.storage.run_folder import RunFolder
 
 
@@ -17,8 +16,7 @@ class Png:
     """`masks/NAME.png`, `index.csv` (name, source, labels in it), `classes.csv`, and `pictures/NAME.jpg` if wanted."""
 
     def __init__(self, out: RunFolder, finished: Finished, images: bool) -> None:
-        self._out, self._colours, self._images = out, finished.named_colours, images
-        self._void = finished.void
+        self._out, self._finished, self._images = out, finished, images
 
     def __enter__(self) -> Png:
         self._stream = self._out.stream("index.csv")
@@ -42,15 +40,15 @@ class Png:
         self._index.detach()
         self._stream.__exit__(kind, value, trace)
         if kind is None:
-            self._out.write("classes.csv", _classes_csv(self._colours, self._void))
+            self._out.write("classes.csv", _classes_csv(self._finished))
 
 
-def _classes_csv(colours: list[tuple[str, tuple[int, ...]]], void: int) -> bytes:
-    """Label, name, colour; 0 is background, the last one void."""
+def _classes_csv(finished: Finished) -> bytes:
+    """Label, name, colour; 0 is background, 255 (of masks of 16 bits 65535) void."""
     buffer = io.StringIO()
     rows = csv.writer(buffer, lineterminator="\n")
     rows.writerow(["label", "name", "red", "green", "blue"])
-    for label, (name, colour) in enumerate(colours):
+    for label, (name, colour) in enumerate(finished.named_colours):
         rows.writerow([label, name, *colour])
-    rows.writerow([void, "void", *VOC_PALETTE[IGNORE].tolist()])
+    rows.writerow([finished.void, "void", *voc_palette(finished.label_type)[finished.void].tolist()])
     return buffer.getvalue().encode()

@@ -14,7 +14,7 @@ import yaml
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from pnp_core.bundled import PACKAGE
-from pnp_core.data import IGNORE
+from pnp_core.data import IGNORE, MAX_LABEL
 from pnp_core.errors import UnknownNameError, UsageError
 from pnp_core.frozen import Config, merge
 from pnp_core.text.files import text_of
@@ -73,7 +73,8 @@ class LabelMapFiles(TruthForm):
     offset: int = 0
     """Added to a pixel value to get the position or id."""
     ignore: tuple[int, ...] = (IGNORE,)
-    """Pixel values that are not scored (void), before the offset."""
+    """Pixel values that are not scored (void), before the offset. In files of 16 bits it is 65535 where nothing else is
+    said, and 255 where that is no class."""
     others: Literal["refuse", "background"] = "refuse"
     """Values that stand for no class: an error in the file, or background."""
 
@@ -134,7 +135,7 @@ class DatasetCard(Config):
     citation: str = ""
     palette: Literal["voc"] | tuple[Annotated[str, Field(pattern="^#[0-9a-fA-F]{6}$")], ...] = "voc"
     """Colours of the labels 0, 1 ... in masks: the Pascal VOC colour map, or a list of #rrggbb."""
-    classes: tuple[Annotated[ClassEntry, BeforeValidator(_entry)], ...] = Field(default=(), max_length=254)
+    classes: tuple[Annotated[ClassEntry, BeforeValidator(_entry)], ...] = Field(default=(), max_length=MAX_LABEL)
     """In label order, from label 1."""
     classes_file: str | None = None
     """Text file in the data folder with one class name per line, in place of `classes`."""

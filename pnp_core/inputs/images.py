@@ -7,7 +7,9 @@ import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import lru_cache
 from threading import Lock
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -37,47 +39,60 @@ IMAGE_EXTENSIONS = frozenset(
     )
 )
 """File name endings that are taken for pictures."""
+LABEL_MODES = {"P": np.uint8, "L": np.uint8, "I;16": np.uint16}
+"""Pillow's modes of label maps, and the type of their labels."""
+_NARROW = np.dtype(np.uint8)
 
 
-def _voc_palette() -> np.ndarray:
-    """The Pascal VOC colour map, (256, 3) uint8: bit-reversed label bits spread over R, G, B.
+@lru_cache
+def voc_palette(labels: np.dtype[Any] = _NARROW) -> np.ndarray:
+    """The Pascal VOC colour map, (256 or 65536, 3) uint8: bit-reversed label bits spread over R, G, B.
 
-    >>> _voc_palette()[[0, 1, 15, 255]].tolist()
+    Args:
+        labels: their type; of 16 bits there are more, and the first are the same.
+
+    >>> voc_palette()[[0, 1, 15, 255]].tolist()
     [[0, 0, 0], [128, 0, 0], [192, 128, 128], [224, 224, 192]]
     """
-    labels = np.arange(256)
-    palette = np.zeros((256, 3), dtype=np.uint8)
+    number = np.iinfo(labels).max + 1
+    own = np.arange(number)
+    palette = np.zeros((number, 3), dtype=np.uint8)
     for bit in range(8):
         for channel in range(3):
-            palette[:, channel] |= (((labels >> (3 * bit + channel)) & 1) << (7 - bit)).astype(np.uint8)
+            palette[:, channel] |= (((own >> (3 * bit + channel)) & 1) << (7 - bit)).astype(np.uint8)
+    palette.setflags(write=False)
     return palette
 
 
-VOC_PALETTE = _voc_palette()
+VOC_PALETTE = voc_palette()
 
 
 def vivid(palette: np.ndarray) -> np.ndarray:
-    """A palette (256, 3) for masks over a grey picture: greys among it, which nobody would see there, become orange
-    or a brown. Label 0 and 255 stay.
+    """A palette (256 or 65536, 3) for masks over a grey picture: greys among it, which nobody would see there, become
+    orange or a brown. Label 0 and void stay.
 
     >>> vivid(VOC_PALETTE)[[0, 1, 7]].tolist()
     [[0, 0, 0], [128, 0, 0], [255, 140, 0]]
     """
     colours = palette.copy()
-    grey = np.flatnonzero(np.ptp(palette[:255].astype(int), axis=1) < 24)
+    grey = np.flatnonzero(np.ptp(palette[:-1].astype(int), axis=1) < 24)
     for number, label in enumerate(grey[grey > 0]):
         colours[label] = (max(96, 255 - 40 * number), max(40, 140 - 25 * number), 0)
     return colours
 
 
-def palette_of(colours: Sequence[str]) -> np.ndarray:
-    """A palette (256, 3) uint8 from #rrggbb of the labels 0, 1 ...; the others keep their VOC colours.
+def palette_of(colours: Sequence[str], labels: np.dtype[Any] = _NARROW) -> np.ndarray:
+    """A palette (256 or 65536, 3) uint8 from #rrggbb of the labels 0, 1 ...; the others keep their VOC colours.
+
+    Args:
+        labels: their type.
 
     >>> palette_of(["#102030"])[[0, 1]].tolist()
     [[16, 32, 48], [128, 0, 0]]
     """
-    palette = VOC_PALETTE.copy()
-    palette[: len(colours)] = [list(bytes.fromhex(colour.removeprefix("#"))) for colour in colours]
+    palette = voc_palette(labels).copy()
+    for label, colour in enumerate(colours):
+        palette[label] = list(bytes.fromhex(colour.removeprefix("#")))
     return palette
 
 
@@ -87,35 +102,39 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 def encode_label_map(labels: np.ndarray, palette: np.ndarray = VOC_PALETTE) -> bytes:
-    """A label map (H, W) uint8 as palette PNG bytes.
+    """A label map (H, W) as PNG bytes: uint8 with a palette, uint16 as grey values of 16 bits.
 
     Args:
-        palette: (256, 3) uint8 colours of the labels.
+        palette: (256, 3) uint8 colours of the labels; those of 16 bits have none in the file.
     """
+    if labels.dtype == np.uint16:
+        return _png(Image.fromarray(np.ascontiguousarray(labels)))
     image = Image.fromarray(np.ascontiguousarray(labels, dtype=np.uint8), mode="P")
     image.putpalette(palette.tobytes())
+    return _png(image)
+
+
+def _png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, format="PNG")
     return buffer.getvalue()
 
 
 def decode_label_map(data: bytes) -> np.ndarray:
-    """A label map (H, W) uint8 from palette or grey PNG bytes, values untouched.
+    """A label map (H, W) from PNG bytes, values untouched: uint8 of a palette or grey one, uint16 of 16 bits.
 
     Raises:
-        UnreadableImage: not a single-channel 8-bit picture.
+        UnreadableImage: not a single-channel picture of 8 or 16 bits.
     """
     with Image.open(io.BytesIO(data)) as image:
-        if image.mode not in ("P", "L"):
+        if image.mode not in LABEL_MODES:
             raise UnreadableImage(f"a label map must be a palette or grey PNG, not mode {image.mode}")
-        return np.array(image, dtype=np.uint8)
+        return np.array(image, dtype=LABEL_MODES[image.mode])
 
 
 def encode_grey(values: np.ndarray) -> bytes:
     """An (H, W) uint8 array as grey PNG bytes."""
-    buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(values, dtype=np.uint8), mode="L").save(buffer, format="PNG")
-    return buffer.getvalue()
+    return _png(Image.fromarray(np.ascontiguousarray(values, dtype=np.uint8), mode="L"))
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, UInt, UInt8
 from PIL import Image
 from PIL.Image import Resampling
 
-from pnp_core.data import ClassMaps
+from pnp_core.data import ClassMaps, label_type
 from pnp_core.errors import MethodError
 from pnp_core.masks.refine import Refiner, Smoother
 from pnp_core.masks.refine.off import softmax
@@ -103,13 +103,13 @@ class LabelMap:
     """A finished mask.
 
     Attributes:
-        labels: class ids, 0 for background.
+        labels: class ids, 0 for background; of 16 bits where one of them is over 254.
         confidence: probability of the winning channel after refinement.
         salience: per candidate class how strongly it was seen, see `Scores`.
         soft: what the labels are the argmax of, where that was asked for: 4 bytes per channel and pixel.
     """
 
-    labels: UInt8[np.ndarray, "H W"]
+    labels: UInt[np.ndarray, "H W"]
     confidence: Float[np.ndarray, "H W"]
     salience: Float[np.ndarray, " C"]
     soft: SoftMap | None = None
@@ -206,7 +206,7 @@ def decided(decide: Decide, maps: ClassMaps, size: tuple[int, int]) -> Scores:
 
 
 def _label_map(soft: bool, maps: ClassMaps, scores: Scores, probabilities: np.ndarray) -> LabelMap:
-    ids = np.array(scores.labels, dtype=np.uint8)
+    ids = np.array(scores.labels, dtype=label_type(max(scores.labels)))
     winner, confidence = ids[probabilities.argmax(axis=0)], probabilities.max(axis=0)
     at = _at_size(probabilities.shape[1:], (maps.height, maps.width))
     if at is not None:

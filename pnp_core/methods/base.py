@@ -40,10 +40,14 @@ class Pinned:
     Attributes:
         revision: names them in fingerprints.
         version: goes up when the same weights give other maps.
+        contrastive: the model ranks classes by a head of its own (`LoadedMethod.similarity`).
+        quick_match: all classes that the model knows are matched unless a ranker is asked for.
     """
 
     revision: str
     version: int = 1
+    contrastive: bool = False
+    quick_match: bool = False
 
     @property
     def shape(self) -> dict[str, int] | None:
@@ -277,6 +281,20 @@ class LoadedMethod(Loaded, ABC):
     def match(self, batch: Any, labels: tuple[int, ...]) -> Float[np.ndarray, "B C"]:
         """How probably each image holds each class, in [0, 1]. Only where the method `matches`."""
         raise UsageError("this method has no match score; use --candidates labels, vocabulary, clip or file")
+
+    def match_each(self, batch: Any, labels: Sequence[tuple[int, ...]]) -> list[Float[np.ndarray, " C"]]:
+        """How probably each image holds each of its own classes, in [0, 1]. Only where the method `matches`.
+
+        Args:
+            labels: of each image of the batch.
+        """
+        together = tuple(sorted(set().union(*labels)))
+        found = self.match(batch, together)
+        return [found[i, np.searchsorted(together, own)] for i, own in enumerate(labels)]
+
+    def similarity(self, batch: Any, labels: tuple[int, ...]) -> Float[np.ndarray, "B C"]:
+        """How alike each image and each class are to a contrastive head. Only where the weights are `contrastive`."""
+        raise UsageError("this method has no contrastive head; use candidates.ranker: clip")
 
 
 Decision = Callable[[MaskConfig, ClassMaps, tuple[int, int]], Scores]

@@ -15,6 +15,8 @@ Names = Annotated[tuple[Name, ...], Field(min_length=1)]
 Template = Annotated[str, Field(pattern=r"^[^{}]*\{\}[^{}]*$")]
 Templates = Literal["imagenet"] | Annotated[tuple[Template, ...], Field(min_length=1)]
 """Captions with `{}` in the place of a query, or OpenAI's 80."""
+View = Literal["whole", "centre"]
+"""What is seen of a picture that is no square: all of it, squashed to one, or the square at its centre."""
 LOCAL_DIR = "local-dir:"
 """What the name of a model begins with that is a folder."""
 

@@ -17,12 +17,13 @@ import open_clip
 import torch
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image
+from PIL.Image import Resampling
 from torch.nn.functional import normalize
 
 from pnp_core.bundled import PACKAGE, TINY, TINY_VIT
 from pnp_core.errors import CheckpointError, UnknownNameError, UsageError
 from pnp_core.finite import check_weights
-from pnp_core.openclip.config import LOCAL_DIR, ClipWeights
+from pnp_core.openclip.config import LOCAL_DIR, ClipWeights, View
 from pnp_core.openclip.prompts import Prompts, Tower, prompted_texts, prompts_digest, read_prompts, require_tower
 from pnp_core.openclip.vit import ClipVit, Dtype
 
@@ -239,9 +240,12 @@ class ClipModel:
         """
         return ClipVit(self._model.visual, name, dtype, self._prompts.visual)
 
-    def pixels(self, image: np.ndarray) -> Float[torch.Tensor, "3 h w"]:
-        """A picture (H, W, 3) uint8 as the model wants it: its centre, where it is no square."""
+    def pixels(self, image: np.ndarray, view: View = "centre") -> Float[torch.Tensor, "3 h w"]:
+        """A picture (H, W, 3) uint8 as the model wants it, a square of it or squashed to one."""
         height, width = image.shape[:2]
+        if view == "whole" and height != width:
+            squashed = Image.fromarray(image).resize((self.size, self.size), Resampling.BICUBIC)
+            return self._preprocess(squashed)
         side = min(height, width)
         # open_clip enlarges first and crops afterwards, which takes gigabytes for very thin pictures.
         top, left = (height - side) // 2, (width - side) // 2

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from PIL.Image import Resampling
 
-from pnp_core.data import IGNORE, ShardRef
+from pnp_core.data import ShardRef, void_of
 from pnp_core.inputs.images import vivid
 from pnp_core.report.rows import Row, first_rows
 from pnp_core.runs.plan import Plan
@@ -63,7 +63,7 @@ def overlay(image: np.ndarray, labels: np.ndarray, palette: np.ndarray) -> np.nd
     grey = image.mean(axis=2, keepdims=True) * 0.35 + 140
     colours = palette[labels].astype(np.float32)
     shown = np.where((labels > 0)[..., None], 0.75 * colours + 0.25 * grey, grey)
-    shown[labels == IGNORE] = 255
+    shown[labels == void_of(labels)] = 255
     return np.clip(shown, 0, 255).astype(np.uint8)
 
 

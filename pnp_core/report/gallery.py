@@ -15,7 +15,7 @@ from jinja2.utils import htmlsafe_json_dumps
 from PIL import Image
 from PIL.Image import Resampling
 
-from pnp_core.data import IGNORE, ClassMaps, ShardRef
+from pnp_core.data import ClassMaps, ShardRef, void_of
 from pnp_core.inputs.images import image_comment, vivid
 from pnp_core.report.rows import Row, rows_of_shard
 from pnp_core.runs.plan import Plan
@@ -184,13 +184,17 @@ def _image_record(plan: Plan, row: Row, side: int, score: dict[str, Any] | None,
         "miou": None if score is None else score["miou"],
         "iou": {} if score is None else dict(zip(map(str, score["labels"]), score["iou"], strict=True)),
         "confidence": round(confidence, 4),
-        "truth_labels": [] if row.truth is None else [int(i) for i in np.unique(row.truth) if 0 < i < IGNORE],
+        "truth_labels": [] if row.truth is None else _labels_in(row.truth),
         "chosen": visible(salience.chosen),
         "notes": [visible(note) for note in salience.notes],
         "photo": _photo(row.image, size),
         **_layers(plan, row, size),
         **_classes(row),
     }
+
+
+def _labels_in(truth: np.ndarray) -> list[int]:
+    return [int(label) for label in np.unique(truth) if 0 < label < void_of(truth)]
 
 
 def _layers(plan: Plan, row: Row, size: tuple[int, int]) -> dict[str, str | None]:
@@ -208,7 +212,7 @@ def _layers(plan: Plan, row: Row, size: tuple[int, int]) -> dict[str, str | None
 def _classes(row: Row) -> dict[str, Any]:
     """What was asked about: the classes with the most pixels first, and the salience of some of them."""
     salience = row.salience
-    pixels = np.bincount(row.labels.ravel(), minlength=256)
+    pixels = np.bincount(row.labels.ravel(), minlength=max(salience.classes, default=0) + 1)
     order = sorted(range(len(salience.classes)), key=lambda i: -pixels[salience.classes[i]])
     shown = order[:SHOWN_CLASSES]
     listed = [
@@ -247,30 +251,36 @@ def _photo(image: np.ndarray, size: tuple[int, int]) -> str:
 
 
 def _palette_png(indices: np.ndarray, colours: np.ndarray, opacity: Sequence[int]) -> str:
-    """A palette PNG with opacity by label; only the colours in use are in the file."""
+    """A palette PNG with opacity by label; only the colours in use are in the file. As RGBA where they are too many."""
     used, compact = np.unique(indices, return_inverse=True)
-    image = Image.fromarray(compact.reshape(indices.shape).astype(np.uint8), mode="P")
+    compact = compact.reshape(indices.shape)
+    if len(used) > _PALETTE:
+        shown = np.column_stack([colours[used], np.array([opacity[i] for i in used], np.uint8)])
+        return _uri(Image.fromarray(shown[compact], mode="RGBA"), format="PNG")
+    image = Image.fromarray(compact.astype(np.uint8), mode="P")
     image.putpalette(colours[used].tobytes())
     bits = next(b for b in (1, 2, 4, 8) if len(used) <= 2**b)
     return _uri(image, format="PNG", bits=bits, transparency=bytes(opacity[i] for i in used))
 
 
-_OPAQUE_LABELS = [0] + [255] * 255
+_PALETTE = 256
+"""Colours of a palette PNG at most."""
 
 
 def _layer(labels: np.ndarray, palette: np.ndarray) -> str:
     """Labels in their colours; background is clear, void white."""
     colours = palette.copy()
-    colours[IGNORE] = 255
-    return _palette_png(labels, colours, _OPAQUE_LABELS)
+    colours[void_of(labels)] = 255
+    return _palette_png(labels, colours, [0] + [255] * (len(colours) - 1))
 
 
 def _error_layer(labels: np.ndarray, truth: np.ndarray, void_as_background: bool) -> str:
     """Where mask and ground truth differ, in the colours of `ERRORS`; what is right is clear."""
+    void = truth == void_of(truth)
     if void_as_background:
-        truth = np.where(truth == IGNORE, 0, truth)
+        truth, void = np.where(void, 0, truth), np.zeros_like(void)
     wrong = labels != truth
-    kinds = [truth == IGNORE, wrong & (labels == 0), wrong & (truth == 0), wrong]
+    kinds = [void, wrong & (labels == 0), wrong & (truth == 0), wrong]
     codes = np.select(kinds, [4, 2, 3, 1], 0).astype(np.uint8)
     colours = np.array([[0, 0, 0], *(list(bytes.fromhex(c[1:])) for c in ERRORS.values())], dtype=np.uint8)
     return _palette_png(codes, colours, [0, 255, 255, 255, 120])

@@ -17,6 +17,9 @@ from pnp_core.stages.maps import SalienceJob
 from pnp_core.stages.masks import MaskJob
 from pnp_core.stages.scores import ScoreJob
 
+MOST_SCORED = 5_000
+"""Classes that can be scored at most: pixels are counted in a matrix of classes by classes, 200 MB of so many."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -102,6 +105,8 @@ def plan_eval(config: EvalConfig) -> Plan:
     card = resolve_card(load_card(config.dataset), config.data)
     if config.score.void_as_background and not card.background:
         raise UsageError(f"void_as_background makes no sense for {card.name}, where background is not scored")
+    if len(card.classes) > MOST_SCORED:
+        raise UsageError(f"{card.name} has {len(card.classes)} classes, and at most {MOST_SCORED} can be scored")
     only = class_subset(config, card)
     plan = _plan(config, card, only)
     score = ScoreJob(

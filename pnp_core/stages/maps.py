@@ -16,10 +16,12 @@ from pnp_core.candidates import (
     CandidateSource,
     Choice,
     Images,
+    Ranking,
     SourceContext,
     candidates_revision,
     choose,
     open_candidates,
+    ranking_of,
 )
 from pnp_core.candidates.config import CandidatesConfig
 from pnp_core.data import ClassMaps, Progress, Quarantined, Sample, ShardRef, StageResult, silent
@@ -56,6 +58,8 @@ class SalienceJob(Config):
     """The method's weights."""
     candidates: str | None = None
     """Revision of the candidate source's own file or weights."""
+    ranking: Ranking | None = None
+    """Where there are too many classes to look at each."""
 
     @classmethod
     def create(
@@ -89,6 +93,7 @@ class SalienceJob(Config):
             candidates=config.candidates.facts(),
         )
         method_of(method).check_question(method, weights, question)
+        quick, own = weights.quick_match, weights.contrastive
         return cls(
             out=out,
             method=method,
@@ -98,6 +103,7 @@ class SalienceJob(Config):
             vocabulary=vocabulary,
             pinned=weights,
             candidates=revision,
+            ranking=ranking_of(config.candidates, own, quick, len(vocabulary)),
         )
 
     @staticmethod
@@ -126,6 +132,7 @@ class SalienceJob(Config):
         # What is newer than the first runs enters only where it is not what those had.
         newer: list[Any] = [self.captions] if self.captions != self.card.captions else []
         newer += [{"backbone": self.pinned.version}] if self.pinned.version > 1 else []
+        newer += [{"ranking": self.ranking.facts()}] if self.ranking else []
         return fingerprint(STAGE, VERSION, {**self.config.facts(), **own}, classes, self.pinned.revision, *newer)
 
     @property
@@ -236,7 +243,7 @@ class _Looking(_Half[_Input]):
     @classmethod
     def create(cls, job: SalienceJob, method: LoadedMethod) -> _Looking:
         context = SourceContext(job.config.candidates, job.card, job.vocabulary, job.runtime.device)
-        return cls(job, method, open_candidates(context, job.candidates))
+        return cls(job, method, open_candidates(context, job.candidates, job.ranking))
 
     def ready(self, sample: Sample, image: DecodedImage) -> _Input:
         """What method and source of candidates need of the pixels."""
@@ -256,7 +263,12 @@ class _Looking(_Half[_Input]):
                 yield Quarantined(item.sample.key, item.sample.source, STAGE, choice.how)
 
     def _choices(self, batch: list[_Input], encoded: Any) -> list[Choice]:
-        images = Images([item.sample for item in batch], partial(self.method.match, encoded))
+        images = Images(
+            [item.sample for item in batch],
+            partial(self.method.match, encoded),
+            partial(self.method.match_each, encoded),
+            partial(self.method.similarity, encoded),
+        )
         proposals = self.source.propose(images, [item.for_candidates for item in batch])
         for item, proposal in zip(batch, proposals, strict=True):  # before one that is not finite is no match
             if proposal.scores:

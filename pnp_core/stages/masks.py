@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow as pa
 from threadpoolctl import ThreadpoolController
 
-from pnp_core.data import ClassMaps, Progress, Sample, ShardRef, StageResult, silent
+from pnp_core.data import ClassMaps, Progress, Sample, ShardRef, StageResult, label_type, silent
 from pnp_core.finite import require_finite
 from pnp_core.frozen import Config
-from pnp_core.inputs.images import VOC_PALETTE, decode_image, encode_grey, encode_label_map, palette_of
+from pnp_core.inputs.images import decode_image, encode_grey, encode_label_map, palette_of
 from pnp_core.masks.config import MaskConfig
 from pnp_core.masks.label_map import Decide, LabelMap, Map, make_label_maps
 from pnp_core.masks.refine import ON_GPU, Refiner, open_refiner
@@ -85,9 +85,14 @@ MASK_SCHEMA = pa.schema(
     ],
     metadata={"huggingface": json.dumps({"info": {"features": _FEATURES}})},
 )
-"""One row per picture: `mask.bytes` is a palette PNG, `confidence.bytes` a grey PNG or null, `mean_confidence` the
-mean over the pixels of the winning label's probability. `chosen` says how the candidate classes were chosen,
-`classes.score` what their source gave them; `notes` what was done to the picture to read it."""
+"""One row per picture: `mask.bytes` is a palette PNG (of over 254 classes a grey one of 16 bits), `confidence.bytes` a
+grey PNG or null, `mean_confidence` the mean over the pixels of the winning label's probability. `chosen` says how the
+candidate classes were chosen, `classes.score` what their source gave them; `notes` what was done to the picture to read
+it."""
+
+
+WIDE = {"mask": json.dumps({"bits": 16, "background": 0, "void": 65535})}
+"""What the metadata of a table of 16-bit masks say beside that of others."""
 
 
 class MaskJob(Config):
@@ -140,8 +145,20 @@ class MaskJob(Config):
 
     @property
     def colours(self) -> np.ndarray:
-        """The palette, (256, 3) uint8."""
-        return VOC_PALETTE if self.palette is None else palette_of(self.palette)
+        """Colours of the labels, (256 or 65536, 3) uint8."""
+        return palette_of(self.palette or (), self.label_type)
+
+    @property
+    def label_type(self) -> np.dtype[Any]:
+        """Of the masks: 8 bits, or 16 where there are over 254 classes."""
+        return label_type(len(self.class_names))
+
+    @property
+    def table_schema(self) -> pa.Schema:
+        """Of the masks' table; what they hold is said where they have 16 bits."""
+        if self.label_type == np.uint8:
+            return MASK_SCHEMA
+        return MASK_SCHEMA.with_metadata({**(MASK_SCHEMA.metadata or {}), **WIDE})
 
     @property
     def place(self) -> str:
@@ -159,13 +176,14 @@ def _confidence(label_map: LabelMap) -> dict[str, bytes | None]:
 
 
 def _row(job: MaskJob, sample: Sample, maps: ClassMaps, label_map: LabelMap) -> dict[str, Any]:
-    pixels = np.bincount(label_map.labels.ravel(), minlength=256)
+    pixels = np.bincount(label_map.labels.ravel(), minlength=len(job.class_names) + 1)
+    labels = label_map.labels.astype(job.label_type, copy=False)
     return {
         "key": sample.key,
         "source": sample.source,
         "height": maps.height,
         "width": maps.width,
-        "mask": {"bytes": encode_label_map(label_map.labels, job.colours), "path": f"{sample.key}.png"},
+        "mask": {"bytes": encode_label_map(labels, job.colours), "path": f"{sample.key}.png"},
         "classes": [
             {
                 "id": class_id,
@@ -296,7 +314,7 @@ def mask_shard(job: MaskJob, shard: ShardRef, salience: StageResult, progress: P
             rows += made
             progress(len(made))
         progress(shard.samples - len(rows))
-        return StageOutput({"parquet": table_bytes(pa.Table.from_pylist(rows, schema=MASK_SCHEMA))}, len(rows))
+        return StageOutput({"parquet": table_bytes(pa.Table.from_pylist(rows, schema=job.table_schema))}, len(rows))
 
     return job.folder.complete(shard.name, salience.record_sha256, work)
 

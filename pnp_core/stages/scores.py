@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pnp_core.data import IGNORE, Progress, ShardRef, StageResult, silent
+from pnp_core.data import Progress, ShardRef, StageResult, silent, void_of
 from pnp_core.frozen import Config
 from pnp_core.inputs.images import decode_label_map
 from pnp_core.metrics import ConfusionMatrix
@@ -59,7 +59,7 @@ def score_shard(job: ScoreJob, shard: ShardRef, masks: StageResult, progress: Pr
                 matrix = ConfusionMatrix.of(truth, prediction, names, job.config.void_as_background)
                 total += matrix
                 images.append(_image_row(sample.key, matrix, job))
-                ignored += 0 if job.config.void_as_background else int((truth == IGNORE).sum())
+                ignored += 0 if job.config.void_as_background else int((truth == void_of(truth)).sum())
             progress(1)
         rows, columns = np.nonzero(total.counts)
         counts = {"truth": rows, "prediction": columns, "pixels": total.counts[rows, columns]}

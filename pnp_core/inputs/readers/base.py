@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import UInt
 
-from pnp_core.data import IGNORE, Sample
+from pnp_core.data import Sample, void_of
 from pnp_core.errors import PnpError
 from pnp_core.inputs.cards import DatasetCard, InstanceFile, LabelMapFiles
 from pnp_core.inputs.images import encode_label_map
@@ -92,8 +92,8 @@ class Truth(Protocol):
         """Ids of all pictures that have ground truth, in order."""
         ...
 
-    def labels(self, image_id: str) -> UInt8[np.ndarray, "H W"]:
-        """Labels 0 (background), 1 .. N and 255 (not scored).
+    def labels(self, image_id: str) -> UInt[np.ndarray, "H W"]:
+        """Labels 0 (background), 1 .. N and 255 (not scored); of over 254 classes in 16 bits, not scored is 65535.
 
         Raises:
             GroundTruthError: missing, unreadable, or with values that stand for nothing.
@@ -129,21 +129,22 @@ class TruthFiles:
         return self.form.path.replace("{split}", self.split)
 
 
-def _restrict(labels: UInt8[np.ndarray, "H W"], only: Sequence[int], background: bool) -> UInt8[np.ndarray, "H W"]:
+def _restrict(labels: UInt[np.ndarray, "H W"], only: Sequence[int], background: bool) -> UInt[np.ndarray, "H W"]:
     """Keep some labels; the others become background, or unscored where background is no class.
 
     >>> _restrict(np.array([[0, 1, 2, 255]], dtype=np.uint8), [2], background=True).tolist()
     [[0, 0, 2, 255]]
     """
-    table = np.full(256, 0 if background else IGNORE, dtype=np.uint8)
-    table[IGNORE] = IGNORE
+    void = void_of(labels)
+    table = np.full(void + 1, 0 if background else void, dtype=labels.dtype)
+    table[void] = void
     table[list(only)] = list(only)
     return table[labels]
 
 
 def labelled_sample(
     sample: Sample,
-    labels: UInt8[np.ndarray, "H W"] | None,
+    labels: UInt[np.ndarray, "H W"] | None,
     only: Sequence[int] | None,
     background: bool,
 ) -> Sample | None:
@@ -157,8 +158,8 @@ def labelled_sample(
         labels = _restrict(labels, only, background)
     classes = sample.classes
     if classes is None and labels is not None:
-        present = np.flatnonzero(np.bincount(labels.ravel(), minlength=256))
-        classes = tuple(int(c) for c in present if c not in (0, IGNORE))
+        present = np.flatnonzero(np.bincount(labels.ravel()))
+        classes = tuple(int(c) for c in present if c not in (0, void_of(labels)))
     elif only is not None and classes is not None:
         classes = tuple(c for c in classes if c in only)
     if only is not None and classes == ():

@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 import numpy as np
 from PIL import Image
 
-from pnp_core.data import IGNORE, Sample
+from pnp_core.data import Sample, void_of
 from pnp_core.errors import DatasetError
 from pnp_core.inputs.cards import DatasetCard
 from pnp_core.inputs.ordered import map_ahead
@@ -101,7 +101,7 @@ def _check_truth(labels: np.ndarray, image: bytes) -> None:
         raise GroundTruthError(
             f"ground truth is {width}x{height} pixels, the picture {size[1]}x{size[0]}: they must be equal"
         )
-    if (labels == IGNORE).all():
+    if (labels == void_of(labels)).all():
         raise GroundTruthError("ground truth has no labelled pixel: every one is void")
 
 

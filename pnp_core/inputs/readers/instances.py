@@ -12,10 +12,11 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import UInt, UInt8
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
+from pnp_core.data import label_type
 from pnp_core.errors import DatasetError, in_words
 from pnp_core.inputs.cards import InstanceFile
 from pnp_core.inputs.readers._folder import DataFolder
@@ -165,7 +166,7 @@ _MOST_PIXELS = 178_956_970
 
 def paint(
     annotations: Sequence[Mapping[str, Any]], label_of: dict[int, int], height: int, width: int
-) -> UInt8[np.ndarray, "H W"]:
+) -> UInt[np.ndarray, "H W"]:
     """Paint instances over each other: crowds first, then from large to small, so that small ones stay visible.
 
     The size is that of the region in pixels, not the file's `area`; equal ones go by annotation id.
@@ -191,7 +192,7 @@ def paint(
             continue
         order = (not annotation.get("iscrowd", 0), -int(pixels.sum()), annotation["id"])
         layers.append((order, label_of[annotation["category_id"]], pixels))
-    labels = np.zeros((height, width), dtype=np.uint8)
+    labels = np.zeros((height, width), dtype=label_type(max(label_of.values(), default=0)))
     for _, label, pixels in sorted(layers, key=lambda layer: layer[0]):
         labels[pixels > 0] = label
     return labels
@@ -223,7 +224,7 @@ class InstanceTruth(TruthFiles):
         """File names with folders and without endings, sorted."""
         return sorted(self._image_ids)
 
-    def labels(self, image_id: str) -> UInt8[np.ndarray, "H W"]:
+    def labels(self, image_id: str) -> UInt[np.ndarray, "H W"]:
         """Labels of one picture, see `Truth`."""
         if image_id not in self._image_ids:
             raise GroundTruthError(f"'{self.place}' has no entry for picture {image_id}")

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Int, UInt
 from PIL import Image
 
-from pnp_core.data import IGNORE
+from pnp_core.data import IGNORE, label_type
 from pnp_core.inputs.cards import DatasetCard, LabelMapFiles
+from pnp_core.inputs.images import LABEL_MODES
 from pnp_core.inputs.readers.base import GroundTruthError, TruthFiles
 from pnp_core.inputs.sources.base import NotReadError
 from pnp_core.storage.first_bytes import FORMATS
@@ -19,31 +20,39 @@ from pnp_core.storage.first_bytes import FORMATS
 _NO_LABEL = -1
 
 
-def value_table(card: DatasetCard, form: LabelMapFiles) -> Int[np.ndarray, " 256"]:
-    """Pixel value -> label (0 background, 1 .. N, 255 not scored), -1 for values that stand for nothing.
+def value_table(card: DatasetCard, form: LabelMapFiles, bits: int = 8) -> Int[np.ndarray, " V"]:
+    """Pixel value -> label (0 background, 1 .. N, void not scored), -1 for values that stand for nothing.
 
-    Pixels of no class (value + offset = 0) are background where the card scores it, else not scored.
+    Pixels of no class (value + offset = 0) are background where the card scores it, else not scored. In files of 16
+    bits 65535 is never scored where the card names no values of its own, nor is 255 where it is no class.
+
+    Args:
+        bits: of the file, 8 or 16; the labels' void goes by the number of classes, 255 or 65535.
     """
-    table = np.full(256, _NO_LABEL if form.others == "refuse" else 0, dtype=np.int16)
-    if 0 <= -form.offset < 256:
-        table[-form.offset] = 0 if card.background else IGNORE
+    size, void = 2**bits, int(np.iinfo(label_type(len(card.classes))).max)
+    table = np.full(size, _NO_LABEL if form.others == "refuse" else 0, dtype=np.int32)
+    if 0 <= -form.offset < size:
+        table[-form.offset] = 0 if card.background else void
     positions = {i: i for i in range(1, len(card.classes) + 1)}
     for number, label in (card.label_of if form.values == "ids" else positions).items():
-        if 0 <= number - form.offset < 256:
+        if 0 <= number - form.offset < size:
             table[number - form.offset] = label
-    table[list(form.ignore)] = IGNORE
+    ignored = {value for value in form.ignore if value < size}
+    if bits == 16 and form.ignore == (IGNORE,):
+        ignored = {size - 1} | (ignored if table[IGNORE] <= 0 else set())
+    table[list(ignored)] = void
     return table
 
 
-def _read_values(data: bytes, path: str) -> UInt8[np.ndarray, "H W"]:
+def _read_values(data: bytes, path: str) -> UInt[np.ndarray, "H W"]:
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            if image.mode not in ("P", "L"):
+            if image.mode not in LABEL_MODES:
                 raise GroundTruthError(
                     f"ground truth '{path}' is a {image.mode} picture: it must be a palette or grey PNG whose pixel "
                     f"values are class numbers"
                 )
-            return np.array(image, dtype=np.uint8)
+            return np.array(image, dtype=LABEL_MODES[image.mode])
     except GroundTruthError:
         raise
     except Exception as error:  # Pillow raises nearly any type on hostile bytes
@@ -57,8 +66,8 @@ class LabelMapTruth(TruthFiles):
     form: LabelMapFiles
 
     @cached_property
-    def _table(self) -> np.ndarray:
-        return value_table(self.card, self.form)
+    def _tables(self) -> dict[int, np.ndarray]:
+        return {bits: value_table(self.card, self.form, bits) for bits in (8, 16)}
 
     def path(self, image_id: str) -> str:
         """File of one picture, relative to the data folder."""
@@ -78,7 +87,7 @@ class LabelMapTruth(TruthFiles):
         derived = ("_labelTrainIds", "_instanceTrainIds")
         return [i for i in self.folder.matching(self.place) if not i.endswith(derived)]
 
-    def labels(self, image_id: str) -> UInt8[np.ndarray, "H W"]:
+    def labels(self, image_id: str) -> UInt[np.ndarray, "H W"]:
         """Labels of one picture, see `Truth`."""
         path = self.path(image_id)
         try:
@@ -86,12 +95,12 @@ class LabelMapTruth(TruthFiles):
         except NotReadError as error:
             raise GroundTruthError(f"ground truth '{path}' {error}") from error
         values = _read_values(data, path)
-        labels = self._table[values]
+        labels = self._tables[8 * values.itemsize][values]
         if (labels == _NO_LABEL).any():
             wrong = np.unique(values[labels == _NO_LABEL])
             shown = ", ".join(map(str, wrong[:5])) + (" ..." if len(wrong) > 5 else "")
             raise GroundTruthError(f"ground truth '{path}' has values that stand for no class: {shown}")
-        return labels.astype(np.uint8)
+        return labels.astype(label_type(len(self.card.classes)))
 
     def remarks(self, image_id: str) -> tuple[str, ...]:
         """Nothing is ever left out."""

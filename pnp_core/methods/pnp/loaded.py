@@ -14,11 +14,19 @@ from PIL.Image import Resampling
 
 from pnp_core.devices import moved
 from pnp_core.methods.base import LoadedMethod, Seen
-from pnp_core.methods.pnp.backbones.base import PIXEL_MEAN, PIXEL_STD, Backbone
+from pnp_core.methods.pnp.backbones.base import PIXEL_MEAN, PIXEL_STD, Backbone, Contrastive
 from pnp_core.methods.pnp.config import PnpConfig
 from pnp_core.methods.pnp.dropout import salience_dropout
-from pnp_core.methods.pnp.matching import match_probabilities
-from pnp_core.methods.pnp.prompts import PromptBatch, Prompts, build_prompts, stack_prompts
+from pnp_core.methods.pnp.matching import match_captions
+from pnp_core.methods.pnp.prompts import (
+    PromptBatch,
+    Prompts,
+    build_prompts,
+    check_captions,
+    single_captions,
+    stack_prompts,
+)
+from pnp_core.openclip.text_cache import cached_texts
 
 _MEAN, _STD = np.array(PIXEL_MEAN, dtype=np.float32), np.array(PIXEL_STD, dtype=np.float32)
 _NORMALISED = (np.arange(256, dtype=np.float32)[:, None] / 255 - _MEAN) / _STD
@@ -54,6 +62,7 @@ class LoadedPnp(LoadedMethod):
         captions: the classes as captions say them, from label 1.
         passes: what is looked at; one map per drop iteration, of the configured layer and head, when None.
         kept: how many maps `passes` makes.
+        revision: names the weights, to keep what is made of the captions; nothing is kept when empty.
     """
 
     def __init__(
@@ -63,12 +72,14 @@ class LoadedPnp(LoadedMethod):
         captions: tuple[str, ...],
         passes: Passes | None = None,
         kept: int | None = None,
+        revision: str = "",
     ) -> None:
         self._config, self.backbone, self._captions = config, backbone, captions
         self._passes = passes or self._drop_iterations
-        self._kept = kept or config.dropout.iterations
+        self._kept, self._revision = kept or config.dropout.iterations, revision
         self._prompts_of = lru_cache(maxsize=1024)(self._build_prompts)
-        self._single_prompts_of = lru_cache(maxsize=1)(self._build_single_prompts)
+        self._single_captions_of = lru_cache(maxsize=1)(self._build_single_captions)
+        self._contrastive_texts_of = lru_cache(maxsize=1)(self._encode_contrastive_texts)
         self.overflow = f"the model's numbers overflow (its image encoder runs in {config.backbone.dtype})"
 
     def prepare(self, image: UInt8[np.ndarray, "H W 3"]) -> torch.Tensor:
@@ -82,7 +93,25 @@ class LoadedPnp(LoadedMethod):
 
     def match(self, batch: Encoded, labels: tuple[int, ...]) -> Float[np.ndarray, "B C"]:
         """Match probabilities, one caption per class, no gradient."""
-        return match_probabilities(self.backbone, batch.tokens, self._single_prompts_of(labels)).cpu().numpy()
+        number = len(batch.tokens)
+        ids, mask = (t.expand(number, -1, -1) for t in self._single_captions_of(labels))
+        return match_captions(self.backbone, batch.tokens, ids, mask).cpu().numpy()
+
+    def match_each(self, batch: Encoded, labels: Sequence[tuple[int, ...]]) -> list[Float[np.ndarray, " C"]]:
+        """Match probabilities of each image's own classes; those of fewer classes repeat their first caption."""
+        most = max(map(len, labels))
+        padded = [own + own[:1] * (most - len(own)) for own in labels]
+        asked = tuple(sorted(set().union(*labels)))
+        ids, mask = self._build_single_captions(asked)
+        rows = torch.from_numpy(np.searchsorted(asked, np.array(padded)))
+        found = match_captions(self.backbone, batch.tokens, ids[rows], mask[rows]).cpu().numpy()
+        return [row[: len(own)] for row, own in zip(found, labels, strict=True)]
+
+    def similarity(self, batch: Encoded, labels: tuple[int, ...]) -> Float[np.ndarray, "B C"]:
+        """Cosines of the backbone's contrastive head."""
+        if not isinstance(self.backbone, Contrastive):
+            return super().similarity(batch, labels)
+        return (self.backbone.image_features(batch.tokens) @ self._contrastive_texts_of(labels).T).cpu().numpy()
 
     def look(self, batch: Encoded, classes: Mapping[int, tuple[int, ...]]) -> dict[int, Seen]:
         """Salience of each class, in as many maps as there are passes."""
@@ -101,7 +130,7 @@ class LoadedPnp(LoadedMethod):
 
     def check(self, labels: tuple[int, ...]) -> None:
         """Make the captions."""
-        self._build_prompts(labels)
+        check_captions([self._captions[label - 1] for label in labels], self._config.caption, self.backbone)
 
     def _drop_iterations(self, batch: Encoded, prompts: PromptBatch) -> tuple[torch.Tensor, torch.Tensor]:
         """One map per drop iteration, of the configured layer and head."""
@@ -113,6 +142,14 @@ class LoadedPnp(LoadedMethod):
     def _build_prompts(self, labels: tuple[int, ...]) -> Prompts:
         return build_prompts([self._captions[label - 1] for label in labels], self._config.caption, self.backbone)
 
-    def _build_single_prompts(self, labels: tuple[int, ...]) -> Prompts:
-        one_each = self._config.caption.model_copy(update={"mode": "per_class"})
-        return build_prompts([self._captions[label - 1] for label in labels], one_each, self.backbone)
+    def _build_single_captions(self, labels: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+        return single_captions([self._captions[label - 1] for label in labels], self._config.caption, self.backbone)
+
+    def _encode_contrastive_texts(self, labels: tuple[int, ...]) -> Float[torch.Tensor, "C D"]:
+        """Features of length 1 of a caption for each class."""
+        assert isinstance(self.backbone, Contrastive)
+        template = self._config.caption.template
+        texts = [template.replace("{}", self._captions[label - 1]) for label in labels]
+        encode = self.backbone.text_features
+        features = cached_texts(encode, self._revision, texts) if self._revision else encode(texts)
+        return features.to(self.backbone.device)

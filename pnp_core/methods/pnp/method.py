@@ -41,7 +41,8 @@ class PnpMethod(Method[PnpConfig, Checkpoint]):
         from pnp_core.methods.pnp.backbones.known import load_backbone
         from pnp_core.methods.pnp.loaded import LoadedPnp
 
-        return LoadedPnp(config, load_backbone(config.backbone, pinned, device), captions)
+        backbone = load_backbone(config.backbone, pinned, device)
+        return LoadedPnp(config, backbone, captions, revision=f"contrastive:{pinned.revision}")
 
     def warm(self, config: PnpConfig, pinned: Checkpoint, device: str) -> None:
         """Load the backbone."""

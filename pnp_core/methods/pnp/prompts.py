@@ -112,6 +112,42 @@ def _joint_captions(names: Sequence[str], config: CaptionConfig, encoder: TextEn
     return _joint_captions(names[:half], config, encoder) + _joint_captions(names[half:], config, encoder)
 
 
+def _captions(names: Sequence[str], config: CaptionConfig, encoder: TextEncoder) -> list[_Caption]:
+    if config.mode == "joint":
+        return _joint_captions(names, config, encoder)
+    return [c for name in names for c in _joint_captions([name], config, encoder)]
+
+
+def check_captions(names: Sequence[str], config: CaptionConfig, encoder: TextEncoder) -> None:
+    """Find out whether classes can be named in captions; thousands of prompts would fill memory, so none are built.
+
+    Raises:
+        ClassNameError, CaptionTooLongError: as `build_prompts`.
+    """
+    _captions(names, config, encoder)
+
+
+def single_captions(
+    names: Sequence[str], config: CaptionConfig, encoder: TextEncoder
+) -> tuple[Int[torch.Tensor, "N T"], Bool[torch.Tensor, "N T"]]:
+    """Tokens of a caption for each name, and which of them are real.
+
+    Raises:
+        ClassNameError, CaptionTooLongError: as `build_prompts`.
+    """
+    one_each = config.model_copy(update={"mode": "per_class"})
+    return _padded(_captions(names, one_each, encoder))
+
+
+def _padded(captions: Sequence[_Caption]) -> tuple[torch.Tensor, torch.Tensor]:
+    longest = max(len(c.encoded.ids) for c in captions)
+    ids = torch.zeros(len(captions), longest, dtype=torch.long)
+    for n, caption in enumerate(captions):
+        ids[n, : len(caption.encoded.ids)] = torch.tensor(caption.encoded.ids)
+    lengths = torch.tensor([len(c.encoded.ids) for c in captions])
+    return ids, torch.arange(longest) < lengths[:, None]
+
+
 def build_prompts(names: Sequence[str], config: CaptionConfig, encoder: TextEncoder) -> Prompts:
     """Turn candidate class names into captions (paper section 3.1).
 
@@ -125,20 +161,12 @@ def build_prompts(names: Sequence[str], config: CaptionConfig, encoder: TextEnco
         ClassNameError: a name without tokens, or with one the vocabulary lacks.
         CaptionTooLongError: a caption over the limit that may or can not be split.
     """
-    if config.mode == "joint":
-        captions = _joint_captions(names, config, encoder)
-    else:
-        captions = [c for name in names for c in _joint_captions([name], config, encoder)]
-    longest = max(len(c.encoded.ids) for c in captions)
-    ids = torch.zeros(len(captions), longest, dtype=torch.long)
-    mask = torch.zeros(len(captions), longest, dtype=torch.bool)
-    class_tokens = torch.zeros(len(names), len(captions), longest, dtype=torch.bool)
+    captions = _captions(names, config, encoder)
+    ids, mask = _padded(captions)
+    class_tokens = torch.zeros(len(names), *ids.shape, dtype=torch.bool)
     caption_of_class = torch.zeros(len(names), dtype=torch.long)
     number = 0
     for n, caption in enumerate(captions):
-        length = len(caption.encoded.ids)
-        ids[n, :length] = torch.tensor(caption.encoded.ids)
-        mask[n, :length] = True
         for own in caption.tokens:
             class_tokens[number, n, own] = True
             caption_of_class[number] = n

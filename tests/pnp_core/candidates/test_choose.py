@@ -148,7 +148,7 @@ def test_clip_probabilities_are_a_softmax_over_the_vocabulary(clip_folder):
     (proposal,) = source.propose(images(None), [source.preprocess(image)])
     assert proposal.classes == (1, 3)
     assert sum(proposal.scores or ()) == pytest.approx(1)
-    image = model.encode_pixels(model.pixels(image)[None])[0]
+    image = model.encode_pixels(model.pixels(image, "whole")[None])[0]
     text = model.encode_texts(["a photo of a cat", "a photo of a car"])
     odds = [math.exp(float(image @ t) * model.scale) for t in text]
     assert proposal.scores == pytest.approx([o / sum(odds) for o in odds], rel=1e-4)

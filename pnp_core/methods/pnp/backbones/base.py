@@ -33,6 +33,23 @@ class Match:
 
 
 @runtime_checkable
+class Contrastive(Protocol):
+    """A backbone that also compares image and text without looking at both together."""
+
+    def image_features(self, image_tokens: Float[torch.Tensor, "B P1 D"]) -> Float[torch.Tensor, "B E"]:
+        """Of length 1, of what `Backbone.encode_image` gives."""
+        ...
+
+    def text_features(self, texts: list[str]) -> Float[torch.Tensor, "N E"]:
+        """Of length 1.
+
+        Raises:
+            CaptionTooLongError: a text is longer than the encoder takes.
+        """
+        ...
+
+
+@runtime_checkable
 class Backbone(TextEncoder, Protocol):
     """A frozen vision-language model with text-to-image cross-attention and a match head."""
 

@@ -50,6 +50,8 @@ class BackboneCard(Config):
         layers_at: path of the layer count.
         needed: tensors without which a checkpoint cannot match image and text.
         version: goes up when the same weights give other salience.
+        contrastive: published weights hold a trained contrastive head, and the module reads it.
+        quick_match: see `Pinned`.
     """
 
     name: str
@@ -74,6 +76,8 @@ class BackboneCard(Config):
     heads_at: str
     needed: tuple[str, ...]
     version: int = 1
+    contrastive: bool = False
+    quick_match: bool = False
 
     @property
     def checkpoint(self) -> str:

@@ -68,7 +68,14 @@ def locate_checkpoint(config: BackboneConfig) -> Checkpoint:
     # A hub snapshot's folder is named by its commit; any other folder by what is in it.
     revision = _digest(folder, weights) if local else folder.name
     return Checkpoint(
-        revision=revision, version=card.version, folder=folder, layers=layers, heads=heads, from_hub=not local
+        revision=revision,
+        version=card.version,
+        contrastive=card.contrastive and config.checkpoint not in BUNDLED,  # nobody trained that of the bundled one
+        quick_match=card.quick_match,
+        folder=folder,
+        layers=layers,
+        heads=heads,
+        from_hub=not local,
     )
 
 

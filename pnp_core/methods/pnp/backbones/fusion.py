@@ -140,6 +140,14 @@ class FusionModel:
         itm = logits.detach().softmax(-1)[..., 1]
         return Match([recorded[i] for i in layers], logits[..., 1], itm)
 
+    @torch.no_grad()
+    def read_alone(self, ids: Int[torch.Tensor, "N T"], mask: Bool[torch.Tensor, "N T"]) -> Float[torch.Tensor, "N D"]:
+        """What the text encoder makes of the first token of captions that it reads without an image."""
+        hidden, padding = self._text.embeddings(ids.to(self.device)), hide_padding(mask.to(self.device))
+        for layer in self._text.encoder.layer:
+            hidden = layer.feed_forward_chunk(layer.attention(hidden, attention_mask=padding)[0])
+        return hidden[:, 0]
+
 
 def _self_attention(attention: Any, x: torch.Tensor) -> torch.Tensor:
     """The vision encoder's self-attention; for many tokens without storing the (tokens x tokens) matrix."""

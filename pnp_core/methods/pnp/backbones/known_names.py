@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from pnp_core.bundled import PHOTO, TINY
@@ -19,7 +19,8 @@ class Unknown:
     """A class name that a bundled model was not trained on.
 
     Attributes:
-        nearest: names that it knows and that are written alike or end in the same word, the best first.
+        nearest: names that it knows and that are written alike or end in the same word, the best first; looked for only
+            as far as a message lists names, for of thousands it takes minutes.
     """
 
     name: str
@@ -38,11 +39,15 @@ def unknown_names(checkpoint: str, names: Iterable[str]) -> list[Unknown]:
     """Those of some names that a bundled checkpoint does not know; none for other checkpoints, whatever they know."""
     if checkpoint == TINY:
         foreign = [name for name in names if name.lower() not in CLASS_NAMES]
-        return [Unknown(name, tuple(difflib.get_close_matches(name.lower(), CLASS_NAMES))) for name in foreign]
+        return _with_nearest(foreign, lambda name: difflib.get_close_matches(name.lower(), CLASS_NAMES))
     if checkpoint == PHOTO:
         vocabulary = read_vocabulary()
-        return [Unknown(name, tuple(vocabulary.nearest(name))) for name in names if not vocabulary.knows(name)]
+        return _with_nearest([name for name in names if not vocabulary.knows(name)], vocabulary.nearest)
     return []
+
+
+def _with_nearest(names: Sequence[str], nearest: Callable[[str], Sequence[str]]) -> list[Unknown]:
+    return [Unknown(name, tuple(nearest(name)) if n < SHOWN else ()) for n, name in enumerate(names)]
 
 
 def listed(unknown: Sequence[Unknown]) -> str:
