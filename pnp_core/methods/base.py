@@ -41,13 +41,13 @@ class Pinned:
         revision: names them in fingerprints.
         version: goes up when the same weights give other maps.
         contrastive: the model ranks classes by a head of its own (`LoadedMethod.similarity`).
-        quick_match: all classes that the model knows are matched unless a ranker is asked for.
+        match_all: all classes that the model knows are matched unless a ranker is asked for.
     """
 
     revision: str
     version: int = 1
     contrastive: bool = False
-    quick_match: bool = False
+    match_all: bool = False
 
     @property
     def shape(self) -> dict[str, int] | None:

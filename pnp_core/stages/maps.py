@@ -93,7 +93,7 @@ class SalienceJob(Config):
             candidates=config.candidates.facts(),
         )
         method_of(method).check_question(method, weights, question)
-        quick, own = weights.quick_match, weights.contrastive
+        match_all, own = weights.match_all, weights.contrastive
         return cls(
             out=out,
             method=method,
@@ -103,7 +103,7 @@ class SalienceJob(Config):
             vocabulary=vocabulary,
             pinned=weights,
             candidates=revision,
-            ranking=ranking_of(config.candidates, own, quick, len(vocabulary)),
+            ranking=ranking_of(config.candidates, own, match_all, len(vocabulary)),
         )
 
     @staticmethod

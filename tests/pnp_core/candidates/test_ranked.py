@@ -17,7 +17,7 @@ from pnp_core.data import Sample
 from pnp_core.errors import UsageError
 from pnp_core.inputs.cards import load_card
 from pnp_core.methods.pnp.config import PnpConfig
-from pnp_core.methods.pnp.method import Encoded, LoadedPnp
+from pnp_core.methods.pnp.loaded import Encoded, LoadedPnp
 from pnp_core.openclip import text_cache
 from pnp_core.openclip.config import ClipConfig
 from pnp_core.openclip.model import load_clip

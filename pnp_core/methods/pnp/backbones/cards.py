@@ -51,7 +51,7 @@ class BackboneCard(Config):
         needed: tensors without which a checkpoint cannot match image and text.
         version: goes up when the same weights give other salience.
         contrastive: published weights hold a trained contrastive head, and the module reads it.
-        quick_match: see `Pinned`.
+        match_all: see `Pinned`.
     """
 
     name: str
@@ -77,7 +77,7 @@ class BackboneCard(Config):
     needed: tuple[str, ...]
     version: int = 1
     contrastive: bool = False
-    quick_match: bool = False
+    match_all: bool = False
 
     @property
     def checkpoint(self) -> str:

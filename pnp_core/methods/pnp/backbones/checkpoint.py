@@ -71,7 +71,7 @@ def locate_checkpoint(config: BackboneConfig) -> Checkpoint:
         revision=revision,
         version=card.version,
         contrastive=card.contrastive and config.checkpoint not in BUNDLED,  # nobody trained that of the bundled one
-        quick_match=card.quick_match,
+        match_all=card.match_all,
         folder=folder,
         layers=layers,
         heads=heads,
