@@ -14,12 +14,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from pnp_core.data import RunSummary, Summary
+from pnp_core.text.durations import duration
 from pnp_core.text.visible import visible, visible_json
 from pnp_core.tuning.space import shown_value
 
 if TYPE_CHECKING:  # these import torch, which takes seconds
     from pnp_core.checks.backbone import Diagnosis
     from pnp_core.checks.candidates_file import FileReport
+    from pnp_core.checks.cost import Cost
     from pnp_core.checks.dataset import CheckReport
     from pnp_core.corpus import CorpusSummary
     from pnp_core.inputs.cards import DatasetCard
@@ -338,6 +340,42 @@ def show_diagnosis(found: Diagnosis, console: Console) -> None:
             console.print(
                 f"  {what}: {cost.seconds:.2g} s per picture and pass, {cost.memory_gb:.1f} GB", soft_wrap=True
             )
+
+
+def show_cost(cost: Cost, console: Console) -> None:
+    """Print what a run is, and what it will take."""
+    settings = f", {cost.settings} settings" if cost.settings > 1 else ""
+    done = f" ({cost.done} of them done)" if cost.done else ""
+    at_hand = "at hand" if cost.problem is None else "[red]not at hand[/]"
+    lines = [
+        ("pictures", f"{cost.pictures}{done}, {cost.classes} classes{settings}"),
+        ("method", f"{shown(cost.method)}, {shown(cost.model)}"),
+        ("weights", f"{shown(cost.weights)}, {at_hand}"),
+        ("candidates", shown(cost.candidates)),
+        ("device", f"{shown(cost.device)}, batches of {cost.batch_size}"),
+    ]
+    if cost.problem is not None:
+        lines.append(("no estimate", shown(cost.problem)))
+    elif cost.total_seconds is None:
+        lines.append(("time", "nothing is left to do"))
+    else:
+        parts = ", ".join(f"{name} {duration(seconds)}" for name, seconds in cost.seconds.items())
+        lines += [
+            ("time", f"about {duration(cost.total_seconds)} ({parts}), from {cost.tried} pictures"),
+            ("memory", f"about {(cost.memory_bytes or 0) / 1e9:.1f} GB"),
+            ("disk", f"about {_size(cost.disk_bytes or 0)} in {shown(cost.out)}"),
+        ]
+    for name, text in lines:
+        console.print(f"{name:14} {text}", soft_wrap=True, highlight=False)
+
+
+def _size(count: int) -> str:
+    """Bytes for people.
+
+    >>> _size(2_500_000), _size(3_000_000_000)
+    ('2.5 MB', '3.0 GB')
+    """
+    return f"{count / 1e6:.1f} MB" if count < 1e9 else f"{count / 1e9:.1f} GB"
 
 
 def show_conversion(done: Conversion, console: Console) -> None:

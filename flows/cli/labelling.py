@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from flows.cli.costing import say_cost
 from flows.cli.fields import argument, option
 from flows.cli.options import (
     ENSEMBLE,
@@ -16,6 +17,7 @@ from flows.cli.options import (
     OWN_IMAGES,
     PIPELINE,
     DebugOption,
+    DryRunOption,
     Given,
     JsonOption,
     ParamOption,
@@ -30,6 +32,8 @@ from pnp_core.errors import PnpError
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from pnp_core.checks.cost import Cost
 
 
 def _run(prepare: Callable[[], Prepared], as_json: bool, debug: bool, strict: bool = False) -> None:
@@ -63,6 +67,18 @@ def _prepare_label(config: LabelConfig) -> Prepared:
 
     warn(check_label(config))
     return runs("label", config)
+
+
+def _eval_cost(config: EvalConfig) -> Cost:
+    from pnp_core.checks.cost import eval_cost
+
+    return eval_cost(config)
+
+
+def _label_cost(config: LabelConfig) -> Cost:
+    from pnp_core.checks.cost import label_cost
+
+    return label_cost(config)
 
 
 @dataclass(frozen=True)
@@ -136,11 +152,15 @@ def demo(given: Given[EvalConfig], as_json: JsonOption = False, debug: DebugOpti
 def evaluate(
     given: Given[EvalConfig],
     param: ParamOption = None,
+    dry_run: DryRunOption = False,
     strict: StrictOption = False,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Label a dataset that has ground truth, and score it (mIoU, per-class IoU)."""
+    if dry_run:
+        say_cost(lambda: _eval_cost(given.config(param)), as_json, debug)
+        return
     _run(lambda: _prepare_eval(given.config(param)), as_json, debug, strict)
 
 
@@ -159,9 +179,13 @@ def evaluate(
 def label(
     given: Given[LabelConfig],
     param: ParamOption = None,
+    dry_run: DryRunOption = False,
     strict: StrictOption = False,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Make masks for your own pictures. Mask value 0 is background, i the i-th class."""
+    if dry_run:
+        say_cost(lambda: _label_cost(given.config(param)), as_json, debug)
+        return
     _run(lambda: _prepare_label(given.config(param)), as_json, debug, strict)
