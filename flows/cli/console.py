@@ -98,6 +98,27 @@ def logs_shown() -> Iterator[None]:
         log.removeHandler(handler)
 
 
+class _Warning(logging.Handler):
+    """Prints a log as warnings are, above the progress bars."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """A line each."""
+        errors.print(f"[yellow]warning[/]: {shown(record.getMessage())}", soft_wrap=True)
+
+
+@contextmanager
+def warnings_shown() -> Iterator[None]:
+    """Show what everybody should know of a run's memory while the block runs."""
+    from pnp_core.stages.fitting import LOGGER
+
+    handler, log = _Warning(), logging.getLogger(LOGGER)
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+
+
 EVERY = 30.0
 """Seconds between two lines of progress where there is no terminal."""
 WINDOW = 300.0

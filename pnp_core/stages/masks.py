@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -21,6 +21,7 @@ from pnp_core.masks.label_map import Decide, LabelMap, Map, make_label_maps
 from pnp_core.masks.refine import ON_GPU, Refiner, open_refiner
 from pnp_core.methods import AnyMethod, Pinned, method_of
 from pnp_core.stages.config import RuntimeConfig
+from pnp_core.stages.fitting import fitting
 from pnp_core.storage.class_maps import STAGE as SALIENCE
 from pnp_core.storage.class_maps import read_class_maps
 from pnp_core.storage.completion import StageFolder, StageOutput
@@ -213,7 +214,7 @@ def _batches(
 
 
 def _sound_label_maps(
-    batch: list[tuple[Sample, ClassMaps]],
+    batch: Sequence[tuple[Sample, ClassMaps]],
     images: list[np.ndarray],
     job: MaskJob,
     decide: Decide,
@@ -247,6 +248,16 @@ def _pixels(job: MaskJob, sample: Sample) -> np.ndarray:
     return decode_image(sample.image, job.max_pixels).pixels
 
 
+def _rows(
+    batch: Sequence[tuple[Sample, ClassMaps]], job: MaskJob, decide: Decide, refine: Refiner, map_: Map
+) -> list[dict[str, Any]]:
+    """The rows of a batch."""
+    samples, maps = zip(*batch, strict=True)
+    images = list(map_(partial(_pixels, job), samples))
+    made = _sound_label_maps(batch, images, job, decide, refine, map_)
+    return list(map_(partial(_row, job), samples, maps, made))
+
+
 def mask_shard(job: MaskJob, shard: ShardRef, salience: StageResult, progress: Progress = silent) -> StageResult:
     """Make the label maps of one shard, unless they are complete.
 
@@ -260,15 +271,14 @@ def mask_shard(job: MaskJob, shard: ShardRef, salience: StageResult, progress: P
 
     def work() -> StageOutput:
         stored = read_class_maps(StageFolder(run, SALIENCE, job.salience_fingerprint), shard.name)
+        fits = fitting(STAGE, job.fingerprint, job.runtime.device)
         decide, refine, rows = job.decide, job.open_refiner(), []
         # Of several images at a time each does its products alone: threads of BLAS would wait for each other.
         with ThreadPoolExecutor(job.threads, "masks") as pool, threadpool_limits(1, "blas"):
             for batch in _batches(read_shard(run, shard), stored, job):
-                samples, maps = zip(*batch, strict=True)
-                images = list(pool.map(partial(_pixels, job), samples))
-                made = _sound_label_maps(batch, images, job, decide, refine, pool.map)
-                rows += pool.map(partial(_row, job), samples, maps, made)
-                progress(len(batch))
+                for made in fits.parts(batch, partial(_rows, job=job, decide=decide, refine=refine, map_=pool.map)):
+                    rows += made
+                    progress(len(made))
         progress(shard.samples - len(rows))
         return StageOutput({"parquet": table_bytes(pa.Table.from_pylist(rows, schema=MASK_SCHEMA))}, len(rows))
 
