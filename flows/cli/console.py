@@ -6,12 +6,10 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from pnp_core.data import RunSummary, Summary
@@ -84,60 +82,25 @@ def logs_shown() -> Iterator[None]:
         log.removeHandler(handler)
 
 
-class ProgressBars:
-    """Shows the stages' progress; an `Observer`."""
+class _Warning(logging.Handler):
+    """Prints a log as warnings are, above the progress bars."""
 
-    def __init__(self) -> None:
-        self._bars = Progress(
-            TextColumn("{task.description:10}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[unit]}"),
-            TimeElapsedColumn(),
-            console=errors,
-        )
-        self._tasks: dict[str, TaskID] = {}
+    def emit(self, record: logging.LogRecord) -> None:
+        """A line each."""
+        errors.print(f"[yellow]warning[/]: {shown(record.getMessage())}", soft_wrap=True)
 
-    def __enter__(self) -> ProgressBars:
-        self._bars.start()
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bars.stop()
+@contextmanager
+def warnings_shown() -> Iterator[None]:
+    """Show what everybody should know of a run's memory while the block runs."""
+    from pnp_core.stages.fitting import LOGGER
 
-    def begin(self, stage: str, total: int | None) -> None:
-        """Add a bar, or start the stage's anew."""
-        if stage in self._tasks:
-            self._bars.reset(self._tasks[stage], total=total)
-            return
-        self._tasks[stage] = self._bars.add_task(
-            STAGE_NAMES.get(stage, stage), total=total, unit=UNITS.get(stage, "pictures")
-        )
-
-    def advance(self, stage: str, images: int) -> None:
-        """Move a bar."""
-        self._bars.advance(self._tasks[stage], images)
-
-    def counter(self, stage: str) -> Callable[[int], None]:
-        """Moves a bar of unknown length, which is added with the first step."""
-
-        def count(images: int) -> None:
-            if stage not in self._tasks:
-                self.begin(stage, None)
-            self.advance(stage, images)
-
-        return count
-
-    def end(self, stage: str) -> None:
-        """Fill a bar: pictures set aside are done too."""
-        if stage not in self._tasks:  # counted, and there was nothing to count
-            return
-        task = self._tasks[stage]
-        total = self._bars.tasks[task].total
-        done = total if total is not None else max(self._bars.tasks[task].completed, 1)
-        self._bars.update(task, total=done, completed=done)
+    handler, log = _Warning(), logging.getLogger(LOGGER)
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
 
 
 def _scores_table(scores: dict[str, Any], part: str) -> Table:

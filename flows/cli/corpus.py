@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
+from flows.cli.costing import say_cost
 from flows.cli.fields import argument, option
 from flows.cli.options import (
     MASKS,
     OWN_IMAGES,
     PIPELINE,
     DebugOption,
+    DryRunOption,
     Given,
     JsonOption,
     ParamOption,
@@ -22,12 +24,21 @@ from flows.cli.running import Prepared, execute, fail, runs, warn
 from pnp_core.config import CorpusConfig
 from pnp_core.errors import PnpError
 
+if TYPE_CHECKING:
+    from pnp_core.checks.run_cost import RunCost
+
 
 def _prepare(config: CorpusConfig) -> Prepared:
     from pnp_core.corpus import check_corpus
 
     warn(check_corpus(config))
     return runs("corpus", config)
+
+
+def _cost(config: CorpusConfig) -> RunCost:
+    from pnp_core.checks.run_cost import corpus_cost
+
+    return corpus_cost(config)
 
 
 @options_of(
@@ -44,6 +55,7 @@ def _prepare(config: CorpusConfig) -> Prepared:
 def label_corpus(
     given: Given[CorpusConfig],
     param: ParamOption = None,
+    dry_run: DryRunOption = False,
     strict: StrictOption = False,
     as_json: JsonOption = False,
     debug: DebugOption = False,
@@ -53,6 +65,9 @@ def label_corpus(
     Made to be run on a schedule. Earlier masks stay where they are; training jobs read the manifest that latest.json
     names, while the next run is at work.
     """
+    if dry_run:
+        say_cost(lambda: _cost(given.config(param)), as_json, debug)
+        return
 
     def show(summary: Any, console: Any) -> None:
         from flows.cli.console import show_corpus

@@ -40,7 +40,8 @@ def check(given: Given[EvalConfig], as_json: JsonOption = False, debug: DebugOpt
     """
     from rich.console import Console
 
-    from flows.cli.console import ProgressBars, errors, show_check
+    from flows.cli.console import errors, show_check
+    from flows.cli.progress import ProgressBars
     from pnp_core.checks.dataset import check_dataset
 
     with one_line_errors(debug), ProgressBars() as bars:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from flows.cli.costing import say_cost
 from flows.cli.fields import argument, option
 from flows.cli.options import (
     ENSEMBLE,
@@ -16,6 +17,7 @@ from flows.cli.options import (
     OWN_IMAGES,
     PIPELINE,
     DebugOption,
+    DryRunOption,
     Given,
     JsonOption,
     ParamOption,
@@ -31,6 +33,8 @@ from pnp_core.errors import PnpError
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from pnp_core.checks.run_cost import RunCost
 
 
 def _run(prepare: Callable[[], Prepared], as_json: bool, debug: bool, strict: bool = False) -> None:
@@ -64,6 +68,18 @@ def _prepare_label(config: LabelConfig) -> Prepared:
 
     warn(check_label(config))
     return runs("label", config)
+
+
+def _eval_cost(config: EvalConfig) -> RunCost:
+    from pnp_core.checks.run_cost import eval_cost
+
+    return eval_cost(config)
+
+
+def _label_cost(config: LabelConfig) -> RunCost:
+    from pnp_core.checks.run_cost import label_cost
+
+    return label_cost(config)
 
 
 @dataclass(frozen=True)
@@ -137,12 +153,20 @@ def demo(given: Given[EvalConfig], as_json: JsonOption = False, debug: DebugOpti
 def evaluate(
     given: Given[EvalConfig],
     param: ParamOption = None,
+    dry_run: DryRunOption = False,
     strict: StrictOption = False,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Label a dataset that has ground truth, and score it (mIoU, per-class IoU)."""
-    _run(lambda: _prepare_eval(given.config(param, out=eval_out(given.values["dataset"]))), as_json, debug, strict)
+
+    def config() -> EvalConfig:
+        return given.config(param, out=eval_out(given.values["dataset"]))
+
+    if dry_run:
+        say_cost(lambda: _eval_cost(config()), as_json, debug)
+        return
+    _run(lambda: _prepare_eval(config()), as_json, debug, strict)
 
 
 @options_of(
@@ -160,6 +184,7 @@ def evaluate(
 def label(
     given: Given[LabelConfig],
     param: ParamOption = None,
+    dry_run: DryRunOption = False,
     strict: StrictOption = False,
     as_json: JsonOption = False,
     debug: DebugOption = False,
@@ -168,4 +193,11 @@ def label(
 
     Without --out the run folder is runs/label-NAME, by the name of the source; that of another source is not touched.
     """
-    _run(lambda: _prepare_label(given.config(param, out=label_out(given.values["source"]))), as_json, debug, strict)
+
+    def config() -> LabelConfig:
+        return given.config(param, out=label_out(given.values["source"]))
+
+    if dry_run:
+        say_cost(lambda: _label_cost(config()), as_json, debug)
+        return
+    _run(lambda: _prepare_label(config()), as_json, debug, strict)

@@ -1,4 +1,4 @@
-"""What a person sees of methods and their models: lists, diagnoses, conversions."""
+"""What a person sees of methods, their models and what a run costs: lists, diagnoses, conversions."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from flows.cli.console import shown
+from pnp_core.text.durations import duration
 
 if TYPE_CHECKING:  # these import torch, which takes seconds
     from flows.cli.models import KnownMethod
     from pnp_core.checks.backbone import Diagnosis
     from pnp_core.checks.method import MethodDiagnosis
+    from pnp_core.checks.run_cost import RunCost
     from pnp_core.methods.pnp.backbones.cards import BackboneCard
     from pnp_core.storage.weights import Conversion
 
@@ -84,3 +86,39 @@ def show_conversion(done: Conversion, console: Console) -> None:
     for reason, number in sorted(done.dropped.items()):
         console.print(f"  left out: {number} {shown(reason)}", soft_wrap=True)
     console.print(f"  use them with {done.use}{shown(str(done.folder))}", soft_wrap=True)
+
+
+def show_cost(cost: RunCost, console: Console) -> None:
+    """Print what a run is, and what it will take."""
+    settings = f", {cost.settings} settings" if cost.settings > 1 else ""
+    done = f" ({cost.done} of them done)" if cost.done else ""
+    at_hand = "at hand" if cost.problem is None else "[red]not at hand[/]"
+    lines = [
+        ("pictures", f"{cost.pictures}{done}, {cost.classes} classes{settings}"),
+        ("method", f"{shown(cost.method)}, {shown(cost.model)}"),
+        ("weights", f"{shown(cost.weights)}, {at_hand}"),
+        ("candidates", shown(cost.candidates)),
+        ("device", f"{shown(cost.device)}, batches of {cost.batch_size}"),
+    ]
+    if cost.problem is not None:
+        lines.append(("no estimate", shown(cost.problem)))
+    elif cost.total_seconds is None:
+        lines.append(("time", "nothing is left to do"))
+    else:
+        parts = ", ".join(f"{name} {duration(seconds)}" for name, seconds in cost.seconds.items())
+        lines += [
+            ("time", f"about {duration(cost.total_seconds)} ({parts}), from {cost.tried} pictures"),
+            ("memory", f"about {(cost.memory_bytes or 0) / 1e9:.1f} GB"),
+            ("disk", f"about {_size(cost.disk_bytes or 0)} in {shown(cost.out)}"),
+        ]
+    for name, text in lines:
+        console.print(f"{name:14} {text}", soft_wrap=True, highlight=False)
+
+
+def _size(count: int) -> str:
+    """Bytes for people.
+
+    >>> _size(2_500_000), _size(3_000_000_000)
+    ('2.5 MB', '3.0 GB')
+    """
+    return f"{count / 1e6:.1f} MB" if count < 1e9 else f"{count / 1e9:.1f} GB"

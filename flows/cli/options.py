@@ -22,6 +22,9 @@ SomeConfig = TypeVar("SomeConfig", bound=Config)
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line of stdout.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show tracebacks and Prefect's log.")]
 StrictOption = Annotated[bool, typer.Option("--strict", help="End with exit code 1 when a picture was quarantined.")]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Say what it is and will take, from a few pictures; write nothing to --out.")
+]
 ParamOption = Annotated[
     list[str] | None,
     typer.Option(

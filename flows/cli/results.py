@@ -21,7 +21,7 @@ def view(
     import webbrowser
     from threading import Thread
 
-    from flows.cli.console import ProgressBars
+    from flows.cli.progress import ProgressBars
     from flows.viewing import report_server
 
     with one_line_errors(debug, kept="the page is served no longer"), Interruptible(ProgressBars()):
@@ -97,7 +97,8 @@ def export(
     """Write masks in the form that training code or a tool for labelling reads."""
     from rich.console import Console
 
-    from flows.cli.console import ProgressBars, errors
+    from flows.cli.console import errors
+    from flows.cli.progress import ProgressBars
     from pnp_core.export import WITHOUT_IMAGES, export_run
 
     with one_line_errors(debug, kept="the export is not whole, the same command makes it anew"):

@@ -161,11 +161,12 @@ def execute(
         work, config = prepare()
         from rich.console import Console
 
-        from flows.cli.console import ProgressBars, errors, logs_shown
+        from flows.cli.console import errors, logs_shown, warnings_shown
+        from flows.cli.progress import ProgressBars
         from tasks.runtime import observed_by
 
         bars = ProgressBars()
-        shown = logs_shown() if debug else nullcontext()
+        shown = logs_shown() if debug else warnings_shown()
         with Interruptible(bars) as interruptible, _runner(config) as run, bars, observed_by(interruptible), shown:
             summary = work(run)
         show(summary, errors if as_json else Console())

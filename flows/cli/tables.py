@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
-import typer
-
+from flows.cli.costing import say_cost
 from flows.cli.fields import argument, option
-from flows.cli.options import PIPELINE, DebugOption, Given, JsonOption, ParamOption, options_of
+from flows.cli.options import PIPELINE, DebugOption, DryRunOption, Given, JsonOption, ParamOption, options_of
 from flows.cli.run_folders import eval_out
 from flows.cli.running import Prepared, execute, one_line_errors, runs, warn
-from pnp_core.config import AblateConfig, TablesConfig
+from pnp_core.config import AblateConfig, EvalConfig, TablesConfig
 from pnp_core.text.visible import visible, visible_json
+
+if TYPE_CHECKING:
+    from pnp_core.checks.run_cost import RunCost
 
 
 @options_of(TablesConfig, argument("runs"), option("out"))
@@ -55,7 +58,7 @@ def tables(given: Given[TablesConfig], as_json: JsonOption = False, debug: Debug
 def ablate(
     given: Given[AblateConfig],
     param: ParamOption = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what is missing, and run nothing.")] = False,
+    dry_run: DryRunOption = False,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -65,8 +68,7 @@ def ablate(
     """
     out = eval_out(given.values["dataset"])
     if dry_run:
-        with one_line_errors(debug):
-            _say_missing(given.config(param, out=out), as_json)
+        _say_missing(lambda: given.config(param, out=out), as_json, debug)
         return
     execute(lambda: _prepare(given.config(param, out=out)), _show, as_json, debug)
 
@@ -91,13 +93,25 @@ def _show(summary: Any, console: Any) -> None:
     )
 
 
-def _say_missing(config: AblateConfig, as_json: bool) -> None:
+def _say_missing(configured: Callable[[], AblateConfig], as_json: bool, debug: bool) -> None:
+    """Which settings are to be evaluated, and what that will take."""
     from pnp_core.tables.missing import missing_settings
 
-    missing = [place for place, _ in missing_settings(config)]
-    if as_json:
-        print(visible_json({"out": config.out, "missing": missing}))
-        return
-    for place in missing:
-        print(visible(place))
-    print(f"{len(missing)} settings to evaluate")
+    with one_line_errors(debug, kept="nothing was written"):
+        config = configured()
+        missing = missing_settings(config)
+    if not as_json:
+        for place, _ in missing:
+            print(visible(place))
+        print(f"{len(missing)} settings to evaluate")
+    if missing:
+        found = {"missing": [place for place, _ in missing]}
+        say_cost(lambda: _cost(config, [setting for _, setting in missing]), as_json, debug, found)
+    elif as_json:
+        print(visible_json({"out": config.out, "missing": []}))
+
+
+def _cost(config: AblateConfig, settings: list[EvalConfig]) -> RunCost:
+    from pnp_core.checks.run_cost import eval_cost
+
+    return eval_cost(config.base, settings)

@@ -4,8 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+from flows.cli.costing import say_cost, tune_cost
 from flows.cli.fields import argument, option
-from flows.cli.options import OWN_IMAGES, PIPELINE, DebugOption, Given, JsonOption, ParamOption, options_of
+from flows.cli.options import (
+    OWN_IMAGES,
+    PIPELINE,
+    DebugOption,
+    DryRunOption,
+    Given,
+    JsonOption,
+    ParamOption,
+    options_of,
+)
 from flows.cli.run_folders import tune_out
 from flows.cli.running import Prepared, execute, runs, warn
 from pnp_core.tuning.config import TuneConfig
@@ -43,6 +53,7 @@ def _prepare_tune(config: TuneConfig) -> Prepared:
 def tune(
     given: Given[TuneConfig],
     param: ParamOption = None,
+    dry_run: DryRunOption = False,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -51,8 +62,15 @@ def tune(
     Needs image-level labels at most. Run it again and it resumes, in the middle of a search too.
     """
 
+    def config() -> TuneConfig:
+        return given.config(param, out=tune_out(given.values["dataset"]))
+
+    if dry_run:
+        say_cost(lambda: tune_cost(config()), as_json, debug)
+        return
+
     def prepare() -> Prepared:
-        return _prepare_tune(given.config(param, out=tune_out(given.values["dataset"])))
+        return _prepare_tune(config())
 
     def show(summary: Any, console: Any) -> None:
         from flows.cli.console import show_tuning

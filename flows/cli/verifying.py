@@ -37,7 +37,8 @@ def verify(
     """
     from rich.console import Console
 
-    from flows.cli.console import ProgressBars, errors
+    from flows.cli.console import errors
+    from flows.cli.progress import ProgressBars
     from pnp_core.checks.output import verify as verify_folder
 
     with one_line_errors(debug, kept="nothing was changed"), ProgressBars() as bars, Interruptible(bars):

@@ -20,6 +20,7 @@ from pnp_core.runs.plan import Plan
 from pnp_core.runs.reasons import quarantine_reasons
 from pnp_core.stages.config import DispatchConfig
 from pnp_core.storage.shards import set_shard_aside
+from pnp_core.text.durations import duration
 from tasks.masks import task_export_png, task_mask_shard
 from tasks.runtime import ended_by, observer, runtime
 from tasks.salience import task_extract_shard
@@ -64,7 +65,7 @@ class _StageProgress:
         if not left or not self._computed:
             return ""
         seconds = (monotonic() - self._start) / self._computed * left
-        return f", about {_duration(seconds)} left" if seconds > 5 else ""
+        return f", about {duration(seconds)} left" if seconds > 5 else ""
 
     def all_failed(self, ended: bool = False) -> bool:
         """Whether shards fail and none succeeds; at the end of a run however few they are."""
@@ -74,21 +75,6 @@ class _StageProgress:
     def end(self) -> None:
         """The stage is over."""
         observer().end(self._stage)
-
-
-def _duration(seconds: float) -> str:
-    """A length of time for people.
-
-    >>> _duration(42), _duration(600), _duration(9000)
-    ('42 s', '10 min', '2.5 h')
-    """
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 90
-        else f"{seconds / 60:.0f} min"
-        if seconds < 5400
-        else f"{seconds / 3600:.1f} h"
-    )
 
 
 def run_shard_stage(write: Callable[[], list[ShardRef]], summary: Summary) -> list[ShardRef]:

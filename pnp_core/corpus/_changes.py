@@ -70,6 +70,11 @@ class ChangeReader:
         self._rows = changes.rows
 
     @property
+    def names(self) -> list[str]:
+        """Files that are new or may have changed."""
+        return [file.name for file, _ in self._changed]
+
+    @property
     def more(self) -> bool:
         """Whether there is something left to read."""
         return self._next < len(self._changed)

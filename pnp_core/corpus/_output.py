@@ -28,6 +28,8 @@ from pnp_core.corpus.manifest import (
 )
 from pnp_core.data import Sample, ShardRef
 from pnp_core.errors import ForeignFilesError, SourceError
+from pnp_core.inputs.sources import shuffle
+from pnp_core.inputs.sources.base import file_sample
 from pnp_core.inputs.sources.folder import GrowingFolder
 from pnp_core.inputs.sources.links import LINKS, left_out, links_passed_over
 from pnp_core.runs.plan import Plan, plan_label
@@ -131,6 +133,16 @@ class Corpus:
         if reader.more:
             self._reader = reader
         return shards, reader.more or reader.batches > 1
+
+    def draw(self, number: int, seed: int = 0) -> tuple[int, list[Sample]]:
+        """How many files are new or changed, and so many of them drawn at random; nothing is written.
+
+        Raises:
+            SourceError: nothing is left of a corpus that held pictures.
+        """
+        names = self._list(retry=True).names
+        drawn = [(self.folder.file(name), name) for name in shuffle(names, seed)[:number]]
+        return len(names), [file_sample(file, name, f"{i:06d}") for i, (file, name) in enumerate(drawn)]
 
     def _list(self, retry: bool) -> ChangeReader:
         """List the files, and see what is new."""

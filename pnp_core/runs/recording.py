@@ -112,7 +112,9 @@ def _device(plan: Plan) -> str:
     chosen = plan.salience.runtime.device
     if chosen.startswith(("auto", "cuda")) and torch.cuda.is_available():
         return torch.cuda.get_device_name(None if chosen == "auto" else chosen)
-    return "cpu" if chosen == "auto" else chosen
+    from pnp_core.devices import resolve_device
+
+    return str(resolve_device(chosen)) if chosen == "auto" else chosen
 
 
 def _before(run: RunFolder, file: str) -> RunRecord | None:

@@ -40,7 +40,7 @@ class RuntimeConfig(Config):
     """Where and how fast. Changes nothing but the rounding of sums, enters no fingerprint."""
 
     device: str = "auto"
-    """`auto` (the first GPU, else the CPU), `cpu`, `cuda`, `cuda:1`, `mps` ..."""
+    """`auto` (the first GPU, of Apple too, else the CPU), `cpu`, `cuda`, `cuda:1`, `mps` ..."""
     batch_size: int = Field(default=16, ge=1)
     """Pictures per forward pass."""
     threads: int | None = Field(default=None, ge=1)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -33,6 +33,7 @@ from pnp_core.inputs.images import DecodedImage, decode_image
 from pnp_core.methods import AnyMethod, Pinned, load_method, method_of
 from pnp_core.methods.base import Loaded, LoadedMethod, MethodConfig, Question, Seen, StoredMaps
 from pnp_core.stages.config import RuntimeConfig, SalienceConfig
+from pnp_core.stages.fitting import fitting
 from pnp_core.storage.class_maps import STAGE, class_map_files
 from pnp_core.storage.completion import StageFolder, StageOutput
 from pnp_core.storage.run_folder import RunFolder, fingerprint
@@ -252,7 +253,11 @@ class _Looking(_Half[_Input]):
         return _Input(sample, height, width, (*image.notes, *sample.notes), *prepared)
 
     def results(self, batch: list[_Input]) -> Iterator[ClassMaps | Quarantined]:
-        """Choose the candidates of a batch, and look at the images that can be labelled."""
+        """Choose the candidates of a batch, and look at the images that can be labelled; in parts where memory ends."""
+        fits = fitting(STAGE, self.job.fingerprint, self.job.runtime.device)
+        return chain.from_iterable(fits.parts(batch, lambda part: list(self._results(part))))
+
+    def _results(self, batch: Sequence[_Input]) -> Iterator[ClassMaps | Quarantined]:
         encoded = self.method.encode([item.for_method for item in batch])
         choices = self._choices(batch, encoded)
         seen = self.method.look(encoded, {i: choice.classes for i, choice in enumerate(choices) if choice.usable})
@@ -262,7 +267,7 @@ class _Looking(_Half[_Input]):
             else:
                 yield Quarantined(item.sample.key, item.sample.source, STAGE, choice.how)
 
-    def _choices(self, batch: list[_Input], encoded: Any) -> list[Choice]:
+    def _choices(self, batch: Sequence[_Input], encoded: Any) -> list[Choice]:
         images = Images(
             [item.sample for item in batch],
             partial(self.method.match, encoded),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
@@ -21,6 +21,7 @@ from pnp_core.masks.label_map import Decide, LabelMap, Map, make_label_maps
 from pnp_core.masks.refine import ON_GPU, Refiner, open_refiner
 from pnp_core.methods import AnyMethod, Pinned, method_of
 from pnp_core.stages.config import RuntimeConfig
+from pnp_core.stages.fitting import fitting
 from pnp_core.storage.class_maps import STAGE as SALIENCE
 from pnp_core.storage.class_maps import read_class_maps
 from pnp_core.storage.completion import StageFolder, StageOutput
@@ -227,7 +228,7 @@ def _batches(images: Iterable[tuple[Sample, ClassMaps]], job: MaskJob) -> Iterat
 
 
 def _sound_label_maps(
-    batch: list[tuple[Sample, ClassMaps]],
+    batch: Sequence[tuple[Sample, ClassMaps]],
     images: list[np.ndarray],
     job: MaskJob,
     decide: Decide,
@@ -283,15 +284,19 @@ def make_masks(
         ShardError: maps or label probabilities of an image are not finite.
     """
     decide, refine, libraries = job.decide, job.open_refiner(), ThreadpoolController()
+    fits = fitting(STAGE, job.fingerprint, job.runtime.device)
     with ThreadPoolExecutor(job.threads, "masks") as pool:
-        for batch in _batches(images, job):
+
+        def work(part: Sequence[tuple[Sample, ClassMaps]]) -> list[Finished]:
             # Of several images at a time each does its products alone: threads of BLAS would wait for each other.
             with libraries.limit(limits=1, user_api="blas"):
-                samples, maps = zip(*batch, strict=True)
+                samples, maps = zip(*part, strict=True)
                 guides = list(pool.map(pixels, samples))
-                made = _sound_label_maps(batch, guides, job, decide, refine, pool.map, soft)
-                finished = list(pool.map(finish, samples, maps, made))
-            yield finished
+                made = _sound_label_maps(part, guides, job, decide, refine, pool.map, soft)
+                return list(pool.map(finish, samples, maps, made))
+
+        for batch in _batches(images, job):
+            yield from fits.parts(batch, work)
 
 
 def mask_shard(job: MaskJob, shard: ShardRef, salience: StageResult, progress: Progress = silent) -> StageResult:

@@ -15,7 +15,7 @@ from pnp_core.errors import DatasetError, UnknownNameError, UsageError
 from pnp_core.inputs.cards import DatasetCard, load_card
 from pnp_core.inputs.class_names import clean_class_names
 from pnp_core.inputs.readers import Dataset, get_split, has_boxes, open_dataset, resolve_card
-from pnp_core.inputs.sources import Source, open_source
+from pnp_core.inputs.sources import Source, draw, open_source
 from pnp_core.masks.config import MaskConfig
 from pnp_core.methods.pnp.backbones import locate_checkpoint
 from pnp_core.methods.pnp.config import PnpConfig
@@ -242,6 +242,19 @@ def _open_source(config: TuneConfig) -> Source:
         config.exclude,
         config.fetch_seconds,
     )
+
+
+def tuning_images(config: TuneConfig) -> int:
+    """Number of pictures to tune on.
+
+    Raises:
+        PnpError: as `tuning_dataset`; or there are no pictures.
+    """
+    if _own_images(config):
+        there, _ = draw(_open_source(config), 0)
+    else:
+        there = len(tuning_dataset(config))
+    return min(config.images, there)
 
 
 def shard_tuning(config: TuneConfig) -> list[ShardRef]:

@@ -5,9 +5,10 @@ Every input comes out as exactly one sample, with its bytes or with the fault th
 
 from __future__ import annotations
 
+from pnp_core.data import Sample
 from pnp_core.errors import SourceError
 from pnp_core.inputs.sources._fetching import FETCH_SECONDS, Fetches
-from pnp_core.inputs.sources._sampling import shuffle
+from pnp_core.inputs.sources._sampling import counted, shuffle
 from pnp_core.inputs.sources.base import MAX_BYTES, FileRef, Source, expand
 from pnp_core.inputs.sources.folder import open_folder, open_image
 from pnp_core.inputs.sources.keys import printable, safe_key
@@ -15,7 +16,7 @@ from pnp_core.inputs.sources.lists import open_list
 from pnp_core.inputs.sources.tables import open_tables
 from pnp_core.inputs.sources.tars import open_tars
 
-__all__ = ["MAX_BYTES", "Source", "open_source", "printable", "safe_key", "shuffle"]
+__all__ = ["MAX_BYTES", "Source", "draw", "open_source", "printable", "safe_key", "shuffle"]
 
 _PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".zip")
 
@@ -71,3 +72,10 @@ def _refuse_patterns(source: str, exclude: tuple[str, ...]) -> None:
         raise SourceError(
             f"--exclude leaves out files of a folder, lines of a list and files of tars; '{source}' has none"
         )
+
+
+def draw(source: Source, number: int, seed: int = 0) -> tuple[int, list[Sample]]:
+    """How many pictures a source has, and so many of them drawn at random; a table or a tar is read for it once."""
+    if source.listed is not None:
+        return source.listed, list(source.subset(number, seed))
+    return counted(source.samples(), number, seed)

@@ -43,3 +43,17 @@ def reservoir(samples: Iterator[Sample], number: int, seed: int) -> Iterator[Sam
         elif (slot := int(random.integers(0, position + 1))) < number:
             kept[slot] = (position, sample)
     yield from (sample for _, sample in sorted(kept, key=lambda pair: pair[0]))
+
+
+def counted(samples: Iterator[Sample], number: int, seed: int) -> tuple[int, list[Sample]]:
+    """As `reservoir`, and how many there are in all."""
+    total = 0
+
+    def counting() -> Iterator[Sample]:
+        nonlocal total
+        for sample in samples:
+            total += 1
+            yield sample
+
+    kept = list(reservoir(counting(), number, seed))
+    return total, kept

@@ -48,6 +48,11 @@ class Source(Protocol):
         """File ending -> number of files passed over because they are no pictures; other kinds by their name."""
         ...
 
+    @property
+    def listed(self) -> int | None:
+        """Number of pictures, faulty ones included; None where only reading them all tells."""
+        ...
+
     def digest(self) -> str:
         """Changes when a file is added, removed, resized, touched or becomes readable."""
         ...

@@ -52,6 +52,11 @@ class FolderSource:
         """One of the files."""
         return replace(self.root, path=f"{self.root.path.rstrip('/')}/{name}", within=self.within)
 
+    @property
+    def listed(self) -> int:
+        """Number of pictures."""
+        return len(self.names)
+
     def digest(self) -> str:
         """From the names, each file's size and time of change, and where links lead."""
         if self.listing is not None:

@@ -45,6 +45,11 @@ class ListSource:
         """The list."""
         return printable(self.file.path)
 
+    @property
+    def listed(self) -> int:
+        """Number of pictures."""
+        return len(self.lines)
+
     def digest(self) -> str:
         """From the lines and each file's size and time of change."""
         return digest_of(stamps((item for _, item in self._pointed()), self.fetches))

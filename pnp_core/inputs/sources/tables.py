@@ -115,6 +115,10 @@ class TableSource:
         """What was asked for."""
         return printable(self.pattern)
 
+    @property
+    def listed(self) -> None:
+        """Known only when all are read."""
+
     def digest(self) -> str:
         """From names, sizes and times of change of the files, and of the pictures that rows only point to."""
         return digest_of([self.column, *(line for file in self.files for line in self._stamps(file))])

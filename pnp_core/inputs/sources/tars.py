@@ -170,6 +170,10 @@ class TarSource:
         """What was asked for."""
         return printable(self.pattern)
 
+    @property
+    def listed(self) -> None:
+        """Known only when all are read."""
+
     def digest(self) -> str:
         """From the tars' names, sizes and times of change, and what is left out of them."""
         return digest_of(chain((f"{file.path}\0{file.stamp()}" for file in self.files), self.exclude))

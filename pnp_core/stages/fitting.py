@@ -1,0 +1,66 @@
+"""Batches that fit into memory: where one does not it is halved, and so are those to come."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+LOGGER = "pnp_ovss.memory"
+"""Log that says when a batch was halved."""
+
+
+class Fitting:
+    """How many images of a stage fit into memory together, as far as that was found out in this process."""
+
+    def __init__(self, stage: str, device: str) -> None:
+        self._stage, self._device = stage, device
+        self.most: int | None = None
+        """None while every batch fitted."""
+
+    def parts(self, batch: Sequence[Item], work: Callable[[Sequence[Item]], Result]) -> Iterator[Result]:
+        """What `work` makes of a batch, whole or in parts, in order.
+
+        Raises:
+            Exception: that of `work`; out of memory where a single image does not fit.
+        """
+        while batch:
+            size = min(self.most or len(batch), len(batch))
+            try:
+                result = work(batch[:size])
+            except Exception as error:
+                if size == 1 or not _is_out_of_memory(error):
+                    raise
+                result = None
+            if result is None:  # no longer in `except`: the error keeps what was in memory
+                self._halve(size)
+                continue
+            yield result
+            batch = batch[size:]
+
+    def _halve(self, size: int) -> None:
+        from pnp_core.devices import free_cached
+
+        warned, self.most = self.most is not None, size // 2
+        free_cached(self._device)
+        if not warned:
+            logging.getLogger(LOGGER).warning(
+                "%s: no memory for a batch of %d on device %s, goes on with %d, and fewer where that is too many; "
+                "--batch-size %d would begin with it",
+                *(self._stage, size, self._device, self.most, self.most),
+            )
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    from pnp_core.devices import is_out_of_memory  # imports torch, which a run without any work does not need
+
+    return is_out_of_memory(error)
+
+
+@lru_cache(maxsize=64)
+def fitting(stage: str, fingerprint: str, device: str) -> Fitting:
+    """The one of all shards of a stage in this process."""
+    return Fitting(stage, device)
