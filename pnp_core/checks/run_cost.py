@@ -23,6 +23,7 @@ from pnp_core.errors import CheckpointError, UsageError
 from pnp_core.inputs.cards import load_card
 from pnp_core.inputs.sources import draw
 from pnp_core.runs.plan import Plan, class_subset, open_images, open_split, plan_eval, plan_label
+from pnp_core.stages.fitting import batch_size
 from pnp_core.stages.maps import extract_shard
 from pnp_core.stages.masks import export_png, mask_shard
 from pnp_core.stages.scores import score_shard
@@ -304,7 +305,7 @@ def _cost(
     return RunCost(
         tried=measured.tried,
         seconds={name: each * left.get(name, left["masks"]) for name, each in measured.seconds.items()},
-        memory_bytes=measured.memory(min(number, config.runtime.batch_size)),
+        memory_bytes=measured.memory(min(number, batch_size(config.runtime))),
         disk_bytes=round(sum(kept.values())),
         **facts,
     )
@@ -328,5 +329,5 @@ def run_facts(config: PipelineConfig) -> dict[str, Any]:
         "weights": described.weights,
         "candidates": config.salience.candidates.source,
         "device": str(resolve_device(config.runtime.device)),
-        "batch_size": config.runtime.batch_size,
+        "batch_size": batch_size(config.runtime),
     }

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import chain
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 
@@ -54,7 +54,7 @@ class Segmenter:
         candidates: which classes a picture is asked about: `itm` (those that the model matches), `vocabulary` (all),
             `clip`, `file`; or a mapping with settings (docs/candidates.md).
         device: `auto` (the first GPU, else the CPU), `cpu`, `cuda:1`, `mps` ...
-        batch_size: pictures that are looked at together, of a list.
+        batch_size: pictures that are looked at together, of a list; or `auto`, as many as a GPU has room for.
         settings: of the method: `layer=7`, `head=9`, `backbone={"name": "albef"}`.
 
     Raises:
@@ -75,7 +75,7 @@ class Segmenter:
         config: str | os.PathLike[str] | Mapping[str, Any] | PipelineConfig | None = None,
         candidates: str | Mapping[str, Any] | Config | None = None,
         device: str | None = None,
-        batch_size: int | None = None,
+        batch_size: int | Literal["auto"] | None = None,
         **settings: Any,
     ) -> None:
         source = {"source": candidates} if isinstance(candidates, str) else _plain(candidates)

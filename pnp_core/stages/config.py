@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, field_validator
 
 from pnp_core.candidates.config import CandidatesConfig
 from pnp_core.frozen import NO_RESULT, Config, formerly
@@ -41,14 +41,23 @@ class RuntimeConfig(Config):
 
     device: str = "auto"
     """`auto` (the first GPU, of Apple too, else the CPU), `cpu`, `cuda`, `cuda:1`, `mps` ..."""
-    batch_size: int = Field(default=16, ge=1)
-    """Pictures per forward pass."""
+    batch_size: Literal["auto"] | Annotated[int, Field(ge=1)] = 16
+    """Pictures per forward pass; one that does not fit into memory is halved. `auto`: on a GPU as many as it has room
+    for, 128 at most."""
     threads: int | None = Field(default=None, ge=1)
     """Threads of torch on the CPU, in every process that works for the run. When empty as many as torch takes by
     itself where the run is started: another number would change last bits."""
     overlap: bool | None = None
     """Make the masks of a shard beside the salience of the next. When empty where the model leaves the CPU to them: it
     is on a GPU, or with the workers of a deployment."""
+
+    @field_validator("batch_size", mode="before")
+    @classmethod
+    def _a_number_or_auto(cls, value: Any) -> Any:
+        number = int(value) if isinstance(value, str) and value.isdecimal() else value
+        if number == "auto" or (type(number) is int and number > 0):
+            return number
+        raise ValueError(f"must be a number of pictures, 1 or more, or auto, not {value!r}")
 
 
 class DispatchConfig(Config):

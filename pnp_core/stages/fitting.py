@@ -7,17 +7,35 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import TypeVar
 
+from pnp_core.stages.config import RuntimeConfig
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+ON_CPU, ON_GPU = 16, 128
+"""Images together where the number is `auto`: more are no faster on a CPU. Those that do not fit are halved."""
 LOGGER = "pnp_ovss.memory"
 """Log that says when a batch was halved."""
+
+
+def batch_size(runtime: RuntimeConfig) -> int:
+    """The most images together that a run asks for."""
+    if runtime.batch_size != "auto":
+        return runtime.batch_size
+    from pnp_core.devices import leaves_cpu
+
+    return ON_GPU if leaves_cpu(runtime.device) else ON_CPU
 
 
 class Fitting:
     """How many images of a stage fit into memory together, as far as that was found out in this process."""
 
-    def __init__(self, stage: str, device: str) -> None:
-        self._stage, self._device = stage, device
+    def __init__(self, stage: str, device: str, expected: bool = False) -> None:
+        """Nothing is known yet.
+
+        Args:
+            expected: it is no news when a batch does not fit.
+        """
+        self._stage, self._device, self._expected = stage, device, expected
         self.most: int | None = None
         """None while every batch fitted."""
 
@@ -44,7 +62,7 @@ class Fitting:
     def _halve(self, size: int) -> None:
         from pnp_core.devices import free_cached
 
-        warned, self.most = self.most is not None, size // 2
+        warned, self.most = self._expected or self.most is not None, size // 2
         free_cached(self._device)
         if not warned:
             logging.getLogger(LOGGER).warning(
@@ -61,6 +79,6 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 
 @lru_cache(maxsize=64)
-def fitting(stage: str, fingerprint: str, device: str) -> Fitting:
+def fitting(stage: str, fingerprint: str, runtime: RuntimeConfig) -> Fitting:
     """The one of all shards of a stage in this process."""
-    return Fitting(stage, device)
+    return Fitting(stage, runtime.device, expected=runtime.batch_size == "auto")

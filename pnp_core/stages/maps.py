@@ -33,7 +33,7 @@ from pnp_core.inputs.images import DecodedImage, decode_image
 from pnp_core.methods import AnyMethod, Pinned, load_method, method_of
 from pnp_core.methods.base import Loaded, LoadedMethod, MethodConfig, Question, Seen, StoredMaps
 from pnp_core.stages.config import RuntimeConfig, SalienceConfig
-from pnp_core.stages.fitting import fitting
+from pnp_core.stages.fitting import batch_size, fitting
 from pnp_core.storage.class_maps import STAGE, class_map_files
 from pnp_core.storage.completion import StageFolder, StageOutput
 from pnp_core.storage.run_folder import RunFolder, fingerprint
@@ -254,7 +254,7 @@ class _Looking(_Half[_Input]):
 
     def results(self, batch: list[_Input]) -> Iterator[ClassMaps | Quarantined]:
         """Choose the candidates of a batch, and look at the images that can be labelled; in parts where memory ends."""
-        fits = fitting(STAGE, self.job.fingerprint, self.job.runtime.device)
+        fits = fitting(STAGE, self.job.fingerprint, self.job.runtime)
         return chain.from_iterable(fits.parts(batch, lambda part: list(self._results(part))))
 
     def _results(self, batch: Sequence[_Input]) -> Iterator[ClassMaps | Quarantined]:
@@ -358,7 +358,7 @@ def _prepared_ahead(
     pool, reader = (ThreadPoolExecutor(threads, name) for threads, name in ((DECODERS, "decode"), (1, "read")))
 
     def begin() -> list[Future[Ready | Quarantined]]:
-        return [pool.submit(half.prepare, decode, one) for one in islice(remaining, half.job.runtime.batch_size)]
+        return [pool.submit(half.prepare, decode, one) for one in islice(remaining, batch_size(half.job.runtime))]
 
     try:
         batch = begin()

@@ -21,7 +21,7 @@ from pnp_core.masks.label_map import Decide, LabelMap, Map, make_label_maps
 from pnp_core.masks.refine import ON_GPU, Refiner, open_refiner
 from pnp_core.methods import AnyMethod, Pinned, method_of
 from pnp_core.stages.config import RuntimeConfig
-from pnp_core.stages.fitting import fitting
+from pnp_core.stages.fitting import batch_size, fitting
 from pnp_core.storage.class_maps import STAGE as SALIENCE
 from pnp_core.storage.class_maps import read_class_maps
 from pnp_core.storage.completion import StageFolder, StageOutput
@@ -213,12 +213,12 @@ PIXEL = 12
 
 def _batches(images: Iterable[tuple[Sample, ClassMaps]], job: MaskJob) -> Iterator[list[tuple[Sample, ClassMaps]]]:
     """As many together as a batch of the run has and as scores fit in memory."""
-    batch, size = [], 0
+    batch, size, most = [], 0, batch_size(job.runtime)
     for sample, maps in images:
         shrunk = min(1.0, job.config.max_side / max(maps.height, maps.width))
         # Pixels, labels and confidence at the image's own size; scores at the one that it is refined at.
         own = int(maps.height * maps.width * (PIXEL + 4 * shrunk**2 * (maps.maps.shape[1] + 1)))
-        if batch and (size + own > AT_ONCE or len(batch) == job.runtime.batch_size):
+        if batch and (size + own > AT_ONCE or len(batch) == most):
             yield batch
             batch, size = [], 0
         batch.append((sample, maps))
@@ -284,7 +284,7 @@ def make_masks(
         ShardError: maps or label probabilities of an image are not finite.
     """
     decide, refine, libraries = job.decide, job.open_refiner(), ThreadpoolController()
-    fits = fitting(STAGE, job.fingerprint, job.runtime.device)
+    fits = fitting(STAGE, job.fingerprint, job.runtime)
     with ThreadPoolExecutor(job.threads, "masks") as pool:
 
         def work(part: Sequence[tuple[Sample, ClassMaps]]) -> list[Finished]:

@@ -1,6 +1,7 @@
 """A batch that does not fit into memory is halved: the run goes on, and its masks are the same bytes."""
 
 from importlib import import_module
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ import torch
 from pnp_core.devices import is_out_of_memory
 from pnp_core.methods import METHODS
 from pnp_core.methods import _load as loading
-from pnp_core.stages.fitting import Fitting, fitting
+from pnp_core.stages.config import RuntimeConfig
+from pnp_core.stages.fitting import Fitting, batch_size, fitting
 from tests.flows.commands import call, summary_of
 
 TOY = Path(__file__).parents[1] / "toy_method"
@@ -74,3 +76,29 @@ def test_a_single_image_that_does_not_fit_is_an_error():
 def test_other_errors_are_no_lack_of_memory():
     assert not is_out_of_memory(RuntimeError("shapes do not fit"))
     assert not is_out_of_memory(ValueError("out of memory"))
+
+
+@pytest.mark.parametrize(("device", "together"), [("cpu", 16), ("cuda", 128)])
+def test_auto_begins_with_what_a_device_usually_has_room_for_and_halves_without_a_word(device, together, caplog):
+    runtime = RuntimeConfig(device=device, batch_size="auto")
+    assert batch_size(runtime) == together
+    sizes: list[int] = []
+
+    def work(batch):
+        sizes.append(len(batch))
+        if len(batch) > 5:
+            raise OUT_OF_MEMORY["gpu"]
+        return batch
+
+    fits = Fitting("salience", "cpu", expected=True)
+    assert [*chain.from_iterable(fits.parts(list(range(together)), work))] == list(range(together))
+    assert sizes[:3] == [together, together // 2, together // 4]
+    assert not caplog.records
+
+
+def test_batch_size_is_a_number_or_auto(tmp_path):
+    command = ("eval", "scenes", "--limit", "2", "--out", tmp_path / "out", "--json", "--batch-size")
+    assert summary_of(call(*command, "auto"))["labelled"] == 2
+    refused = call(*command, "many")
+    assert refused.exit_code == 2
+    assert "runtime.batch_size: must be a number of pictures, 1 or more, or auto, not 'many'" in refused.stderr
