@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, UInt, UInt8
 from PIL import Image, ImageDraw
 from PIL.Image import Resampling
 
@@ -26,23 +26,24 @@ class Segmentation:
     """The mask of one picture of H x W pixels, upright.
 
     Attributes:
-        labels: (H, W) uint8, places in `classes`: 0 is background. The same as in a mask of `pnp-ovss label`.
+        labels: (H, W) uint8, uint16 of more than 254 classes; places in `classes`: 0 is background. The same as in a
+            mask of `pnp-ovss label`.
         classes: `background`, and the names that were given: `classes[labels[y, x]]` is a pixel's.
         confidence: (H, W) float32, probability in [0, 1] of the label.
         asked: the classes that the picture was asked about, and how probably it holds each, in [0, 1]; None where
             neither the method nor the source of candidates says so.
         notes: what was done to read the picture, for people.
         image: (H, W, 3) uint8 RGB, the picture as it was seen.
-        palette: (256, 3) uint8, colours of the labels.
+        palette: (256 or 65536, 3) uint8, colours of the labels.
     """
 
-    labels: UInt8[np.ndarray, "H W"]
+    labels: UInt[np.ndarray, "H W"]
     classes: tuple[str, ...]
     confidence: Float[np.ndarray, "H W"]
     asked: Mapping[str, float | None]
     notes: tuple[str, ...]
     image: UInt8[np.ndarray, "H W 3"]
-    palette: UInt8[np.ndarray, "256 3"]
+    palette: UInt8[np.ndarray, "N 3"]
     soft: SoftMap | None = None
     """What `scores` are made of."""
 

@@ -188,7 +188,7 @@ class _Work:
         matches = (None,) * len(maps.classes) if maps.itm is None else tuple(map(float, maps.itm))
         chosen = maps.scores or (None,) * len(maps.classes)
         return Segmentation(
-            labels=label_map.labels,
+            labels=label_map.labels.astype(job.label_type, copy=False),
             classes=("background", *names),
             confidence=label_map.confidence,
             asked={

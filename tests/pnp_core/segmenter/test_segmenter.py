@@ -177,7 +177,7 @@ def test_names_that_are_none_are_refused_in_one_line(tiny, classes, says):
         ({"candidates": "imt"}, UnknownNameError, "did you mean 'itm'"),
         ({"candidates": "labels"}, UsageError, "no image-level labels"),
         ({"weights": "tiny", "layr": 1}, UsageError, "unknown key 'method.layr'; did you mean 'method.layer'"),
-        ({"batch_size": 0}, UsageError, "runtime.batch_size: Input should be greater"),
+        ({"batch_size": 0}, UsageError, "runtime.batch_size: must be a number of pictures"),
         ({"config": "gone.yaml"}, UsageError, "cannot read configuration 'gone.yaml'"),
         ({"weights": "nowhere"}, PnpError, "weights 'nowhere'"),
         (
@@ -235,3 +235,16 @@ def test_prefect_is_not_imported_and_nothing_written(tmp_path, file):
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
     assert [one.name for one in tmp_path.iterdir()] == ["scene.png"]
+
+
+def test_of_more_than_254_classes_masks_have_16_bits(tmp_path):
+    names = ["car", *(f"thing {number}" for number in range(300))]
+    wide = Segmenter("tiny", device="cpu", candidates={"source": "vocabulary", "ranker": "none"})
+    with pytest.warns(UserWarning, match="knows only its 20 drawn classes"):
+        found = wide(np.full((20, 24, 3), 200, np.uint8), names)
+    assert found.labels.dtype == np.uint16
+    assert found._repr_png_()
+    found.save(tmp_path / "mask.png")
+    with Image.open(tmp_path / "mask.png") as saved:
+        assert saved.mode == "I;16"
+        assert np.array_equal(np.array(saved), found.labels)
