@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -156,7 +157,11 @@ def show_summary(summary: RunSummary, console: Console) -> None:
         f"{summary.quarantined} quarantined"
     )
     out = shown(summary.out.rstrip("/"))
-    console.print(f"masks          {shown(summary.masks)}", soft_wrap=True)
+    console.print(
+        f"masks          {shown(summary.masks)} (Parquet; its name stands for model and settings)", soft_wrap=True
+    )
+    if "png" in summary.stages:
+        console.print(f"PNG files      {out}/png/{PurePosixPath(summary.masks).name}", soft_wrap=True)
     if summary.quarantined:
         console.print(f"quarantine     {out}/quarantine/ (what and why)", soft_wrap=True)
         _show_reasons(summary, console)
