@@ -79,7 +79,22 @@ def export(
         ),
     ] = 0.0,
     only: Annotated[
-        str | None, typer.Option(help="A file of keys, one per line: no other pictures are written.", metavar="FILE")
+        str | None,
+        typer.Option(
+            help="No other pictures: accepted, rejected or open, as was decided in the report, or a file of keys, one "
+            "per line (./accepted for a file of that name).",
+            metavar="DECISION|FILE",
+        ),
+    ] = None,
+    leave_out: Annotated[
+        str | None,
+        typer.Option("--except", help="All pictures but these, said as for --only.", metavar="DECISION|FILE"),
+    ] = None,
+    review: Annotated[
+        str | None,
+        typer.Option(
+            help="Decisions of this file, and not of RUN/report/review.json: a path or any fsspec URL.", metavar="FILE"
+        ),
     ] = None,
     val: Annotated[
         float | None,
@@ -97,7 +112,7 @@ def export(
     """Write masks in the form that training code or a tool for labelling reads."""
     from rich.console import Console
 
-    from flows.cli.console import ProgressBars, errors
+    from flows.cli.console import ProgressBars, errors, show_review
     from pnp_core.export import WITHOUT_IMAGES, export_run
 
     with one_line_errors(debug, kept="the export is not whole, the same command makes it anew"):
@@ -116,6 +131,8 @@ def export(
                 min_area=min_area,
                 min_confidence=min_confidence,
                 only=only,
+                leave_out=leave_out,
+                review=review,
                 val=val,
             )
             bars.end("export")
@@ -123,6 +140,8 @@ def export(
     console.print(
         f"{done.images} pictures with masks in {visible(place)}", soft_wrap=True, markup=False, highlight=False
     )
+    if done.review:
+        show_review(done.review, console)
     if done.missing:
         console.print(f"{done.missing} pictures of the run have no mask: quarantined, or their shard failed")
     if done.splits:
