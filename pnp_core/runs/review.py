@@ -153,8 +153,8 @@ def require_of(review: Review, identifier: str, place: str, run: RunFolder) -> N
     """
     if review.run != identifier:
         raise UsageError(
-            f"{place} is the review of another run ({review.run}), not of '{run.url}' ({identifier}): other settings or "
-            f"another source made its masks; name the right one, or move it away"
+            f"{place} is the review of another run ({review.run}), not of '{run.url}' ({identifier}): other settings "
+            f"or another source made its masks; name the right one, or move it away"
         )
 
 
