@@ -12,12 +12,15 @@ from pnp_core.text.visible import visible, visible_json
 
 
 def view(
-    run: Annotated[str, typer.Argument(help="Run folder: a path or any fsspec URL.")],
+    run: Annotated[str, typer.Argument(help="Run folder, or a folder of several: a path or any fsspec URL.")],
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1; a free one when 0.", min=0, max=65535)] = 0,
     browser: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")] = True,
     debug: DebugOption = False,
 ) -> None:
-    """Show the report of a run in the browser, until Ctrl-C."""
+    """Show the report of a run in the browser, until Ctrl-C; of a folder of runs a list of them.
+
+    What is decided there is saved in the run folder, report/review.json.
+    """
     import webbrowser
     from threading import Thread
 
@@ -26,7 +29,7 @@ def view(
 
     with one_line_errors(debug, kept="the page is served no longer"), Interruptible(ProgressBars()):
         server = report_server(run, port)
-        url = f"http://127.0.0.1:{server.server_port}/"
+        url = server.address
         print(f"{url}  (Ctrl-C ends it)", flush=True)
         serving = Thread(target=server.serve_forever, daemon=True)
         serving.start()

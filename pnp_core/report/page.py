@@ -70,7 +70,7 @@ def report_page(
         "review": {"tags": MOST_TAGS, "tag": TAG_LENGTH, "note": NOTE_LENGTH, "bytes": REVIEW_BYTES},
     }
     rows, reasons = _quarantined(plan)
-    script, style = _resource("review.js") + _resource("report.js"), _resource("report.css")
+    script, style = resource("review.js") + resource("report.js"), resource("report.css")
     page = templates_of("pnp_core.report").get_template("report.html").render(
         title=_title(config),
         about=_about(config, summary),
@@ -92,8 +92,8 @@ def report_page(
         data=htmlsafe_json_dumps(data, ensure_ascii=False, separators=(",", ":")),
         script=script,
         style=style,
-        script_digest=_digest(script),
-        style_digest=_digest(style),
+        script_digest=digest(script),
+        style_digest=digest(style),
     )  # fmt: skip
     return page.encode()
 
@@ -125,11 +125,12 @@ _CANDIDATES = {
 }
 
 
-def _resource(name: str) -> str:
+def resource(name: str) -> str:
+    """A file of the templates as it is."""
     return (files("pnp_core.report") / "templates" / name).read_text("utf-8")
 
 
-def _digest(text: str) -> str:
+def digest(text: str) -> str:
     """As a content security policy names an inline script or style."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 

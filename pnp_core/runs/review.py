@@ -8,10 +8,11 @@ other masks.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from pnp_core.errors import CorruptRunError, ForeignFilesError, OutputError, UsageError
 from pnp_core.frozen import Config
@@ -43,8 +44,14 @@ class Verdict(Config):
     """None where it was taken back, or was never made."""
     tags: tuple[Tag, ...] = Field(default=(), max_length=MOST_TAGS)
     note: str = Field(default="", max_length=NOTE_LENGTH)
-    time: str = Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$")
+    time: str = Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z$")
     """When it was last changed (UTC): of two verdicts on a mask the later one holds."""
+
+    @field_validator("time")
+    @classmethod
+    def _a_time(cls, value: str) -> str:
+        datetime.fromisoformat(value)
+        return value
 
 
 class Review(Config):
@@ -201,9 +208,9 @@ def saved_review(run: RunFolder, identifier: str) -> Review:
     Raises:
         ForeignFilesError: what lies there is no review, or one of another run, or a link: it is left as it is.
     """
-    if (data := _content(run, REVIEW)) is None:
-        return Review(run=identifier)
     try:
+        if (data := _content(run, REVIEW)) is None:
+            return Review(run=identifier)
         review = parse_review(data, f"'{run.path(REVIEW)}'")
         require_of(review, identifier, f"'{run.path(REVIEW)}'", run)
     except UsageError as error:

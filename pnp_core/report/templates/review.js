@@ -7,6 +7,7 @@
 const review = (() => {
   const FORMAT = 1;
   const TIME = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/;
+  const LAST = Date.parse("9999-12-31T23:59:59.999Z");
   const KEY = /^[A-Za-z0-9_-]{1,200}$/;
   const STATES = ["accepted", "rejected", "open"];
   const MARKS = { accepted: "✓ accepted", rejected: "✗ rejected" };
@@ -32,6 +33,7 @@ const review = (() => {
   const place = () => `pnp-ovss review ${data.run}`;
   const of = (key) => verdicts.get(key) ?? NOTHING;
   const stateOf = (picture) => of(picture.key).decision ?? "open";
+  const cut = (text, most) => text.slice(0, most).toWellFormed?.() ?? text.slice(0, most);
   const say = (text) => { $("review-state").textContent = text; };
 
   // ---- reading: the same rules as pnp_core/runs/review.py
@@ -45,7 +47,7 @@ const review = (() => {
       && Array.isArray(value.tags ?? []) && (value.tags ?? []).length <= limits.tags
       && (value.tags ?? []).every((tag) => text(tag, limits.tag) && tag)
       && text(value.note ?? "", limits.note)
-      && typeof value.time === "string" && TIME.test(value.time);
+      && typeof value.time === "string" && TIME.test(value.time) && Date.parse(value.time) <= LAST;
   }
 
   // Throws a text for people.
@@ -153,7 +155,7 @@ const review = (() => {
     const before = of(picture.key);
     const now = new Date().toISOString();
     // Never before what it replaces, whatever the clock says.
-    const time = now > before.time ? now : new Date(Date.parse(before.time) + 1).toISOString();
+    const time = now > before.time ? now : new Date(Math.min(Date.parse(before.time) + 1, LAST)).toISOString();
     verdicts.set(picture.key, { ...before, ...what, time });
     keep();
     shown(picture);
@@ -162,7 +164,7 @@ const review = (() => {
   const decide = (picture, decision) => { if (of(picture.key).decision !== decision) change(picture, { decision }); };
 
   function addTag(picture, text) {
-    const tag = text.trim().slice(0, data.review.tag);
+    const tag = cut(text.trim(), data.review.tag);
     const { tags } = of(picture.key);
     if (tags.length >= data.review.tags) return say(`A picture has ${data.review.tags} tags at most.`);
     if (tag && !tags.includes(tag)) change(picture, { tags: [...tags, tag] });
@@ -276,7 +278,7 @@ const review = (() => {
     }
     $("review-note").maxLength = data.review.note;
     $("review-add").maxLength = data.review.tag;
-    $("review-note").addEventListener("input", () => change(current, { note: $("review-note").value.slice(0, data.review.note) }));
+    $("review-note").addEventListener("input", () => change(current, { note: cut($("review-note").value, data.review.note) }));
     $("review-add").addEventListener("keydown", (event) => {
       if (event.key !== "Enter") return;
       event.preventDefault();
