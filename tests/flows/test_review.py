@@ -135,7 +135,7 @@ def test_decisions_by_keys_are_saved_by_view_and_survive_a_reload(opened: Opened
     page.keyboard.press("n")
     page.keyboard.type("a car and u")  # letters are no keys there
     assert page.locator("#detail-title").inner_text() == second
-    page.locator("#review-detail").get_by_role("button", name="Accept").focus()
+    page.keyboard.press("Escape")  # leaves the note, not the picture
     page.keyboard.press("ArrowRight")
     page.keyboard.press("a")
     page.keyboard.press("u")
@@ -525,7 +525,7 @@ def test_rejected_pictures_are_labelled_anew_in_a_run_of_their_own(labelled: Pat
     how = ("--preset", "tiny", "--candidates", "vocabulary", "-p", "salience.dropout.iterations=2")
     done = summary_of(call("label", run, "--redo", "rejected", *how, "--json"))
     redo = tmp_path / "run-redo"
-    assert (done["pictures"], done["labelled"], Path(done["out"])) == (2, 2, redo)
+    assert (done["images"], done["labelled"], Path(done["out"])) == (2, 2, redo)
     assert exported(redo, tmp_path / "x") == {"b", "d"}
     assert finished_record(RunFolder(str(redo))).classes == ("star", "heart")
     kept = {name: data for name, data in contents(run).items() if name in before}

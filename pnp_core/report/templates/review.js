@@ -14,7 +14,7 @@ const review = (() => {
   const NOTHING = { decision: null, tags: [], note: "", time: "" };
   const verdicts = new Map();
   let current = null; // the picture that the detail shows
-  let saving = 0;
+  let [saving, changes] = [0, 0];
 
   // `pnp-ovss view` hands its token over in the fragment; it is taken out of the address at once.
   const token = (() => {
@@ -77,6 +77,7 @@ const review = (() => {
   // ---- keeping
 
   function keep() {
+    changes += 1;
     try {
       localStorage.setItem(place(), json());
       if (!token) say("Kept in this browser. Download review.json to use it elsewhere.");
@@ -101,12 +102,13 @@ const review = (() => {
   const reason = (error) => (typeof error === "string" ? error : "pnp-ovss view does not answer");
 
   async function save() {
+    const sent = changes;
     try {
       take(read(await ask("PUT", json())));
-      say("Saved in the run folder: report/review.json.");
+      if (sent === changes) say("Saved in the run folder: report/review.json.");
       shown();
     } catch (error) {
-      say(`Not saved, but kept in this browser: ${reason(error)}`);
+      if (sent === changes) say(`Not saved, but kept in this browser: ${reason(error)}`);
     }
   }
 
@@ -248,6 +250,9 @@ const review = (() => {
     $(field).focus();
   }
 
+  // Out of a field, so that letters are keys again.
+  const leave = () => document.querySelector("#detail .detail").focus();
+
   const KEYS = {
     a: (picture) => decide(picture, "accepted"),
     r: (picture) => decide(picture, "rejected"),
@@ -284,7 +289,15 @@ const review = (() => {
       event.preventDefault();
       addTag(current, $("review-add").value);
       $("review-add").value = "";
+      leave();
     });
+    for (const field of ["review-add", "review-note"]) {
+      $(field).addEventListener("keydown", (event) => {
+        if (event.key !== "Escape") return;
+        event.preventDefault(); // the picture stays open
+        leave();
+      });
+    }
     $("review-download").addEventListener("click", download);
     $("review-load").addEventListener("click", () => $("review-file").click());
     $("review-file").addEventListener("change", (event) => {
