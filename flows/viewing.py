@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -150,6 +151,11 @@ class ReportServer(ThreadingHTTPServer):
         self.reports = reports
         self.token = secrets.token_urlsafe(32)
         super().__init__(("127.0.0.1", port), _Handler)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of a browser that went on to something else."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
     @property
     def address(self) -> str:

@@ -315,8 +315,8 @@ class LabelConfig(OwnImagesConfig):
     image_column: str | None = None
     """Column of a Parquet source that holds the pictures; found by itself when only one fits."""
     redo: Literal["accepted", "rejected", "open"] | None = None
-    """Label pictures of a finished run anew: the source is its run folder, of which those are taken that were so
-    decided on in its report.
+    """Label pictures of a finished run anew: the source is its run folder, of which those are taken that are
+    `rejected`, `accepted` or `open` in its report.
 
     Its masks stay as they are; the new ones go to a run folder of their own."""
     review: str | None = None

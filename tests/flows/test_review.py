@@ -497,6 +497,19 @@ def test_review_that_cannot_be_used_is_one_clear_line(run: Path, tmp_path: Path,
     assert not Path("out").exists()
 
 
+def test_corpus_is_exported_by_the_reviews_of_its_batches(labelled: Path, tmp_path: Path):
+    out = tmp_path / "out"
+    how = ("--preset", "tiny", "--candidates", "vocabulary", "-p", "salience.dropout.iterations=1", "-p", "settle=0")
+    summary_of(call("label-corpus", labelled.parent / "in", "--classes", "star", "--out", out, *how, "--json"))
+    refused = call("export", out, "--to", "png", "--out", tmp_path / "png", "--only", "accepted")
+    assert (refused.exit_code, len(refused.stderr.strip().splitlines())) == (2, 1)
+    assert f"export a folder of '{out}/batches'" in refused.stderr
+    batch = out / "batches/000001"
+    key = next(iter(exported(batch, tmp_path / "all")))
+    put_review(batch, review_of(batch, **{key: "accepted"}))
+    assert exported(batch, tmp_path / "one", "--only", "accepted") == {key}
+
+
 # ---- label --redo
 
 

@@ -33,6 +33,8 @@ const review = (() => {
   const place = () => `pnp-ovss review ${data.run}`;
   const of = (key) => verdicts.get(key) ?? NOTHING;
   const stateOf = (picture) => of(picture.key).decision ?? "open";
+  // What acts or hides in a text, but the joiners that scripts and emoji need, is spelled out: pnp_core/text/visible.py.
+  const visible = (text) => text.replace(/[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu, (c) => ("\u200c\u200d".includes(c) ? c : `\\u${c.codePointAt(0).toString(16).padStart(4, "0")}`));
   const cut = (text, most) => text.slice(0, most).toWellFormed?.() ?? text.slice(0, most);
   const say = (text) => { $("review-state").textContent = text; };
 
@@ -181,7 +183,7 @@ const review = (() => {
     else delete button.dataset.decision;
     button.querySelector(".verdict")?.remove();
     const words = [MARKS[decision], ...tags, note && "note"].filter(Boolean).join(" · ");
-    if (words) button.querySelector(".caption").append(make("bdi", { className: `verdict ${decision ?? ""}`, title: note }, words));
+    if (words) button.querySelector(".caption").append(make("bdi", { className: `verdict ${decision ?? ""}`, title: visible(note) }, visible(words)));
   }
 
   function tags() {
@@ -189,7 +191,7 @@ const review = (() => {
     const chosen = $("review-tag").value;
     $("review-known").replaceChildren(...all.map((tag) => make("option", { value: tag })));
     const any = $("review-tag").options[0];
-    $("review-tag").replaceChildren(any, ...all.map((tag) => make("option", { value: tag, selected: tag === chosen }, tag)));
+    $("review-tag").replaceChildren(any, ...all.map((tag) => make("option", { value: tag, selected: tag === chosen }, visible(tag))));
     if (!all.includes(chosen)) any.selected = true;
   }
 
@@ -229,7 +231,7 @@ const review = (() => {
       if (button.dataset.decision) button.setAttribute("aria-pressed", String(button.dataset.decision === verdict.decision));
     }
     $("review-tags").replaceChildren(...verdict.tags.map((tag) => {
-      const button = make("button", { type: "button", ariaLabel: `Remove the tag ${tag}` }, make("bdi", {}, `${tag} ×`));
+      const button = make("button", { type: "button", ariaLabel: `Remove the tag ${visible(tag)}` }, make("bdi", {}, `${visible(tag)} ×`));
       button.addEventListener("click", () => change(current, { tags: of(current.key).tags.filter((t) => t !== tag) }));
       return button;
     }));
