@@ -228,7 +228,7 @@ def test_notes_and_tags_that_are_markup_stay_text(opened: Opened, run: Path):
     assert EVIL[:40].strip() in page.locator(".tile .verdict").inner_text()
     page.locator("#review-tag").select_option(EVIL[:40])
     page.locator(".tile").click()
-    assert page.locator("#review-tags button").inner_text() == f"{EVIL[:40]} ×"
+    assert page.locator("#review-tags button").inner_text().startswith(EVIL[:40])
     assert page.locator("#review-note").input_value() == EVIL
     assert page.locator("main img[src=x], dialog img[src=x]").count() == 0
     assert page.title() == "scenes · PnP-OVSS"
