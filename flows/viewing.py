@@ -1,56 +1,305 @@
-"""A server of one page, for the browser on this machine."""
+"""A server of reports, for the browser on this machine: the pages, the pictures beside them, and their reviews.
+
+It listens on loopback only. Any program of this machine can reach that, and any site in the browser can send requests
+there. So the name in the address must be this machine's own (DNS rebinding), and reading or writing a review takes a
+token, which is handed to the browser in the fragment of the address: that is sent nowhere, and kept in no log.
+"""
 
 from __future__ import annotations
 
+import re
+import secrets
+import sys
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import PurePosixPath
+from threading import Lock
 from typing import Any
+from urllib.parse import quote, unquote, urlsplit
 
-from pnp_core.errors import CorruptRunError, OutputError
+from pnp_core.errors import CorruptRunError, ForeignFilesError, OutputError, PnpError, UsageError
 from pnp_core.report.page import PAGE
+from pnp_core.report.runs_page import RunRow, runs_page
+from pnp_core.runs.record import read_record
+from pnp_core.runs.review import (
+    REVIEW_BYTES,
+    Review,
+    finished_record,
+    parse_review,
+    require_masks,
+    require_of,
+    review_id,
+    save_review,
+    saved_review,
+    stays_in,
+)
 from pnp_core.storage.run_folder import RunFolder
 
+HEADER = "X-PnP-OVSS-Token"
+KINDS = {
+    ".html": "text/html; charset=utf-8",
+    ".webp": "image/webp",
+    ".png": "image/png",
+    ".jpg": "image/jpeg",
+}
+"""What is served of a run's `report` folder, by ending."""
+MOST_RUNS, DEEPEST = 500, 3
+"""Of a folder of runs: how many are listed, and how many folders down they are looked for."""
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_PLAIN = "text/plain; charset=utf-8"
 
-def report_server(url: str, port: int = 0) -> ThreadingHTTPServer:
-    """A server of a run's report on 127.0.0.1, bound but not yet serving; of nothing else in the run folder.
+
+@dataclass(frozen=True)
+class _Answer:
+    """What a request gets."""
+
+    status: int
+    kind: str = _PLAIN
+    body: bytes = b""
+
+    @classmethod
+    def refusal(cls, status: int, why: str) -> _Answer:
+        return cls(status, body=f"{why}\n".encode())
+
+
+_NOT_FOUND = _Answer.refusal(404, "there is nothing here")
+
+
+class Reviewed:
+    """A run whose report is served, and its review, kept in its folder."""
+
+    def __init__(self, url: str) -> None:
+        self.run = RunFolder(url)
+        self._writing = Lock()
+        self._known: set[str] = set()
+
+    def read(self) -> Review:
+        """The review as it lies there, an empty one where there is none.
+
+        Raises:
+            PnpError: the run is not finished, or what lies there is no review of it.
+        """
+        return saved_review(self.run, review_id(self.run, finished_record(self.run).fingerprints.masks))
+
+    def update(self, data: bytes) -> Review:
+        """Take over the verdicts that are later than those that lie there.
+
+        Raises:
+            PnpError: it is no review of this run, or what lies there is none and stays.
+        """
+        record = finished_record(self.run)
+        identifier = review_id(self.run, record.fingerprints.masks)
+        with self._writing:
+            there = saved_review(self.run, identifier)
+            sent = parse_review(data, "what was sent")
+            require_of(sent, identifier, "what was sent", self.run)
+            new = {key: verdict for key, verdict in sent.pictures.items() if key not in self._known}
+            if new:
+                require_masks(self.run, record, sent.model_copy(update={"pictures": new}), "what was sent")
+                self._known |= new.keys()
+            review = there.updated(sent)
+            if review != there:
+                save_review(self.run, review)
+        return review
+
+
+class Reports:
+    """The reports of a run folder, or of all runs below a folder, by the paths that they are served at.
+
+    Raises:
+        CorruptRunError: there is none.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.folder = RunFolder(url)
+        self.single = self.folder.exists(PAGE)
+        self._runs: dict[str, Reviewed] = {}
+        if self.single:
+            self._runs[""] = Reviewed(url)
+        elif not self.found():
+            raise CorruptRunError(
+                f"'{url}' has no report ({PAGE}), and no run below it has one: run its eval or label command again, it "
+                f"leaves one"
+            )
+
+    def found(self) -> list[str]:
+        """Paths of the runs below the folder, as they are now; none behind a link that leads out of it."""
+        pages = [page for depth in range(1, DEEPEST + 1) for page in self.folder.glob("*/" * depth + PAGE)]
+        inside = (page.removesuffix(f"/{PAGE}") for page in pages if stays_in(self.folder, page))
+        names = sorted(inside)[:MOST_RUNS]
+        for name in names:
+            self._runs.setdefault(name, Reviewed(self.folder.below(name)))
+        return names
+
+    def at(self, path: str) -> tuple[Reviewed, str] | None:
+        """The run that a path is of, and the rest of the path; None where there is no such run."""
+        if self.single:
+            return self._runs[""], path
+        # By name alone: no path that was sent is ever looked up on the disk.
+        name = max((n for n in self._runs if path.startswith(f"{n}/")), key=len, default=None)
+        return None if name is None else (self._runs[name], path[len(name) + 1 :])
+
+
+class ReportServer(ThreadingHTTPServer):
+    """A server of reports on 127.0.0.1; see `report_server`."""
+
+    daemon_threads = True
+
+    def __init__(self, reports: Reports, port: int) -> None:
+        self.reports = reports
+        self.token = secrets.token_urlsafe(32)
+        super().__init__(("127.0.0.1", port), _Handler)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of a browser that went on to something else."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+    @property
+    def address(self) -> str:
+        """For the browser, with the token."""
+        return f"http://127.0.0.1:{self.server_port}/#token={self.token}"
+
+    @cached_property
+    def hosts(self) -> frozenset[str]:
+        """Names that the server is called by."""
+        return frozenset(f"{name}:{self.server_port}" for name in ("127.0.0.1", "localhost"))
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: ReportServer  # pyright: ignore[reportIncompatibleVariableOverride]
+    timeout = 60
+    server_version, sys_version = "pnp-ovss", ""
+
+    def do_GET(self) -> None:
+        """A page, a picture beside it, or the review; read anew, so that reloading shows a run that went on."""
+        self._answer(self._get)
+
+    def do_HEAD(self) -> None:
+        """As GET, without the content."""
+        self._answer(self._get)
+
+    def do_PUT(self) -> None:
+        """The review: later verdicts are taken over, and all that hold are given back."""
+        self._answer(self._put)
+
+    def _answer(self, how: Any) -> None:
+        try:
+            # Another name would be some site's that leads here: it is not to read the page.
+            answer = how() if self.headers.get("Host") in self.server.hosts else _NOT_FOUND
+        except UsageError as error:
+            answer = _Answer.refusal(422, str(error))
+        except ForeignFilesError as error:
+            answer = _Answer.refusal(409, str(error))
+        except PnpError as error:
+            answer = _Answer.refusal(500, str(error))
+        self._send(answer)
+
+    def _send(self, answer: _Answer) -> None:
+        self.send_response(answer.status)
+        headers = {"Content-Type": answer.kind, "Content-Length": str(len(answer.body))}
+        headers |= {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
+        headers |= {"Cross-Origin-Resource-Policy": "same-origin", "X-Frame-Options": "DENY"}
+        if answer.status >= 400:
+            headers["Connection"] = "close"  # whatever was not read of the request
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            with suppress(ConnectionError):  # the browser went on to something else
+                self.wfile.write(answer.body)
+
+    def _place(self) -> tuple[Reviewed, str] | None:
+        path = unquote(urlsplit(self.path).path).removeprefix("/")
+        return self.server.reports.at(path)
+
+    def _get(self) -> _Answer:
+        reports = self.server.reports
+        if not reports.single and urlsplit(self.path).path in ("/", "/index.html"):
+            return _Answer(200, KINDS[".html"], _index(reports))
+        if (place := self._place()) is None:
+            return _NOT_FOUND
+        reviewed, file = place
+        if file == "review.json":
+            return self._refusal() or _json(reviewed.read())
+        return _file_of(reviewed.run, file or "index.html")
+
+    def _put(self) -> _Answer:
+        place = self._place()
+        if place is None or place[1] != "review.json":
+            return _NOT_FOUND
+        if refusal := self._refusal() or self._refused_body():
+            return refusal
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        return _json(place[0].update(body))
+
+    def _refusal(self) -> _Answer | None:
+        """Of a request that does not come from the page as it was opened."""
+        origin, site = self.headers.get("Origin"), self.headers.get("Sec-Fetch-Site", "same-origin")
+        own = origin is None or origin.removeprefix("http://") in self.server.hosts
+        if not own or site not in ("same-origin", "none"):
+            return _Answer.refusal(403, "a review is read and written by its own page only")
+        token = self.headers.get(HEADER, "")
+        if not secrets.compare_digest(token.encode(), self.server.token.encode()):
+            return _Answer.refusal(403, "the token is missing or old: open the address that pnp-ovss view has printed")
+        return None
+
+    def _refused_body(self) -> _Answer | None:
+        length = self.headers.get("Content-Length", "")
+        if not re.fullmatch("[0-9]{1,12}", length):
+            return _Answer.refusal(411, "the length of the review is not said")
+        if int(length) > REVIEW_BYTES:
+            return _Answer.refusal(413, f"a review has {REVIEW_BYTES:,} bytes at most")
+        if self.headers.get("Content-Type", "").split(";")[0].strip() != "application/json":
+            return _Answer.refusal(415, "a review is application/json")
+        return None
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+
+def _json(review: Review) -> _Answer:
+    return _Answer(200, "application/json", review.as_bytes())
+
+
+def _file_of(run: RunFolder, file: str) -> _Answer:
+    """A page or picture of a run's `report` folder; of nothing else, and no link that leads out of it."""
+    path = PurePosixPath(file)
+    kind = KINDS.get(path.suffix.lower())
+    relative = f"report/{file}"
+    if kind is None or not all(map(_NAME.fullmatch, file.split("/"))) or not stays_in(run, relative):
+        return _NOT_FOUND
+    try:
+        return _Answer(200, kind, run.read(relative))
+    except CorruptRunError:
+        return _NOT_FOUND
+
+
+def _index(reports: Reports) -> bytes:
+    rows = []
+    for name in reports.found():
+        run, summary = RunFolder(reports.folder.below(name)), None
+        with suppress(CorruptRunError):  # its page may be whole
+            record = read_record(run)
+            summary = record and record.summary
+        rows.append(RunRow(name, f"{quote(name)}/", summary))
+    return runs_page(reports.folder.url, rows, more=len(rows) == MOST_RUNS)
+
+
+def report_server(url: str, port: int = 0) -> ReportServer:
+    """A server of a run's report, or of those of all runs below a folder, on 127.0.0.1, bound but not yet serving.
 
     Args:
         port: a free one when 0.
 
     Raises:
-        CorruptRunError: the folder has no report.
+        CorruptRunError: the folder has no report, and none below it has.
         OutputError: the port is taken.
     """
-    run = RunFolder(url)
-    if not run.exists(PAGE):
-        raise CorruptRunError(f"'{url}' has no report ({PAGE}): run its eval or label command again, it leaves one")
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            """The page, read anew, so that reloading shows a run that went on."""
-            # Another name would be some site's that leads here: it is not to read the page.
-            host = self.headers.get("Host", "").rsplit(":", 1)[0]
-            if host not in ("127.0.0.1", "localhost") or self.path.split("?")[0] not in ("/", "/index.html"):
-                self.send_error(404)
-                return
-            try:
-                page = run.read(PAGE)
-            except CorruptRunError:
-                self.send_error(404)
-                return
-            self.send_response(200)
-            headers = {"Content-Type": "text/html; charset=utf-8", "Content-Length": str(len(page))}
-            headers |= {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
-            for name, value in headers.items():
-                self.send_header(name, value)
-            self.end_headers()
-            with suppress(ConnectionError):  # the browser went on to something else
-                self.wfile.write(page)
-
-        def log_message(self, *_: Any) -> None:
-            """Say nothing."""
-
+    reports = Reports(url)
     try:
-        return ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        return ReportServer(reports, port)
     except OSError as error:
         raise OutputError(f"cannot serve on port {port}: {error.strerror}; leave --port out for a free one") from error

@@ -316,6 +316,13 @@ class LabelConfig(OwnImagesConfig):
 
     image_column: str | None = None
     """Column of a Parquet source that holds the pictures; found by itself when only one fits."""
+    redo: Literal["accepted", "rejected", "open"] | None = None
+    """Label pictures of a finished run anew: the source is its run folder, of which those are taken that are
+    `rejected`, `accepted` or `open` in its report.
+
+    Its masks stay as they are; the new ones go to a run folder of their own."""
+    review: str | None = None
+    """Of `redo`: decisions of this file, and not of the run's report/review.json; a path or any fsspec URL."""
 
 
 class CorpusConfig(OwnImagesConfig):

@@ -296,3 +296,17 @@ def show_candidates(report: FileReport, console: Console) -> None:
         f"{report.entries} entries, {kept} classes kept on average, {report.fallbacks} by the fallback, "
         f"{len(report.repairs)} needed repair"
     )
+
+
+def show_review(counts: dict[str, Any], console: Console) -> None:
+    """Print what was decided on the masks of a run, of all and by class."""
+    table = Table(title="Decided in the report, by pictures")
+    table.add_column("class")
+    states = list(counts["pictures"])
+    for state in states:
+        table.add_column(state, justify="right")
+    table.add_row("all", *(f"{counts['pictures'][state]:,}" for state in states), end_section=True)
+    for name, numbers in counts["classes"].items():
+        if any(numbers.values()):
+            table.add_row(shown(name), *(f"{numbers[state]:,}" for state in states))
+    console.print(table)

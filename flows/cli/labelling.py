@@ -24,7 +24,7 @@ from flows.cli.options import (
     StrictOption,
     options_of,
 )
-from flows.cli.run_folders import eval_out, label_out
+from flows.cli.run_folders import eval_out, label_out, redo_out
 from flows.cli.running import Prepared, Run, execute, fail, runs, warn
 from pnp_core.config import EvalConfig, LabelConfig
 from pnp_core.configuring import build
@@ -172,9 +172,11 @@ def evaluate(
 @options_of(
     LabelConfig,
     argument("source"),
-    option("classes"),
-    option("out", shown="runs/label-NAME"),
+    option("classes", shown="with --redo those of the run"),
+    option("out", shown="runs/label-NAME, with --redo SOURCE-redo"),
     option("image_column"),
+    option("redo"),
+    option("review", metavar="FILE"),
     option("salience.max_pixels"),
     *OWN_IMAGES,
     *MASKS,
@@ -192,12 +194,23 @@ def label(
     """Make masks for your own pictures. Mask value 0 is background, i the i-th class.
 
     Without --out the run folder is runs/label-NAME, by the name of the source; that of another source is not touched.
+    With --redo rejected, SOURCE is a run folder: its rejected pictures get new masks in a run folder of their own.
     """
 
     def config() -> LabelConfig:
-        return given.config(param, out=label_out(given.values["source"]))
+        usual = _of_run(given.values) if given.values.get("redo") else {"out": label_out(given.values["source"])}
+        return given.config(param, **usual)
 
     if dry_run:
         say_cost(lambda: _label_cost(config()), as_json, debug)
         return
     _run(lambda: _prepare_label(config()), as_json, debug, strict)
+
+
+def _of_run(values: dict[str, Any]) -> dict[str, Any]:
+    """What holds for `--redo` where nothing else is said."""
+    from pnp_core.runs.review import finished_record
+    from pnp_core.storage.run_folder import RunFolder
+
+    source = values["source"]
+    return {"out": redo_out(source), "classes": finished_record(RunFolder(source)).classes}

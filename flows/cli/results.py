@@ -12,12 +12,15 @@ from pnp_core.text.visible import visible, visible_json
 
 
 def view(
-    run: Annotated[str, typer.Argument(help="Run folder: a path or any fsspec URL.")],
+    run: Annotated[str, typer.Argument(help="Run folder, or a folder of several: a path or any fsspec URL.")],
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1; a free one when 0.", min=0, max=65535)] = 0,
     browser: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")] = True,
     debug: DebugOption = False,
 ) -> None:
-    """Show the report of a run in the browser, until Ctrl-C."""
+    """Show the report of a run in the browser, until Ctrl-C; of a folder of runs a list of them.
+
+    What is decided there is saved in the run folder, report/review.json.
+    """
     import webbrowser
     from threading import Thread
 
@@ -26,7 +29,7 @@ def view(
 
     with one_line_errors(debug, kept="the page is served no longer"), Interruptible(ProgressBars()):
         server = report_server(run, port)
-        url = f"http://127.0.0.1:{server.server_port}/"
+        url = server.address
         print(f"{url}  (Ctrl-C ends it)", flush=True)
         serving = Thread(target=server.serve_forever, daemon=True)
         serving.start()
@@ -79,7 +82,22 @@ def export(
         ),
     ] = 0.0,
     only: Annotated[
-        str | None, typer.Option(help="A file of keys, one per line: no other pictures are written.", metavar="FILE")
+        str | None,
+        typer.Option(
+            help="No other pictures: accepted, rejected or open, as was decided in the report, or a file of keys, one "
+            "per line (./accepted for a file of that name).",
+            metavar="DECISION|FILE",
+        ),
+    ] = None,
+    leave_out: Annotated[
+        str | None,
+        typer.Option("--except", help="All pictures but these, said as for --only.", metavar="DECISION|FILE"),
+    ] = None,
+    review: Annotated[
+        str | None,
+        typer.Option(
+            help="Decisions of this file, and not of RUN/report/review.json: a path or any fsspec URL.", metavar="FILE"
+        ),
     ] = None,
     val: Annotated[
         float | None,
@@ -97,7 +115,7 @@ def export(
     """Write masks in the form that training code or a tool for labelling reads."""
     from rich.console import Console
 
-    from flows.cli.console import errors
+    from flows.cli.console import errors, show_review
     from flows.cli.progress import ProgressBars
     from pnp_core.export import WITHOUT_IMAGES, export_run
 
@@ -117,6 +135,8 @@ def export(
                 min_area=min_area,
                 min_confidence=min_confidence,
                 only=only,
+                leave_out=leave_out,
+                review=review,
                 val=val,
             )
             bars.end("export")
@@ -124,6 +144,8 @@ def export(
     console.print(
         f"{done.images} pictures with masks in {visible(place)}", soft_wrap=True, markup=False, highlight=False
     )
+    if done.review:
+        show_review(done.review, console)
     if done.missing:
         console.print(f"{done.missing} pictures of the run have no mask: quarantined, or their shard failed")
     if done.splits:

@@ -34,6 +34,15 @@ def label_out(source: str) -> str:
     return f"runs/label-{_name(names[-1] if names else '')}"
 
 
+def redo_out(run: str) -> str:
+    """Run folder of `label --redo`: beside the run.
+
+    >>> redo_out("runs/label-photos/"), redo_out("s3://bucket/run")
+    ('runs/label-photos-redo', 's3://bucket/run-redo')
+    """
+    return f"{run.rstrip('/')}-redo"
+
+
 def _name(path: str) -> str:
     """The last name of a path without its ending, such as a card's, fit for a folder anywhere."""
     return re.sub(r"[^A-Za-z0-9_-]", "_", PurePosixPath(path).stem)[:100] or "images"

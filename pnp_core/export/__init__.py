@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from pnp_core.data import Progress, silent
 from pnp_core.errors import ForeignFilesError, UsageError
 from pnp_core.export.base import Writer
 from pnp_core.export.folder import ExportFolder
-from pnp_core.export.keys import read_keys
-from pnp_core.export.labelled import SPLITS, Choice, Finished, labelled_images, open_finished, require_keys
+from pnp_core.export.keys import picked
+from pnp_core.export.labelled import SPLITS, Choice, Finished, labelled_images, open_finished
 from pnp_core.registry import Registry
 from pnp_core.storage.ownership import writing
 
@@ -50,6 +50,8 @@ class ExportSummary:
         dropped: connected pieces that are void because they are too small or too unsure.
         splits: pictures in each; empty where there is no validation split.
         missing: pictures without a mask: quarantined, or of shards that failed.
+        review: where pictures were chosen by decisions: how many of the run, and of each class, were accepted,
+            rejected, and are open.
     """
 
     out: str
@@ -61,10 +63,13 @@ class ExportSummary:
     splits: dict[str, int]
     missing: int
     classes: tuple[str, ...]
+    review: dict[str, Any] | None = None
 
     def as_json(self) -> dict[str, Any]:
         """For `--json`."""
         values = asdict(self)
+        if self.review is None:
+            del values["review"]
         return {"pictures": values.pop("images"), **values}
 
 
@@ -80,6 +85,8 @@ def export_run(
     min_area: int = 0,
     min_confidence: float = 0.0,
     only: str | None = None,
+    leave_out: str | None = None,
+    review: str | None = None,
     instances: bool = False,
     val: float | None = None,
 ) -> ExportSummary:
@@ -95,14 +102,18 @@ def export_run(
         skip_empty: leave out masks without any class.
         min_area: connected pieces of a class with fewer pixels become void.
         min_confidence: so do those whose mean confidence in [0, 1] is below it.
-        only: a file of keys, one per line: no other pictures are written.
+        only: `accepted`, `rejected` or `open`, as the review of the run says, or a file of keys, one per line: no other
+            pictures are written. A file of such a name is given with its folder: `./accepted`.
+        leave_out: the same, of pictures that are not written.
+        review: a file with the decisions; `report/review.json` of the run when None.
         instances: each connected piece is an object, not each class, where the format has objects.
         val: share in (0, 1) of pictures for a validation split, by the digests of their keys.
 
     Raises:
         UnknownNameError: no such format.
         UsageError: `val` is no share; confidence is asked for, and the run kept none; the format has no place for what
-            is asked, or not for so many classes; the file of keys cannot be read, or names pictures without a mask.
+            is asked, or not for so many classes; the file of keys or the review cannot be read, or names pictures
+            without a mask; the review is of another run.
         CorruptRunError: the folder holds no finished run.
         OutputError: the target holds something else, or cannot be written.
     """
@@ -110,23 +121,22 @@ def export_run(
         raise UsageError(f"the share of pictures for validation is between 0 and 1, not {val:g}")
     voids = floor is not None or bool(min_area or min_confidence)
     _check_takes(to, {"instances": instances, "val": val is not None, "void": voids})
-    keys = None if only is None else read_keys(only)
-    choice = Choice(floor, min_area, min_confidence, keys, instances, val)
     finished = open_finished(url)
+    chosen = picked(finished, only, leave_out, review)
+    choice = Choice(floor, min_area, min_confidence, chosen.keys, instances, val, chosen.without)
     if choice.by_confidence and not finished.confidence:
         raise UsageError(
             f"'{url}' kept no confidence, which is asked for here: run its command again with --confidence (only the "
             f"masks are made again)"
         )
-    if only is not None and keys is not None:
-        require_keys(finished, keys, only)
     target = ExportFolder(out)
     writer = FORMATS.get(to)(target, finished, images)  # before anything is touched: it may not hold such masks
     with writing(out, "export"):
         _prepare(target, to)
-        summary = _write(finished, to, target, writer, choice, skip_empty, progress)
+        summary = replace(_write(finished, to, target, writer, choice, skip_empty, progress), review=chosen.review)
         asked = {"floor": floor, "min_area": min_area, "min_confidence": min_confidence, "only": only}
         asked |= {"instances": instances, "val": val}
+        asked |= {name: file for name, file in (("except", leave_out), ("review_file", review)) if file is not None}
         record = {"made_by": _MADE_BY, "run": url, **asked, "model": finished.model}
         target.write_json(RECORD, {**summary.as_json(), **record})
         target.remove(_BEGUN)

@@ -39,6 +39,7 @@ class Choice:
         min_area: connected pieces of a class with fewer pixels become void.
         min_confidence: so do those whose mean confidence in [0, 1] is below it.
         keys: of the pictures; None for all.
+        without: keys of pictures that are left out, whatever `keys` says.
         instances: regions are the connected pieces of each class, not each class.
         val: share in (0, 1) of pictures that are set aside for validation; None for no such split.
     """
@@ -49,6 +50,11 @@ class Choice:
     keys: frozenset[str] | None = None
     instances: bool = False
     val: float | None = None
+    without: frozenset[str] = frozenset()
+
+    def has(self, key: str) -> bool:
+        """Whether a picture is chosen."""
+        return (self.keys is None or key in self.keys) and key not in self.without
 
     @property
     def by_confidence(self) -> bool:
@@ -255,7 +261,7 @@ def labelled_images(finished: Finished, choice: Choice = Choice()) -> Iterator[L
                 for source in sources:
                     # Whatever is chosen, a picture has the same name.
                     name = _unique(sample.key, names)
-                    if choice.keys is None or sample.key in choice.keys:
+                    if choice.has(sample.key):
                         yield _labelled(name, source, sample, row, part, choice, finished.colours)
 
 

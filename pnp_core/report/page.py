@@ -2,7 +2,8 @@
 
 Texts from data (file names, class names, comments, reasons) reach the page in two ways: through the template, which
 escapes them, and as JSON, of which the script makes text nodes only. A content security policy allows no script and
-no style but the page's own, by their digests, and no request at all.
+no style but the page's own, by their digests, and no request but to the place that the page is from: `pnp-ovss view`,
+which keeps the review (`pnp_core.runs.review`).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from pnp_core.report.gallery import ERRORS, Survey, gallery, survey
 from pnp_core.runs.plan import Plan
 from pnp_core.runs.preflight import remarks
 from pnp_core.runs.reasons import grouped
+from pnp_core.runs.review import MOST_TAGS, NOTE_LENGTH, REVIEW_BYTES, TAG_LENGTH, review_id
 from pnp_core.stages.scores import merge_counts
 from pnp_core.storage.provenance import versions
 from pnp_core.text.html import preformatted, templates_of
@@ -64,9 +66,11 @@ def report_page(
         "totals": [] if matrix is None else matrix.sum(axis=1).tolist(),
         "errors": ERRORS,
         "named": plan.score is None,
+        "run": review_id(plan.masks.folder.run, plan.masks.fingerprint),
+        "review": {"tags": MOST_TAGS, "tag": TAG_LENGTH, "note": NOTE_LENGTH, "bytes": REVIEW_BYTES},
     }
     rows, reasons = _quarantined(plan)
-    script, style = _resource("report.js"), _resource("report.css")
+    script, style = resource("review.js") + resource("report.js"), resource("report.css")
     page = templates_of("pnp_core.report").get_template("report.html").render(
         title=_title(config),
         about=_about(config, summary),
@@ -88,8 +92,8 @@ def report_page(
         data=htmlsafe_json_dumps(data, ensure_ascii=False, separators=(",", ":")),
         script=script,
         style=style,
-        script_digest=_digest(script),
-        style_digest=_digest(style),
+        script_digest=digest(script),
+        style_digest=digest(style),
     )  # fmt: skip
     return page.encode()
 
@@ -121,11 +125,12 @@ _CANDIDATES = {
 }
 
 
-def _resource(name: str) -> str:
+def resource(name: str) -> str:
+    """A file of the templates as it is."""
     return (files("pnp_core.report") / "templates" / name).read_text("utf-8")
 
 
-def _digest(text: str) -> str:
+def digest(text: str) -> str:
     """As a content security policy names an inline script or style."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 

@@ -12,6 +12,7 @@ from pnp_core.inputs.readers import Dataset, open_dataset, resolve_card
 from pnp_core.inputs.sources import Source, open_source
 from pnp_core.masks.refine import open_refiner
 from pnp_core.methods import Pinned, method_of
+from pnp_core.runs.redo import open_decided
 from pnp_core.stages.config import RuntimeConfig
 from pnp_core.stages.maps import SalienceJob
 from pnp_core.stages.masks import MaskJob
@@ -185,7 +186,12 @@ def open_images(config: LabelConfig) -> Source:
 
     Raises:
         SourceError: there are none.
+        UsageError: those of a finished run are wanted, and there is none, or no review of it.
     """
+    if config.redo:
+        return open_decided(config.source, config.redo, config.review)
+    if config.review:
+        raise UsageError("`review` names the decisions for `redo`: give both, or none")
     return open_source(
         config.source, config.out, config.image_column, config.follow_links, config.exclude, config.fetch_seconds
     )

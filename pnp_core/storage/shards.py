@@ -167,11 +167,24 @@ def read_refs(run: RunFolder) -> list[ShardRef]:
     Raises:
         CorruptRunError: there is no index, or it is damaged.
     """
+    return list(_known_index(run).shards)
+
+
+def read_identity(run: RunFolder) -> str:
+    """What the pictures of a run are, as its source or dataset says it.
+
+    Raises:
+        CorruptRunError: there is no index, or it is damaged.
+    """
+    return _known_index(run).identity
+
+
+def _known_index(run: RunFolder) -> _Index:
     if not run.exists(INDEX) and _sealed_index(run) is None:
         raise CorruptRunError(f"'{run.path(INDEX)}' is missing; the command that made it makes it again")
     if (index := _index(run)) is None:
         raise DamagedError.at(run.path(INDEX))
-    return list(index.shards)
+    return index
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,7 @@ function select() {
   const label = $("class").value === "" ? null : Number($("class").value);
   const textOf = (p) => [p.key, p.source, p.comment, ...foundIn(p).map(nameOf), ...p.truth_labels.map(nameOf)].join("\n");
   const fits = (p) =>
+    review.fits(p) &&
     (!words || textOf(p).toLowerCase().includes(words)) &&
     (label === null || foundIn(p).includes(label) || p.truth_labels.includes(label));
   view.pictures = ordered(data.pictures.filter(fits), $("sort").value);
@@ -90,6 +91,7 @@ function tile(picture, index) {
   );
   const button = make("button", { type: "button", className: "tile" }, make("span", { className: "frame" }, stack), caption);
   button.addEventListener("click", () => open(index));
+  review.tile(button, picture);
   return button;
 }
 
@@ -166,6 +168,7 @@ function show() {
   $("detail-notes").replaceChildren(...notes.filter(Boolean).map((text) => make("li", {}, text)));
   $("detail-previous").disabled = detail.index === 0;
   $("detail-next").disabled = detail.index === view.pictures.length - 1;
+  review.detail(picture);
   showLayer();
 }
 
@@ -386,10 +389,11 @@ function start() {
     $("tiles").children[detail.index % PER_PAGE]?.focus();
   });
   $("detail").addEventListener("keydown", (event) => {
-    if (event.target.matches("input")) return; // arrows move sliders and radio buttons there
+    if (event.target.matches("input, textarea")) return; // arrows move sliders and radio buttons there
     const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     if (by) { event.preventDefault(); step(by); }
   });
+  review.start();
   select();
   confusion();
 }

@@ -1,0 +1,314 @@
+"use strict";
+// What a person decides on the masks: kept in the browser, saved by `pnp-ovss view`, or as a file.
+//
+// A review comes from anybody: all of it is checked, and reaches the page as text nodes and values only. report.js
+// calls tile, fits, detail and start; `data`, `$`, `make` and the rest are its own.
+
+const review = (() => {
+  const FORMAT = 1;
+  const TIME = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/;
+  const LAST = Date.parse("9999-12-31T23:59:59.999Z");
+  const KEY = /^[A-Za-z0-9_-]{1,200}$/;
+  const STATES = ["accepted", "rejected", "open"];
+  const MARKS = { accepted: "✓ accepted", rejected: "✗ rejected" };
+  const NOTHING = { decision: null, tags: [], note: "", time: "" };
+  const verdicts = new Map();
+  let current = null; // the picture that the detail shows
+  let [saving, changes] = [0, 0];
+
+  // `pnp-ovss view` hands its token over in the fragment; it is taken out of the address at once.
+  const token = (() => {
+    try {
+      const found = /^#token=([A-Za-z0-9_-]{20,100})$/.exec(location.hash);
+      if (found) {
+        history.replaceState(null, "", location.pathname + location.search);
+        sessionStorage.setItem("pnp-ovss token", found[1]);
+      }
+      return location.protocol === "http:" ? found?.[1] ?? sessionStorage.getItem("pnp-ovss token") : null;
+    } catch {
+      return null; // a browser that keeps nothing
+    }
+  })();
+
+  const place = () => `pnp-ovss review ${data.run}`;
+  const of = (key) => verdicts.get(key) ?? NOTHING;
+  const stateOf = (picture) => of(picture.key).decision ?? "open";
+  // What acts or hides in a text, but the joiners that scripts and emoji need, is spelled out: pnp_core/text/visible.py.
+  const visible = (text) => text.replace(/[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu, (c) => ("\u200c\u200d".includes(c) ? c : `\\u${c.codePointAt(0).toString(16).padStart(4, "0")}`));
+  const cut = (text, most) => text.slice(0, most).toWellFormed?.() ?? text.slice(0, most);
+  const say = (text) => { $("review-state").textContent = text; };
+
+  // ---- reading: the same rules as pnp_core/runs/review.py
+
+  function isVerdict(value) {
+    const limits = data.review;
+    const text = (v, most) => typeof v === "string" && v.length <= most;
+    return value !== null && typeof value === "object" && !Array.isArray(value)
+      && Object.keys(value).every((name) => Object.hasOwn(NOTHING, name))
+      && [null, "accepted", "rejected"].includes(value.decision ?? null)
+      && Array.isArray(value.tags ?? []) && (value.tags ?? []).length <= limits.tags
+      && (value.tags ?? []).every((tag) => text(tag, limits.tag) && tag)
+      && text(value.note ?? "", limits.note)
+      && typeof value.time === "string" && TIME.test(value.time) && Date.parse(value.time) <= LAST;
+  }
+
+  // Throws a text for people.
+  function read(json) {
+    if (json.length > data.review.bytes) throw "it is too large for a review";
+    let value;
+    try { value = JSON.parse(json); } catch { throw "it is no JSON"; }
+    if (value === null || typeof value !== "object" || value.format !== FORMAT || typeof value.pictures !== "object" || value.pictures === null) {
+      throw "it is no review that this page can read";
+    }
+    if (value.run !== data.run) throw "it is the review of another run: other settings or another source made its masks";
+    const entries = Object.entries(value.pictures);
+    const wrong = entries.find(([key, verdict]) => !KEY.test(key) || !isVerdict(verdict));
+    if (wrong) throw `what it says of '${wrong[0].slice(0, 100)}' cannot be read`;
+    return entries.map(([key, verdict]) => [key, { ...NOTHING, ...verdict }]);
+  }
+
+  // The later verdict on a picture holds.
+  function take(entries) {
+    for (const [key, verdict] of entries) if (verdict.time >= of(key).time) verdicts.set(key, verdict);
+    const here = new Set(data.pictures.map((picture) => picture.key));
+    return entries.filter(([key]) => !here.has(key)).length;
+  }
+
+  const json = () => JSON.stringify({ format: FORMAT, run: data.run, pictures: Object.fromEntries([...verdicts].sort()) }, null, 1);
+
+  // ---- keeping
+
+  function keep() {
+    changes += 1;
+    try {
+      localStorage.setItem(place(), json());
+      if (!token) say("Kept in this browser. Download review.json to use it elsewhere.");
+    } catch {
+      say("This browser keeps nothing: download review.json before you leave.");
+    }
+    if (token) {
+      clearTimeout(saving);
+      say("Saving ...");
+      saving = setTimeout(save, 300);
+    }
+  }
+
+  async function ask(method, body) {
+    const headers = { "X-PnP-OVSS-Token": token, ...(body ? { "Content-Type": "application/json" } : {}) };
+    const answer = await fetch("review.json", { method, headers, body, cache: "no-store" });
+    const text = await answer.text();
+    if (!answer.ok) throw text.slice(0, 500) || `the answer was ${answer.status}`;
+    return text;
+  }
+
+  const reason = (error) => (typeof error === "string" ? error : "pnp-ovss view does not answer");
+
+  async function save() {
+    const sent = changes;
+    try {
+      take(read(await ask("PUT", json())));
+      if (sent === changes) say("Saved in the run folder: report/review.json.");
+      shown();
+    } catch (error) {
+      if (sent === changes) say(`Not saved, but kept in this browser: ${reason(error)}`);
+    }
+  }
+
+  async function restore() {
+    let kept = null;
+    try { kept = localStorage.getItem(place()); } catch { /* a browser that keeps nothing */ }
+    try {
+      if (kept) take(read(kept));
+    } catch (error) {
+      say(`What this browser kept is left out: ${error}`);
+    }
+    if (!token) return;
+    try {
+      take(read(await ask("GET")));
+      if (kept) keep();
+      select();
+      shown();
+    } catch (error) {
+      say(`The saved review is not read: ${reason(error)}`);
+    }
+  }
+
+  function download() {
+    const url = URL.createObjectURL(new Blob([`${json()}\n`], { type: "application/json" }));
+    make("a", { href: url, download: "review.json" }).click();
+    setTimeout(() => URL.revokeObjectURL(url), 10_000);
+  }
+
+  async function load(file) {
+    try {
+      if (file.size > data.review.bytes) throw "it is too large for a review";
+      const entries = read(await file.text());
+      const elsewhere = take(entries);
+      keep();
+      select();
+      shown();
+      say(`${entries.length} verdicts loaded${elsewhere ? `, ${elsewhere} of them on pictures that are not on this page` : ""}.`);
+    } catch (error) {
+      say(`${file.name} is not loaded: ${typeof error === "string" ? error : "it cannot be read"}`);
+    }
+  }
+
+  // ---- deciding
+
+  function change(picture, what) {
+    const before = of(picture.key);
+    const now = new Date().toISOString();
+    // Never before what it replaces, whatever the clock says.
+    const time = now > before.time ? now : new Date(Math.min(Date.parse(before.time) + 1, LAST)).toISOString();
+    verdicts.set(picture.key, { ...before, ...what, time });
+    keep();
+    shown(picture);
+  }
+
+  const decide = (picture, decision) => { if (of(picture.key).decision !== decision) change(picture, { decision }); };
+
+  function addTag(picture, text) {
+    const tag = cut(text.trim(), data.review.tag);
+    const { tags } = of(picture.key);
+    if (tags.length >= data.review.tags) return say(`A picture has ${data.review.tags} tags at most.`);
+    if (tag && !tags.includes(tag)) change(picture, { tags: [...tags, tag] });
+  }
+
+  // ---- showing
+
+  function mark(button, picture) {
+    const { decision, tags, note } = of(picture.key);
+    button.dataset.key = picture.key;
+    if (decision) button.dataset.decision = decision;
+    else delete button.dataset.decision;
+    button.querySelector(".verdict")?.remove();
+    const words = [MARKS[decision], ...tags, note && "note"].filter(Boolean).join(" · ");
+    if (words) button.querySelector(".caption").append(make("bdi", { className: `verdict ${decision ?? ""}`, title: visible(note) }, visible(words)));
+  }
+
+  function tags() {
+    const all = [...new Set([...verdicts.values()].flatMap((verdict) => verdict.tags))].sort();
+    const chosen = $("review-tag").value;
+    $("review-known").replaceChildren(...all.map((tag) => make("option", { value: tag })));
+    const any = $("review-tag").options[0];
+    $("review-tag").replaceChildren(any, ...all.map((tag) => make("option", { value: tag, selected: tag === chosen }, visible(tag))));
+    if (!all.includes(chosen)) any.selected = true;
+  }
+
+  function counts() {
+    const all = { accepted: 0, rejected: 0, open: 0 };
+    const classes = new Map();
+    for (const picture of data.pictures) {
+      const state = stateOf(picture);
+      all[state] += 1;
+      for (const label of foundIn(picture)) {
+        if (!classes.has(label)) classes.set(label, { accepted: 0, rejected: 0, open: 0 });
+        classes.get(label)[state] += 1;
+      }
+    }
+    $("review-counts").textContent = STATES.map((state) => `${all[state]} ${state}`).join(", ");
+    const rows = [...classes].sort(([a], [b]) => nameOf(a).localeCompare(nameOf(b)));
+    $("review-classes").tBodies[0].replaceChildren(...rows.map(([label, number]) => make(
+      "tr", {}, make("th", { scope: "row" }, chipOf(label)), ...STATES.map((state) => make("td", {}, String(number[state]))),
+    )));
+  }
+
+  // After a change: of one picture, or of any.
+  function shown(picture) {
+    for (const button of document.querySelectorAll(".tile[data-key]")) {
+      if (!picture || button.dataset.key === picture.key) mark(button, picture ?? { key: button.dataset.key });
+    }
+    tags();
+    counts();
+    if (current) detail(current);
+  }
+
+  function detail(picture) {
+    const other = current?.key !== picture.key;
+    current = picture;
+    const verdict = of(picture.key);
+    for (const button of document.querySelectorAll("#review-detail [data-decision]")) {
+      if (button.dataset.decision) button.setAttribute("aria-pressed", String(button.dataset.decision === verdict.decision));
+    }
+    $("review-tags").replaceChildren(...verdict.tags.map((tag) => {
+      const button = make("button", { type: "button", ariaLabel: `Remove the tag ${visible(tag)}` }, make("bdi", {}, `${visible(tag)} ×`));
+      button.addEventListener("click", () => change(current, { tags: of(current.key).tags.filter((t) => t !== tag) }));
+      return button;
+    }));
+    // What is being typed stays.
+    if (other) $("review-add").value = "";
+    if (other || document.activeElement !== $("review-note")) $("review-note").value = verdict.note;
+  }
+
+  // The picture that keys are meant for: of the open detail, or of the tile that has the focus.
+  function chosen() {
+    if ($("detail").open) return current;
+    const key = document.activeElement?.closest?.(".tile")?.dataset.key;
+    return key === undefined ? null : data.pictures.find((picture) => picture.key === key);
+  }
+
+  function focusOn(field) {
+    if (!$("detail").open) document.activeElement.click(); // the tile opens its picture
+    $(field).focus();
+  }
+
+  // Out of a field, so that letters are keys again.
+  const leave = () => document.querySelector("#detail .detail").focus();
+
+  const KEYS = {
+    a: (picture) => decide(picture, "accepted"),
+    r: (picture) => decide(picture, "rejected"),
+    u: (picture) => decide(picture, null),
+    t: () => focusOn("review-add"),
+    n: () => focusOn("review-note"),
+  };
+
+  function pressed(event) {
+    const typing = event.target.matches?.("input:not([type=radio], [type=range], [type=checkbox]), textarea, select");
+    if (typing || event.ctrlKey || event.metaKey || event.altKey || !Object.hasOwn(KEYS, event.key)) return;
+    const picture = chosen();
+    if (!picture) return;
+    event.preventDefault();
+    KEYS[event.key](picture);
+  }
+
+  function fits(picture) {
+    const [decision, tag] = [$("review-decision").value, $("review-tag").value];
+    return (!decision || stateOf(picture) === decision) && (!tag || of(picture.key).tags.includes(tag));
+  }
+
+  function start() {
+    document.addEventListener("keydown", pressed);
+    for (const filter of ["review-decision", "review-tag"]) $(filter).addEventListener("change", () => select());
+    for (const button of document.querySelectorAll("#review-detail [data-decision]")) {
+      button.addEventListener("click", () => decide(current, button.dataset.decision || null));
+    }
+    $("review-note").maxLength = data.review.note;
+    $("review-add").maxLength = data.review.tag;
+    $("review-note").addEventListener("input", () => change(current, { note: cut($("review-note").value, data.review.note) }));
+    $("review-add").addEventListener("keydown", (event) => {
+      if (event.key !== "Enter") return;
+      event.preventDefault();
+      addTag(current, $("review-add").value);
+      $("review-add").value = "";
+      leave();
+    });
+    for (const field of ["review-add", "review-note"]) {
+      $(field).addEventListener("keydown", (event) => {
+        if (event.key !== "Escape") return;
+        event.preventDefault(); // the picture stays open
+        leave();
+      });
+    }
+    $("review-download").addEventListener("click", download);
+    $("review-load").addEventListener("click", () => $("review-file").click());
+    $("review-file").addEventListener("change", (event) => {
+      if (event.target.files[0]) load(event.target.files[0]);
+      event.target.value = "";
+    });
+    restore();
+    shown();
+  }
+
+  return { tile: mark, fits, detail, start };
+})();
