@@ -34,6 +34,11 @@ class DecidedImages:
         """Of which run, and which of its pictures."""
         return f"{self.state} pictures of {self.run.root}"
 
+    @property
+    def listed(self) -> int:
+        """All of them."""
+        return len(self.keys)
+
     def digest(self) -> str:
         """Changes with the decisions, and with the pictures."""
         return fingerprint([shard.sha256 for shard in self.shards], sorted(self.keys))
