@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from flows.cli.fields import argument, option
-from flows.cli.options import PIPELINE, DebugOption, Given, JsonOption, ParamOption, options_of
+from flows.cli.options import PIPELINE, TRACK, DebugOption, Given, JsonOption, ParamOption, options_of
 from flows.cli.run_folders import eval_out
 from flows.cli.running import Prepared, execute, one_line_errors, runs, warn
 from pnp_core.config import AblateConfig, TablesConfig
@@ -50,6 +50,7 @@ def tables(given: Given[TablesConfig], as_json: JsonOption = False, debug: Debug
     option("split"),
     option("limit"),
     option("shards"),
+    TRACK,
     *PIPELINE,
 )
 def ablate(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from flows.cli.fields import argument, option
-from flows.cli.options import OWN_IMAGES, PIPELINE, DebugOption, Given, JsonOption, ParamOption, options_of
+from flows.cli.options import OWN_IMAGES, PIPELINE, TRACK, DebugOption, Given, JsonOption, ParamOption, options_of
 from flows.cli.run_folders import tune_out
 from flows.cli.running import Prepared, execute, runs, warn
 from pnp_core.tuning.config import TuneConfig
@@ -38,6 +38,7 @@ def _prepare_tune(config: TuneConfig) -> Prepared:
     option("search.trials"),
     option("search.seed"),
     option("compare.masks", "--compare"),
+    TRACK,
     *PIPELINE,
 )
 def tune(
