@@ -91,7 +91,8 @@ class MlflowTracker:
         )
         self._record(there, run)
         self._leave_files(there.info.run_id, run)
-        self._client.set_terminated(there.info.run_id)
+        if there.info.status != "FINISHED":
+            self._client.set_terminated(there.info.run_id)
 
     def _find(self, identity: str) -> Run | None:
         found = self._client.search_runs([self._experiment], f"tags.`{RUN}` = '{identity}'", max_results=1)
@@ -107,9 +108,11 @@ class MlflowTracker:
             known = len(self._client.get_metric_history(run_id, name)) if name in data.metrics else 0
             metrics += [Metric(name, value, now, step) for step, value in enumerate(values) if step >= known]
         tags = [RunTag(name, value[:LONGEST]) for name, value in run.tags.items()]
-        for kind, items in {"params": params, "metrics": metrics, "tags": tags}.items():
-            for part in _parts(items):
-                self._client.log_batch(run_id, **{kind: part})
+        for part in _parts(params):
+            self._client.log_batch(run_id, params=part)
+        for part in _parts(metrics):
+            self._client.log_batch(run_id, metrics=part)
+        self._client.log_batch(run_id, tags=tags)
 
     def _leave_files(self, run_id: str, run: Tracked) -> None:
         """Copies of the files of the run folder, wherever that is."""
