@@ -24,7 +24,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, sleep
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -222,10 +221,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     draw = random.Random(options.seed)
-    from flows.server.temporary_server import temporary_server
-
-    with tempfile.TemporaryDirectory() as folder, temporary_server():
-        share_server()
+    with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         prepare(place)
         every = subjects(place)
@@ -246,17 +242,5 @@ def main() -> int:
     return int(any(outcome.startswith("NOT") for counts in outcomes.values() for outcome in counts))
 
 
-def share_server() -> None:
-    """Have commands in processes of their own use the server of this one."""
-    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL
-
-    os.environ["PREFECT_API_URL"] = PREFECT_API_URL.value() or ""
-    secret: Any = PREFECT_API_AUTH_STRING.value()
-    if secret:
-        os.environ["PREFECT_API_AUTH_STRING"] = getattr(secret, "get_secret_value", lambda: secret)()
-
-
 if __name__ == "__main__":
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
-    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     sys.exit(main())

@@ -21,7 +21,7 @@ def view(
     import webbrowser
     from threading import Thread
 
-    from flows.cli.console import ProgressBars
+    from flows.cli.console import ProgressBars, errors
     from flows.viewing import report_server
 
     with one_line_errors(debug, kept="the page is served no longer"), Interruptible(ProgressBars()):
@@ -32,7 +32,7 @@ def view(
         serving.start()
         try:
             if browser and not webbrowser.open(url):
-                typer.echo("no browser found: open the address yourself", err=True)
+                errors.print("no browser found: open the address yourself", soft_wrap=True)
             serving.join()
         finally:
             server.shutdown()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Tracked:
     files: tuple[str, ...] = ()
 
 
+@runtime_checkable
 class Tracker(Protocol):
     """A store that was reached."""
 
@@ -48,6 +49,7 @@ class Tracker(Protocol):
         ...
 
 
+@runtime_checkable
 class TrackerClass(Protocol):
     """A kind of store."""
 
