@@ -78,7 +78,7 @@ def prepare(place: Path) -> None:
         Image.fromarray(np.asarray(render(make_scene("test", number))[0])).save(place / f"in/{number}.png")
     (place / "in/cut.png").write_bytes((place / "in/0.png").read_bytes()[:900])
     (place / "in/text.png").write_text("no picture")
-    (place / "corpus.yaml").write_text("{settle: 0, images_per_batch: 3, images_per_shard: 2}")
+    (place / "corpus.yaml").write_text("{preset: tiny, settle: 0, images_per_batch: 3, images_per_shard: 2}")
 
 
 def run_apart(subject: Subject, kill_after: float | None = None) -> float:
