@@ -109,7 +109,7 @@ def test_a_store_that_cannot_be_written_is_one_line_before_any_work(track, code,
     (line,) = done.stderr.strip().splitlines()
     assert message in line
     assert "secret" not in done.output
-    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "run/shards").exists()
     assert (tmp_path / "FILE.db").read_text() == "somebody else's " * 100
 
 
