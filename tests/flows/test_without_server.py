@@ -96,7 +96,7 @@ INTERRUPTED = """
 def interrupt():
     while threading.active_count() < 3:  # this one, the main one, and the one that serves
         time.sleep(0.05)
-    signal.raise_signal(signal.SIGINT)
+    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 threading.Thread(target=interrupt, daemon=True).start()
 """
 
