@@ -13,7 +13,6 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +46,6 @@ def busy(source: Path, out: Path, masks: str, overlap: bool) -> tuple[float, flo
     Args:
         masks: `none`, `slept`: as long as the device takes, less a tenth, or `made`.
     """
-    from prefect import flow, task
     from simulated_device import LoadedDevice
 
     from flows.dispatch.base import Stage
@@ -59,6 +57,7 @@ def busy(source: Path, out: Path, masks: str, overlap: bool) -> tuple[float, flo
     from pnp_core.runs.sharding import shard_source
     from pnp_core.stages.config import DispatchConfig
     from tasks.masks import task_mask_shard
+    from tasks.runtime import StageTask
     from tasks.salience import task_extract_shard
 
     values: dict[str, Any] = {"source": str(source), "classes": CLASSES, "out": str(out), "images_per_shard": PER_SHARD}
@@ -72,25 +71,19 @@ def busy(source: Path, out: Path, masks: str, overlap: bool) -> tuple[float, flo
         time.sleep(0.9 * SECONDS * shard.samples)
         return StageResult("masks", shard.name, shard.samples, 0, record_sha256="", resumed=False)
 
-    how: Callable[..., StageResult] = sleep_instead
-    slept = task(how, name="masks", persist_result=False)
+    slept = StageTask(sleep_instead, "masks")
     made = Stage("masks", task_mask_shard if masks == "made" else slept, plan.masks, plan.masks.folder)
-
-    @flow(name="busy")
-    def run() -> tuple[float, float]:
-        summary, here = RunSummary(str(out)), Inline(DispatchConfig())
-        work: Any = [(shard, None) for shard in shards]
-        start, before = time.perf_counter(), LoadedDevice.slept
-        if overlap:
-            run_side_by_side(salience, made, work, summary, here, "run")
-        else:
-            work = run_stage(salience, work, summary, here)
-            if masks != "none":
-                run_stage(made, work, summary, here)
-        seconds = time.perf_counter() - start
-        return (LoadedDevice.slept - before) / seconds, sum(shard.samples for shard in shards) / seconds
-
-    return run()
+    summary, here = RunSummary(str(out)), Inline(DispatchConfig())
+    work: Any = [(shard, None) for shard in shards]
+    start, before = time.perf_counter(), LoadedDevice.slept
+    if overlap:
+        run_side_by_side(salience, made, work, summary, here, "run")
+    else:
+        work = run_stage(salience, work, summary, here)
+        if masks != "none":
+            run_stage(made, work, summary, here)
+    seconds = time.perf_counter() - start
+    return (LoadedDevice.slept - before) / seconds, sum(shard.samples for shard in shards) / seconds
 
 
 def main() -> None:
@@ -99,12 +92,10 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--made", type=int, default=400, help="pictures where masks are made")
     arguments = parser.parse_args()
-    from flows.server.temporary_server import temporary_server
-
     sizes = {"500 x 375": (500, 375), "192 x 192": (192, 192)}
     ways = [("none", False), ("slept", False), ("slept", True), ("made", False), ("made", True)]
     print("| pictures | masks | stages | device busy | pictures a second |\n|---|---|---|--:|--:|")
-    with tempfile.TemporaryDirectory() as temporary, temporary_server():
+    with tempfile.TemporaryDirectory() as temporary:
         for name, size in sizes.items():
             for masks, overlap in ways:
                 images = arguments.made if masks == "made" else arguments.images

@@ -68,18 +68,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=200)
     options = parser.parse_args()
-    from flows.evaluation import evaluate_dataset
-    from flows.server.temporary_server import temporary_server
+    from flows.pipelines.evaluation import evaluate
     from pnp_core.config import EvalConfig
 
-    with tempfile.TemporaryDirectory() as folder, temporary_server():
-        evaluate_dataset(EvalConfig(out=f"{folder}/warm", limit=2))  # imports, model
+    with tempfile.TemporaryDirectory() as folder:
+        evaluate(EvalConfig(out=f"{folder}/warm", limit=2))  # imports, model
         clock = Clock()
         clock.install()
         for what in ("run", "resumed"):
             clock.seconds.update(dict.fromkeys(TIMED, 0.0))
             start = perf_counter()
-            evaluate_dataset(EvalConfig(out=f"{folder}/run", limit=options.images))
+            evaluate(EvalConfig(out=f"{folder}/run", limit=options.images))
             total, spent = perf_counter() - start, sum(clock.seconds.values())
             parts = ", ".join(f"{name} {1000 * seconds:.0f} ms" for name, seconds in clock.seconds.items())
             print(f"{what}: {spent:.3f} s of {total:.1f} s, {spent / total:.1%} ({parts})", flush=True)

@@ -24,7 +24,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, sleep
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -79,7 +78,7 @@ def prepare(place: Path) -> None:
         Image.fromarray(np.asarray(render(make_scene("test", number))[0])).save(place / f"in/{number}.png")
     (place / "in/cut.png").write_bytes((place / "in/0.png").read_bytes()[:900])
     (place / "in/text.png").write_text("no picture")
-    (place / "corpus.yaml").write_text("{settle: 0, images_per_batch: 3, images_per_shard: 2}")
+    (place / "corpus.yaml").write_text("{preset: tiny, settle: 0, images_per_batch: 3, images_per_shard: 2}")
 
 
 def run_apart(subject: Subject, kill_after: float | None = None) -> float:
@@ -222,10 +221,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     draw = random.Random(options.seed)
-    from flows.server.temporary_server import temporary_server
-
-    with tempfile.TemporaryDirectory() as folder, temporary_server():
-        share_server()
+    with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         prepare(place)
         every = subjects(place)
@@ -246,17 +242,5 @@ def main() -> int:
     return int(any(outcome.startswith("NOT") for counts in outcomes.values() for outcome in counts))
 
 
-def share_server() -> None:
-    """Have commands in processes of their own use the server of this one."""
-    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL
-
-    os.environ["PREFECT_API_URL"] = PREFECT_API_URL.value() or ""
-    secret: Any = PREFECT_API_AUTH_STRING.value()
-    if secret:
-        os.environ["PREFECT_API_AUTH_STRING"] = getattr(secret, "get_secret_value", lambda: secret)()
-
-
 if __name__ == "__main__":
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
-    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     sys.exit(main())

@@ -26,12 +26,10 @@ from pnp_core.storage.shards import read_refs
 
 def evaluated(images: int, out: Path) -> Path:
     """A finished evaluation of so many scenes."""
-    from flows.evaluation import evaluate_dataset
-    from flows.server.temporary_server import temporary_server
+    from flows.pipelines.evaluation import evaluate
 
     parts = {"salience": {"dropout": {"iterations": 1}}, "masks": {"crf": {"name": "off"}}}
-    with temporary_server():
-        evaluate_dataset(EvalConfig.model_validate({"out": str(out), "limit": images, **parts}))
+    evaluate(EvalConfig.model_validate({"out": str(out), "limit": images, **parts}))
     return out
 
 

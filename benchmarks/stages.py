@@ -23,7 +23,7 @@ BEFORE: dict[str, Any] = {"masks": {"crf": {"name": "dense"}}, "runtime": {"thre
 NOW: dict[str, Any] = {}
 IMPORTS = """
 from pnp_core.runs.plan import plan_eval
-import flows.evaluation, flows.server.temporary_server, transformers.models.blip.modeling_blip
+import flows.pipelines.evaluation, flows.pipelines.labelling, transformers.models.blip.modeling_blip
 """
 
 

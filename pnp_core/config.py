@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from pnp_core.bundled import PHOTO, SCENES, TINY
 from pnp_core.errors import UsageError
-from pnp_core.frozen import NO_SCORE, Config, merge, value_at
+from pnp_core.frozen import NO_RESULT, NO_SCORE, Config, merge, value_at
 from pnp_core.masks.config import FORMER_OF_MASKS, MaskConfig
 from pnp_core.methods import METHODS, AnyMethod, method_config
 from pnp_core.methods.base import PNP, MethodConfig
@@ -186,6 +186,16 @@ class LabellingConfig(PipelineConfig):
     """Also write every mask as a PNG file."""
 
 
+class TrackedConfig(Config):
+    """What the flows share whose runs can be recorded in a store for experiments."""
+
+    track: Annotated[str | None, NO_RESULT, NO_SCORE] = None
+    """Also record the run in a store for experiments: `mlflow:FOLDER`, `mlflow:https://...`, or `mlflow` for the one of
+    MLFLOW_TRACKING_URI.
+
+    docs/tracking.md says what is recorded."""
+
+
 class DatasetConfig(Config):
     """Which pictures of which dataset."""
 
@@ -212,7 +222,7 @@ class DatasetConfig(Config):
         return TINY if values.get("dataset", SCENES) == SCENES else PHOTO
 
 
-class EvalConfig(DatasetConfig, LabellingConfig):
+class EvalConfig(DatasetConfig, LabellingConfig, TrackedConfig):
     """The `eval` flow: label a dataset that has ground truth, and score it."""
 
     limit: int | None = Field(default=None, ge=1)
@@ -258,8 +268,8 @@ class AblateConfig(EvalConfig):
 
     @property
     def base(self) -> EvalConfig:
-        """What the settings vary."""
-        return EvalConfig.model_validate(self.model_dump(exclude={"tables"}))
+        """What the settings vary; recorded as one run together, not by itself."""
+        return EvalConfig.model_validate(self.model_dump(exclude={"tables", "track"}))
 
 
 class TablesConfig(Config):
@@ -311,7 +321,7 @@ class OwnImagesConfig(LabellingConfig):
         return {"salience": {"candidates": {"source": source, "fallback": "background"}}}
 
 
-class LabelConfig(OwnImagesConfig):
+class LabelConfig(OwnImagesConfig, TrackedConfig):
     """The `label` flow: masks for a user's own pictures."""
 
     image_column: str | None = None

@@ -191,6 +191,8 @@ class Summary:
     """Why pictures were quarantined, most frequent first."""
     mended: list[str] = field(default_factory=list)
     """Files of an earlier run that were damaged, so that their shards were made again."""
+    untracked: str = ""
+    """Why the run could not be recorded in the store that it was to be recorded in."""
 
     def stages_json(self) -> dict[str, Any]:
         """Seconds and counts by stage."""

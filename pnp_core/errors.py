@@ -125,6 +125,10 @@ class ForeignFilesError(OutputError):
         return cls(f"'{path}' is there and was not written by this run: move it away, or choose another --out")
 
 
+class TrackingError(PnpError):
+    """The store that a run is to be recorded in cannot be reached or written."""
+
+
 class FolderInUseError(OutputError):
     """Another command is writing to the output folder."""
 

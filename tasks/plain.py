@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from time import sleep
+from time import monotonic, sleep
 from typing import Any, TypeVar
 
 from pnp_core.errors import in_words
@@ -33,8 +33,11 @@ class Plain:
         tries, attempt = task.tries, 1
         while True:
             try:
+                start = monotonic()
                 with time_limit(tries.shard_seconds):
-                    return task.fn(*arguments, **named)
+                    result = task.fn(*arguments, **named)
+                self.log.debug("task %s: %.2f s", task.name, monotonic() - start)
+                return result
             except Exception as error:
                 if attempt == tries.attempts or not may_pass(error):
                     raise

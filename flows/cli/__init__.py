@@ -16,6 +16,7 @@ from flows.cli import (
     corpus,
     inspection,
     labelling,
+    loudness,
     models,
     operations,
     results,
@@ -77,6 +78,9 @@ app.command()(operations.up)
 app.command()(operations.down)
 app.command()(operations.deploy)
 app.command()(operations.run)
+for _registered in (*app.registered_commands, *configuration.config.registered_commands):
+    assert _registered.callback
+    _registered.callback = loudness.loud_or_quiet(_registered.callback)
 
 
 def _print_version(wanted: bool) -> None:
@@ -90,8 +94,10 @@ def _top(
     show_version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
     ] = False,
+    verbose: loudness.VerboseOption = False,
+    quiet: loudness.QuietOption = False,
 ) -> None:
-    pass
+    loudness.begin(verbose, quiet)
 
 
 def main() -> None:

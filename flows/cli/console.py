@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from flows.cli.loudness import is_quiet, is_verbose
 from pnp_core.data import RunSummary, Summary
 from pnp_core.text.visible import visible, visible_json
 from pnp_core.tuning.space import shown_value
@@ -44,8 +45,17 @@ STAGE_NAMES = {
 UNITS = {"search": "trials", "settings": "settings", "verify": "files"}
 """What a stage counts, where that is not pictures."""
 
-errors = Console(stderr=True, highlight=False)
+
+class _Messages(Console):
+    """Says nothing under `--quiet`."""
+
+    quiet = property(lambda _: is_quiet(), lambda _, value: None)
+
+
+errors = _Messages(stderr=True, highlight=False)
 """Progress and messages; standard output belongs to the result."""
+failures = Console(stderr=True, highlight=False)
+"""Why a command ends early; whatever it was asked to leave out."""
 
 
 def shown(text: str) -> str:
@@ -75,7 +85,7 @@ def logs_shown() -> Iterator[None]:
     log = logging.getLogger(LOGGER)
     log.addHandler(handler)
     before = log.level
-    log.setLevel(logging.INFO)
+    log.setLevel(logging.DEBUG if is_verbose() else logging.INFO)
     try:
         yield
     finally:
@@ -255,7 +265,7 @@ def _comparison_table(found: dict[str, Any]) -> Table:
 
 def list_cards(cards: Sequence[Any], show: Callable[[Any, Console], None], as_json: bool) -> None:
     """Print cards for people; with `as_json` those go to standard error, and the facts to standard output."""
-    show(cards, Console(stderr=as_json))
+    show(cards, errors if as_json else Console())
     if as_json:
         print(visible_json([asdict(c) if is_dataclass(c) else c.model_dump(mode="json") for c in cards]))
 

@@ -20,6 +20,7 @@ from flows.cli.options import (
     StrictOption,
     options_of,
 )
+from flows.cli.run_folders import corpus_out
 from flows.cli.running import Prepared, execute, fail, runs, warn
 from pnp_core.config import CorpusConfig
 from pnp_core.errors import PnpError
@@ -45,7 +46,7 @@ def _cost(config: CorpusConfig) -> RunCost:
     CorpusConfig,
     argument("source"),
     option("classes"),
-    option("out"),
+    option("out", shown="runs/label-corpus-NAME"),
     option("settle"),
     option("salience.max_pixels"),
     *OWN_IMAGES,
@@ -63,7 +64,7 @@ def label_corpus(
     """Make masks for what is new or changed in a folder since the last run, and publish latest.json.
 
     Made to be run on a schedule. Earlier masks stay where they are; training jobs read the manifest that latest.json
-    names, while the next run is at work.
+    names, while the next run is at work. Without --out they are in runs/label-corpus-NAME, by the name of the source.
     """
     if dry_run:
         say_cost(lambda: _cost(given.config(param)), as_json, debug)
@@ -74,7 +75,8 @@ def label_corpus(
 
         show_corpus(summary, console)
 
-    summary = execute(lambda: _prepare(given.config(param)), show, as_json, debug)
+    out = corpus_out(given.values["source"])
+    summary = execute(lambda: _prepare(given.config(param, out=out)), show, as_json, debug)
     if summary.images and not summary.labelled:
         fail(PnpError("nothing was labelled: every new picture was quarantined, see the reasons above"), False)
     if summary.damaged:

@@ -16,6 +16,7 @@ from flows.cli.options import (
     MASKS,
     OWN_IMAGES,
     PIPELINE,
+    TRACK,
     DebugOption,
     DryRunOption,
     Given,
@@ -94,6 +95,11 @@ class Demo:
         """Nothing, when one of the runs labelled nothing."""
         return min(self.scenes.labelled, self.photographs.labelled)
 
+    @property
+    def untracked(self) -> str:
+        """The demo is recorded nowhere else."""
+        return ""
+
     def as_json(self) -> dict[str, Any]:
         """The scenes' object, with the photographs' in it."""
         return {**self.scenes.as_json(), "photographs": self.photographs.as_json()}
@@ -146,6 +152,7 @@ def demo(given: Given[EvalConfig], as_json: JsonOption = False, debug: DebugOpti
     option("image_labels"),
     option("score.mean"),
     option("score.void_as_background", "--void-as-background"),
+    TRACK,
     *MASKS,
     *PIPELINE,
     *ENSEMBLE,
@@ -178,6 +185,7 @@ def evaluate(
     option("redo"),
     option("review", metavar="FILE"),
     option("salience.max_pixels"),
+    TRACK,
     *OWN_IMAGES,
     *MASKS,
     *PIPELINE,

@@ -111,9 +111,10 @@ def doctor(
     """Say whether a model can run here: weights, offline or not, memory and time per picture. Exit code 1 when not."""
     from rich.console import Console
 
+    from flows.cli.console import errors
     from flows.cli.model_console import show_diagnosis, show_method_diagnosis
 
-    console = Console(stderr=as_json)
+    console = errors if as_json else Console()
     with one_line_errors(debug):
         values = given.laid_over(param)
         device = build(RuntimeConfig, values.get("runtime", {})).device
@@ -165,11 +166,12 @@ def convert_weights(
     """Make a checkpoint folder of the authors' own weights. Code in the file is never run."""
     from rich.console import Console
 
+    from flows.cli.console import errors
     from flows.cli.model_console import show_conversion
 
     with one_line_errors(debug, kept="nothing was made"):
         done = _converted(file, out, backbone, method, tokenizer)
-    show_conversion(done, Console(stderr=as_json))
+    show_conversion(done, errors if as_json else Console())
     if as_json:
         print(visible_json({**asdict(done), "folder": str(done.folder)}))
 

@@ -71,6 +71,7 @@ OWN_IMAGES = (
     option("fetch_seconds"),
 )
 MASKS = (option("png"), option("masks.confidence"))
+TRACK = option("track", metavar="STORE")
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ def view(
     import webbrowser
     from threading import Thread
 
+    from flows.cli.console import errors
     from flows.cli.progress import ProgressBars
     from flows.viewing import report_server
 
@@ -35,7 +36,7 @@ def view(
         serving.start()
         try:
             if browser and not webbrowser.open(url):
-                typer.echo("no browser found: open the address yourself", err=True)
+                errors.print("no browser found: open the address yourself", soft_wrap=True)
             serving.join()
         finally:
             server.shutdown()

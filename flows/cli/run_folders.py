@@ -43,6 +43,15 @@ def redo_out(run: str) -> str:
     return f"{run.rstrip('/')}-redo"
 
 
+def corpus_out(source: str) -> str:
+    """Run folder of `label-corpus`, named as that of `label`.
+
+    >>> corpus_out("s3://bucket/camera/")
+    'runs/label-corpus-camera'
+    """
+    return label_out(source).replace("label-", "label-corpus-", 1)
+
+
 def _name(path: str) -> str:
     """The last name of a path without its ending, such as a card's, fit for a folder anywhere."""
     return re.sub(r"[^A-Za-z0-9_-]", "_", PurePosixPath(path).stem)[:100] or "images"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
+from flows.cli.loudness import is_verbose
 from pnp_core.config import PipelineConfig
 from pnp_core.errors import PnpError
 from pnp_core.text.visible import visible, visible_json
@@ -33,6 +35,7 @@ def runs(name: str, config: PipelineConfig) -> Prepared:
 
 def quiet_prefect(debug: bool) -> None:
     """Settings Prefect reads at import; what the user has set stays."""
+    debug = debug or is_verbose()
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO" if debug else "CRITICAL")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -40,11 +43,11 @@ def quiet_prefect(debug: bool) -> None:
 
 def fail(error: PnpError, debug: bool) -> NoReturn:
     """Print an error as one line and end with its exit code."""
-    from flows.cli.console import errors, shown
+    from flows.cli.console import failures, shown
 
-    if debug:
-        errors.print(visible(traceback.format_exc(), lines=True), markup=False, soft_wrap=True)
-    errors.print(f"[bold red]error[/]: {shown(str(error))}", soft_wrap=True)
+    if (debug or is_verbose()) and sys.exc_info()[0]:
+        failures.print(visible(traceback.format_exc(), lines=True), markup=False, soft_wrap=True)
+    failures.print(f"[bold red]error[/]: {shown(str(error))}", soft_wrap=True)
     raise typer.Exit(error.exit_code)
 
 
@@ -56,9 +59,9 @@ def one_line_errors(debug: bool, kept: str = "what is done is kept, the same com
     except typer.Exit:
         raise
     except KeyboardInterrupt as interruption:
-        from flows.cli.console import errors
+        from flows.cli.console import failures
 
-        errors.print(f"[yellow]stopped[/]: {kept}", soft_wrap=True)
+        failures.print(f"[yellow]stopped[/]: {kept}", soft_wrap=True)
         raise typer.Exit(143 if isinstance(interruption, Terminated) else 130) from interruption
     except PnpError as error:
         fail(error, debug)
@@ -166,10 +169,13 @@ def execute(
         from tasks.runtime import observed_by
 
         bars = ProgressBars()
-        shown = logs_shown() if debug else warnings_shown()
+        shown = logs_shown() if debug or is_verbose() else warnings_shown()
         with Interruptible(bars) as interruptible, _runner(config) as run, bars, observed_by(interruptible), shown:
             summary = work(run)
         show(summary, errors if as_json else Console())
+        if summary.untracked:
+            warn([summary.untracked])
         if as_json:
-            print(visible_json(summary.as_json()), flush=True)
+            left = {"untracked": summary.untracked} if summary.untracked else {}
+            print(visible_json({**summary.as_json(), **left}), flush=True)
     return summary

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from flows.cli.costing import say_cost
 from flows.cli.fields import argument, option
-from flows.cli.options import PIPELINE, DebugOption, DryRunOption, Given, JsonOption, ParamOption, options_of
+from flows.cli.options import PIPELINE, TRACK, DebugOption, DryRunOption, Given, JsonOption, ParamOption, options_of
 from flows.cli.run_folders import eval_out
 from flows.cli.running import Prepared, execute, one_line_errors, runs, warn
 from pnp_core.config import AblateConfig, EvalConfig, TablesConfig
@@ -53,6 +53,7 @@ def tables(given: Given[TablesConfig], as_json: JsonOption = False, debug: Debug
     option("split"),
     option("limit"),
     option("shards"),
+    TRACK,
     *PIPELINE,
 )
 def ablate(

@@ -9,6 +9,7 @@ from flows.cli.fields import argument, option
 from flows.cli.options import (
     OWN_IMAGES,
     PIPELINE,
+    TRACK,
     DebugOption,
     DryRunOption,
     Given,
@@ -48,6 +49,7 @@ def _prepare_tune(config: TuneConfig) -> Prepared:
     option("search.trials"),
     option("search.seed"),
     option("compare.masks", "--compare"),
+    TRACK,
     *PIPELINE,
 )
 def tune(

@@ -6,11 +6,14 @@ from pnp_core.data import RunSummary, ShardRef
 from pnp_core.runs.plan import Plan, plan_eval
 from pnp_core.runs.recording import write_evaluation_record, write_run_record
 from pnp_core.storage.ownership import writing
+from pnp_core.tracking.facts import of_run
 from tasks.report import task_report
 from tasks.runtime import runtime
 from tasks.sharding import task_shard_dataset
+from tasks.tracking import tracked
 
 
+@tracked(of_run)
 def evaluate(config: EvalConfig) -> RunSummary:
     """Shard a dataset split, extract salience, make masks, score them.
 

@@ -6,11 +6,14 @@ from pnp_core.data import RunSummary
 from pnp_core.runs.plan import plan_label
 from pnp_core.runs.recording import write_run_record
 from pnp_core.storage.ownership import writing
+from pnp_core.tracking.facts import of_run
 from tasks.report import task_report
 from tasks.runtime import runtime
 from tasks.sharding import task_shard_source
+from tasks.tracking import tracked
 
 
+@tracked(of_run)
 def label(config: LabelConfig) -> RunSummary:
     """Shard the pictures, extract salience, make masks.
 

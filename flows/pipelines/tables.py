@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from flows.pipelines.evaluation import evaluate, evaluate_setting
@@ -12,9 +12,12 @@ from pnp_core.data import RunSummary
 from pnp_core.storage.ownership import writing
 from pnp_core.tables.missing import missing_settings
 from pnp_core.text.visible import visible
+from pnp_core.tracking import Tracked
+from pnp_core.tracking.facts import of_ablation
 from tasks.runtime import observer, runtime
 from tasks.sharding import task_shard_dataset
 from tasks.tables import task_tables
+from tasks.tracking import tracked
 
 
 @dataclass
@@ -23,16 +26,24 @@ class AblationSummary:
 
     Attributes:
         made: settings that were evaluated, with their mIoU.
+        untracked: as of `Summary`.
     """
 
     out: str
     made: dict[str, float | None] = field(default_factory=dict)
+    untracked: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """For `--json`."""
-        return asdict(self)
+        return {"out": self.out, "made": self.made}
 
 
+def _of_ablation(config: AblateConfig, summary: AblationSummary) -> Tracked | None:
+    """Nothing of a run that had nothing to evaluate: what others made is in their records."""
+    return of_ablation(config, summary.made) if summary.made else None
+
+
+@tracked(_of_ablation)
 def ablate(config: AblateConfig, evaluate_base: Callable[[EvalConfig], RunSummary] = evaluate) -> AblationSummary:
     """Evaluate the settings that the wanted tables need and the run folder has no scores of.
 

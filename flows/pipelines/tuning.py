@@ -15,6 +15,7 @@ from pnp_core.data import ShardRef, StageSummary
 from pnp_core.report.tuning_text import tuning_markdown
 from pnp_core.runs.reasons import quarantine_reasons
 from pnp_core.storage.ownership import writing
+from pnp_core.tracking.tuning_facts import of_tuning
 from pnp_core.tuning.compare import Comparison
 from pnp_core.tuning.config import TuneConfig
 from pnp_core.tuning.objective import require_images
@@ -22,6 +23,7 @@ from pnp_core.tuning.plan import Group, TunePlan, parallel_groups, plan_tune
 from pnp_core.tuning.result import TuneSummary, discard_other_results, finish_tuning, write_best
 from pnp_core.tuning.search import Trial
 from tasks.runtime import observer, runtime
+from tasks.tracking import tracked
 from tasks.tuning import (
     Searched,
     task_cache_images,
@@ -33,6 +35,7 @@ from tasks.tuning import (
 )
 
 
+@tracked(of_tuning)
 def tune(config: TuneConfig) -> TuneSummary:
     """Keep the maps (of PnP-OVSS those of all (layer, head) pairs), search by the reward, write best.yaml.
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from pnp_core.bundled import PHOTO, TINY
-from pnp_core.config import DatasetConfig, PipelineConfig
+from pnp_core.config import DatasetConfig, PipelineConfig, TrackedConfig
 from pnp_core.errors import UsageError
 from pnp_core.frozen import Config
 from pnp_core.methods.base import BLURS, THRESHOLDS, MethodConfig
@@ -99,7 +99,7 @@ class CompareConfig(Config):
     """The first so many of the tuning pictures."""
 
 
-class TuneConfig(DatasetConfig, PipelineConfig):
+class TuneConfig(DatasetConfig, PipelineConfig, TrackedConfig):
     """The `tune` flow: choose threshold and blur, of PnP-OVSS layer and head too, from image-level labels."""
 
     classes: tuple[str, ...] = ()

@@ -51,7 +51,9 @@ class TuneSummary(Summary):
 
     def as_json(self) -> dict[str, Any]:
         """The object that `--json` prints."""
-        own = {name: value for name, value in asdict(self).items() if name not in ("stages", "search_seconds")}
+        own = {
+            name: value for name, value in asdict(self).items() if name not in ("stages", "search_seconds", "untracked")
+        }
         rounded = {name: round(value, 3) for name, value in self.search_seconds.items()}
         return {**own, "best_yaml": f"{self.out.rstrip('/')}/{BEST}", **self.stages_json(), "search_seconds": rounded}
 

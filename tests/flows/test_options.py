@@ -28,7 +28,7 @@ runner = CliRunner()
 COMMANDS = typer.main.get_command(app).commands
 TAKING = {name: command.callback.takes for name, command in COMMANDS.items() if hasattr(command.callback, "takes")}
 OF_FLOWS = {"eval", "label", "label-corpus", "tune", "ablate"}
-ABOUT_THE_COMMAND = {"param", "strict", "as_json", "debug", "dry_run", "help"}
+ABOUT_THE_COMMAND = {"param", "strict", "as_json", "debug", "verbose", "quiet", "dry_run", "help"}
 """Parameters that stand for no field."""
 
 
