@@ -7,11 +7,8 @@ no style but the page's own, by their digests, and no request at all.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -22,6 +19,7 @@ from jinja2.utils import htmlsafe_json_dumps
 from pnp_core.config import LabellingConfig
 from pnp_core.data import RunSummary, ShardRef
 from pnp_core.inputs.images import vivid
+from pnp_core.report.embedding import digest, resource
 from pnp_core.report.gallery import ERRORS, Survey, gallery, survey
 from pnp_core.runs.plan import Plan
 from pnp_core.runs.preflight import remarks
@@ -66,7 +64,7 @@ def report_page(
         "named": plan.score is None,
     }
     rows, reasons = _quarantined(plan)
-    script, style = _resource("report.js"), _resource("report.css")
+    script, style = resource("report.js"), resource("report.css")
     page = templates_of("pnp_core.report").get_template("report.html").render(
         title=_title(config),
         about=_about(config, summary),
@@ -88,8 +86,8 @@ def report_page(
         data=htmlsafe_json_dumps(data, ensure_ascii=False, separators=(",", ":")),
         script=script,
         style=style,
-        script_digest=_digest(script),
-        style_digest=_digest(style),
+        script_digest=digest(script),
+        style_digest=digest(style),
     )  # fmt: skip
     return page.encode()
 
@@ -119,15 +117,6 @@ _CANDIDATES = {
     "clip": "those CLIP finds in the picture",
     "file": "from a file",
 }
-
-
-def _resource(name: str) -> str:
-    return (files("pnp_core.report") / "templates" / name).read_text("utf-8")
-
-
-def _digest(text: str) -> str:
-    """As a content security policy names an inline script or style."""
-    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
 def _labels(plan: Plan) -> list[dict[str, str]]:
