@@ -7,23 +7,22 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from pnp_core.errors import CorruptRunError, OutputError
-from pnp_core.report.page import PAGE
+from pnp_core.report.opening import page_of
 from pnp_core.storage.run_folder import RunFolder
 
 
 def report_server(url: str, port: int = 0) -> ThreadingHTTPServer:
-    """A server of a run's report on 127.0.0.1, bound but not yet serving; of nothing else in the run folder.
+    """A server of a folder's page (`page_of`) on 127.0.0.1, bound but not yet serving; of nothing else in the folder.
 
     Args:
         port: a free one when 0.
 
     Raises:
-        CorruptRunError: the folder has no report.
+        CorruptRunError: the folder has no page.
         OutputError: the port is taken.
     """
     run = RunFolder(url)
-    if not run.exists(PAGE):
-        raise CorruptRunError(f"'{url}' has no report ({PAGE}): run its eval or label command again, it leaves one")
+    file = page_of(run)
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -34,7 +33,7 @@ def report_server(url: str, port: int = 0) -> ThreadingHTTPServer:
                 self.send_error(404)
                 return
             try:
-                page = run.read(PAGE)
+                page = run.read(file)
             except CorruptRunError:
                 self.send_error(404)
                 return

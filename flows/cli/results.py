@@ -12,12 +12,12 @@ from pnp_core.text.visible import visible, visible_json
 
 
 def view(
-    run: Annotated[str, typer.Argument(help="Run folder: a path or any fsspec URL.")],
+    run: Annotated[str, typer.Argument(help="Folder of a run, of tables or of a comparison: a path or fsspec URL.")],
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1; a free one when 0.", min=0, max=65535)] = 0,
     browser: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")] = True,
     debug: DebugOption = False,
 ) -> None:
-    """Show the report of a run in the browser, until Ctrl-C."""
+    """Show the page of a run, of tables or of a comparison in the browser, until Ctrl-C."""
     import webbrowser
     from threading import Thread
 

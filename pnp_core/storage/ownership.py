@@ -41,7 +41,7 @@ _STAGES = ("salience", "masks", "png", "scores", "tuning-maps", "tuning-pictures
 _STAGE_FOLDER = re.compile(rf"((?:{'|'.join(_STAGES)})/[0-9a-f]{{16}})/")
 _NAMES: dict[Kind, str] = {
     "run": r"(run|tune)\.json|tuning\.png|evaluations/[0-9a-f]{16}/(run|scores)\.json"
-    r"|tuning/[0-9a-f]{16}/[0-9a-f]{16}/(group-\d+|trials|compare-[0-9a-f]{16})\.parquet|collected\.parquet",
+    r"|tuning/[0-9a-f]{16}/[0-9a-f]{16}/(group-\d+|trials|(compare|looks)-[0-9a-f]{16})\.parquet|collected\.parquet",
     "corpus": r"(latest|progress)\.json|collected\.parquet|(manifests|contents|changes)/\d{6}\.parquet|\.lock",
     "export": r"export\.(json|begun)|index\.csv|classes\.csv|annotations\.json",
     "tables": r"tables\.json",
