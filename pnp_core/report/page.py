@@ -26,10 +26,11 @@ from pnp_core.runs.preflight import remarks
 from pnp_core.runs.reasons import grouped
 from pnp_core.stages.scores import merge_counts
 from pnp_core.storage.provenance import versions
+from pnp_core.storage.run_folder import REPORT
 from pnp_core.text.html import preformatted, templates_of
 from pnp_core.text.visible import visible
 
-PAGE = "report/index.html"
+PAGE = REPORT
 PAGE_BYTES = 24_000_000
 """The page is never larger."""
 IMAGES = 2000
