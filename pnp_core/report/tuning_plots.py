@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from pnp_core.tuning.compare import Comparison
 from pnp_core.tuning.search import Trial, best_trial
+from pnp_core.tuning.space import shown_value
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito: told apart by all eyes
 _BEST = "Best reward of each"
