@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from pnp_core.data import IGNORE, ShardRef
-from pnp_core.inputs.images import palette_of, vivid
+from pnp_core.inputs.images import VOC_PALETTE, palette_of, vivid
 from pnp_core.metrics import ConfusionMatrix
 from pnp_core.report.embedding import digest, fitted, nearest, palette_png, photo, resource
 from pnp_core.report.tuning_plots import axes_of, layers_of, value_of
@@ -249,7 +249,7 @@ def _shown(plan: TunePlan, look: Look) -> dict[str, Any]:
     """A picture for the template."""
     height, width = look.chosen.shape
     size = fitted(width, height, SIDE)
-    colours = vivid(palette_of(() if plan.card.palette == "voc" else plan.card.palette))
+    colours = vivid(VOC_PALETTE if plan.card.palette == "voc" else palette_of(plan.card.palette))
     layers = {"before": look.before, "chosen": look.chosen, "truth": look.truth}
     labels = np.unique(np.concatenate([one.ravel() for one in layers.values() if one is not None]))
     names = ("background", *plan.card.classes)
