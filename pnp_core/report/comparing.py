@@ -27,7 +27,8 @@ class Counts:
     @classmethod
     def zeros(cls, labels: int) -> Counts:
         """Nothing counted yet."""
-        return cls(*(np.zeros(labels, np.int64) for _ in range(4)))
+        pixels, images, right, predicted = (np.zeros(labels, np.int64) for _ in range(4))
+        return cls(pixels, images, right, predicted)
 
     def iou(self, truth: np.ndarray) -> np.ndarray:
         """IoU of each label; NaN where there is nothing.
@@ -80,8 +81,8 @@ def count(pairing: Pairing, most: int) -> Totals:
         most: pictures to show at most: those that differ most; of equal ones the first.
     """
     labels = len(pairing.classes.names)
-    zeros = (np.zeros(labels, np.int64) for _ in range(3))
-    totals = Totals([Counts.zeros(labels) for _ in pairing.runs], *zeros)
+    truth, agreed, named = (np.zeros(labels, np.int64) for _ in range(3))
+    totals = Totals([Counts.zeros(labels) for _ in pairing.runs], truth, agreed, named)
     totals.pairs = dict.fromkeys(combinations(range(len(pairing.runs)), 2), 0)
     shown: list[tuple[float, int, int, str]] = []
     for number, part in enumerate(pairing.runs[0].parts):

@@ -33,7 +33,7 @@ TRIED = 300
 """Settings in the table at most, those with the highest rewards."""
 WIDTH, HEIGHT = 720, 260
 """Of a figure, in pixels where there is room."""
-MARGIN = (56, 12, 16, 40)
+MARGIN = (56, 24, 28, 40)
 """Left, right, above and below the plotted field."""
 
 
@@ -47,7 +47,8 @@ def tuning_page(
     """The page in UTF-8."""
     best = best_trial(trials)
     before = plan.maps.configured(plan.config, best.setting)
-    looks = look_at_choice(plan, shards, best.setting, comparison is not None)
+    looks = [_shown(plan, look) for look in look_at_choice(plan, shards, best.setting, comparison is not None)]
+    looks.sort(key=lambda look: -(look["differ"] or 0))
     style = resource("pages.css") + resource("tuning.css")
     page = templates_of("pnp_core.report").get_template("tuning.html").render(
         summary=summary,
@@ -67,7 +68,7 @@ def tuning_page(
         scatter=scatter(comparison, best) if comparison else None,
         tried=_tried(trials, comparison)[:TRIED],
         columns=list(best.setting.columns),
-        looks=[_shown(plan, look) for look in looks],
+        looks=looks,
         shown=shown_value,
         width=WIDTH,
         height=HEIGHT,
@@ -252,7 +253,7 @@ def _shown(plan: TunePlan, look: Look) -> dict[str, Any]:
     colours = vivid(VOC_PALETTE if plan.card.palette == "voc" else palette_of(plan.card.palette))
     layers = {"before": look.before, "chosen": look.chosen, "truth": look.truth}
     labels = np.unique(np.concatenate([one.ravel() for one in layers.values() if one is not None]))
-    names = ("background", *plan.card.classes)
+    names = ("background", *plan.card.names)
     return {
         "key": look.key,
         "size": size,

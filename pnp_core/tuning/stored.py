@@ -65,7 +65,7 @@ def checked(method: MethodConfig, masks: MaskConfig, path: str, values: Sequence
 
 def _checked(method: MethodConfig, masks: MaskConfig, path: str, value: Value) -> Value:
     try:
-        found = dict(zip(("method", "masks"), laid_over(method, masks, {path: value}), strict=True))
+        found: Any = dict(zip(("method", "masks"), laid_over(method, masks, {path: value}), strict=True))
     except ValidationError as error:
         message = error.errors()[0]["msg"].removeprefix("Value error, ")
         raise UsageError(f"space of {method.name}: {path} {value}: {message}") from error
