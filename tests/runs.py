@@ -69,7 +69,8 @@ def made_run(
         for shard in shards:
             rows = [_row(key, maps[key]) for key in (next(keys) for _ in range(shard.samples))]
             table = table_bytes(pa.Table.from_pylist(rows, schema=MASK_SCHEMA))
-            folder.complete(shard.name, shard.sha256, lambda t=table, n=len(rows): StageOutput({"parquet": t}, n))
+            output = StageOutput({"parquet": table}, len(rows))
+            folder.complete(shard.name, shard.sha256, lambda made=output: made)
         run.write_json("run.json", _record(out, classes, len(maps), bool(truths), config or {}))
     return out
 
