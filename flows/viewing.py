@@ -20,7 +20,7 @@ from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 from pnp_core.errors import CorruptRunError, ForeignFilesError, OutputError, PnpError, UsageError
-from pnp_core.report.page import PAGE
+from pnp_core.report.opening import page_of, pages_below
 from pnp_core.report.runs_page import RunRow, runs_page
 from pnp_core.runs.record import read_record
 from pnp_core.runs.review import (
@@ -114,20 +114,22 @@ class Reports:
 
     def __init__(self, url: str) -> None:
         self.folder = RunFolder(url)
-        self.single = self.folder.exists(PAGE)
         self._runs: dict[str, Reviewed] = {}
-        if self.single:
+        try:
+            page_of(self.folder)
             self._runs[""] = Reviewed(url)
-        elif not self.found():
-            raise CorruptRunError(
-                f"'{url}' has no report ({PAGE}), and no run below it has one: run its eval or label command again, it "
-                f"leaves one"
-            )
+        except CorruptRunError:
+            if not self.found():
+                raise
+
+    @property
+    def single(self) -> bool:
+        """Whether the folder has a page itself."""
+        return "" in self._runs
 
     def found(self) -> list[str]:
-        """Paths of the runs below the folder, as they are now; none behind a link that leads out of it."""
-        pages = [page for depth in range(1, DEEPEST + 1) for page in self.folder.glob("*/" * depth + PAGE)]
-        inside = (page.removesuffix(f"/{PAGE}") for page in pages if stays_in(self.folder, page))
+        """Paths of the folders below that have a page, as they are now; none behind a link that leads out."""
+        inside = (name for name, page in pages_below(self.folder, DEEPEST) if stays_in(self.folder, page))
         names = sorted(inside)[:MOST_RUNS]
         for name in names:
             self._runs.setdefault(name, Reviewed(self.folder.below(name)))
@@ -265,14 +267,13 @@ def _json(review: Review) -> _Answer:
 
 
 def _file_of(run: RunFolder, file: str) -> _Answer:
-    """A page or picture of a run's `report` folder; of nothing else, and no link that leads out of it."""
-    path = PurePosixPath(file)
-    kind = KINDS.get(path.suffix.lower())
-    relative = f"report/{file}"
-    if kind is None or not all(map(_NAME.fullmatch, file.split("/"))) or not stays_in(run, relative):
+    """The page, or a page or picture of a run's `report` folder; of nothing else, and no link that leads out of it."""
+    kind = KINDS.get(PurePosixPath(file).suffix.lower())
+    if kind is None or not all(map(_NAME.fullmatch, file.split("/"))):
         return _NOT_FOUND
     try:
-        return _Answer(200, kind, run.read(relative))
+        path = page_of(run) if file == "index.html" else f"report/{file}"
+        return _Answer(200, kind, run.read(path)) if stays_in(run, path) else _NOT_FOUND
     except CorruptRunError:
         return _NOT_FOUND
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pnp_core.data import ShardRef, StageResult
+from pnp_core.report.tuning_page import tuning_page
 from pnp_core.report.tuning_plots import tuning_figure
+from pnp_core.report.tuning_text import tuning_markdown
+from pnp_core.storage.run_folder import REPORT
 from pnp_core.tuning.cache import cache_images
 from pnp_core.tuning.compare import Comparison, compare
 from pnp_core.tuning.config import TuneConfig
 from pnp_core.tuning.objective import Objective
 from pnp_core.tuning.plan import Group, TunePlan, group_runtime, shard_tuning
-from pnp_core.tuning.result import FIGURE
+from pnp_core.tuning.result import FIGURE, TuneSummary
 from pnp_core.tuning.search import Trial, TrialLog, known_rewards, search_group
 from tasks.runtime import observer, run_on_shard, runtime, stage_task
 
@@ -72,7 +75,10 @@ def task_compare(plan: TunePlan, shards: list[ShardRef], trials: list[Trial]) ->
 
 
 @stage_task("report")
-def task_report_tuning(plan: TunePlan, trials: list[Trial], comparison: Comparison | None, text: str) -> None:
-    """Draw the plots and leave a page."""
+def task_report_tuning(
+    plan: TunePlan, shards: list[ShardRef], trials: list[Trial], comparison: Comparison | None, summary: TuneSummary
+) -> None:
+    """Draw the plots and leave the report page, and a page of text beside the run."""
     plan.run.write(FIGURE, tuning_figure(trials, comparison))
-    runtime().leave_page(lambda: text, key="tuning", description="What the search has chosen")
+    plan.run.write(REPORT, tuning_page(plan, shards, trials, comparison, summary))
+    runtime().leave_page(lambda: tuning_markdown(summary), key="tuning", description="What the search has chosen")

@@ -12,6 +12,7 @@ from click import ClickException, Context
 from typer.core import TyperGroup
 
 from flows.cli import (
+    comparing,
     configuration,
     corpus,
     inspection,
@@ -61,6 +62,7 @@ app.command()(labelling.label)
 app.command()(corpus.label_corpus)
 app.command()(tuning.tune)
 app.command()(results.view)
+app.command()(comparing.compare)
 app.command()(results.export)
 app.command()(verifying.verify)
 app.command()(tables.ablate)

@@ -241,6 +241,7 @@ def show_tuning(summary: TuneSummary, console: Console) -> None:
         console.print(f"quarantine     {out}/quarantine/ (what and why)", soft_wrap=True)
         _show_reasons(summary, console)
     console.print(f"plots          {out}/tuning.png", soft_wrap=True)
+    console.print(f"report         {out}/report/index.html (pnp-ovss view {out})", soft_wrap=True)
     console.print(f"best setting   {out}/best.yaml  (for --config of eval and label)", soft_wrap=True)
 
 

@@ -12,12 +12,15 @@ from pnp_core.text.visible import visible, visible_json
 
 
 def view(
-    run: Annotated[str, typer.Argument(help="Run folder, or a folder of several: a path or any fsspec URL.")],
+    run: Annotated[
+        str,
+        typer.Argument(help="Folder of a run, of tables or of a comparison, or of several: a path or any fsspec URL."),
+    ],
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1; a free one when 0.", min=0, max=65535)] = 0,
     browser: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")] = True,
     debug: DebugOption = False,
 ) -> None:
-    """Show the report of a run in the browser, until Ctrl-C; of a folder of runs a list of them.
+    """Show the page of a run, of tables or of a comparison in the browser, until Ctrl-C; of a folder of runs a list.
 
     What is decided there is saved in the run folder, report/review.json.
     """

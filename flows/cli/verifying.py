@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 WHAT_NEXT = {
     "run": "the command that made the folder makes again what is damaged or missing",
     "tables": "the command that made the folder makes again what is damaged or missing",
+    "comparison": "the command that made the folder makes again what is damaged or missing",
     "corpus": "label-corpus makes masks, manifests and what they are made of again; reports of batches stay",
     "export": "an export is not written over where a file was changed: move it away, or export to another folder",
 }

@@ -12,7 +12,6 @@ from flows.dispatch.base import Stage
 from flows.dispatch.inline import Inline
 from flows.dispatch.stages import run_shard_stage, run_stage
 from pnp_core.data import ShardRef, StageSummary
-from pnp_core.report.tuning_text import tuning_markdown
 from pnp_core.runs.reasons import quarantine_reasons
 from pnp_core.storage.ownership import writing
 from pnp_core.tracking.tuning_facts import of_tuning
@@ -64,7 +63,7 @@ def _tune(config: TuneConfig) -> TuneSummary:
     write_best(plan, shards, trials, summary)
     comparison = _compare(plan, shards, trials, summary)
     finish_tuning(plan, shards, comparison, summary)
-    task_report_tuning(plan, trials, comparison, tuning_markdown(summary))
+    task_report_tuning(plan, shards, trials, comparison, summary)
     return summary
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import heapq
-import io
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +15,7 @@ from PIL.Image import Resampling
 
 from pnp_core.data import ClassMaps, ShardRef, void_of
 from pnp_core.inputs.images import image_comment, vivid
+from pnp_core.report.embedding import data_uri, fitted, nearest, palette_png, photo
 from pnp_core.report.rows import Row, rows_of_shard
 from pnp_core.runs.plan import Plan
 from pnp_core.stages.scores import read_image_scores
@@ -26,7 +25,6 @@ SIDES = (96, 320)
 """Longer side of a thumbnail in pixels: least and most; the more pictures, the smaller."""
 BYTES_PER_PIXEL = 0.5
 """Of a thumbnail with all its layers, roughly: it sets the side, the budget is kept whatever it is."""
-QUALITY = 60
 SHOWN_CLASSES = 6
 """Classes of a picture whose salience is shown, those with the most pixels."""
 LISTED_CLASSES = 20
@@ -174,7 +172,7 @@ def _rows(plan: Plan, shard: ShardRef, shown: dict[str, Any], side: int) -> Iter
 def _image_record(plan: Plan, row: Row, side: int, score: dict[str, Any] | None, confidence: float) -> dict[str, Any]:
     """A picture as the page's script takes it."""
     salience = row.salience
-    size = _fitted(salience.width, salience.height, side)
+    size = fitted(salience.width, salience.height, side)
     return {
         "key": visible(row.sample.key),
         "source": visible(row.sample.source[:300]),
@@ -187,7 +185,7 @@ def _image_record(plan: Plan, row: Row, side: int, score: dict[str, Any] | None,
         "truth_labels": [] if row.truth is None else _labels_in(row.truth),
         "chosen": visible(salience.chosen),
         "notes": [visible(note) for note in salience.notes],
-        "photo": _photo(row.image, size),
+        "photo": photo(row.image, size),
         **_layers(plan, row, size),
         **_classes(row),
     }
@@ -199,10 +197,10 @@ def _labels_in(truth: np.ndarray) -> list[int]:
 
 def _layers(plan: Plan, row: Row, size: tuple[int, int]) -> dict[str, str | None]:
     """What lies over the picture, as data URIs of its size; None for what there is not."""
-    labels = _nearest(row.labels, size)
+    labels = nearest(row.labels, size)
     layers = dict.fromkeys(("truth", "errors")) | {"prediction": _layer(labels, vivid(plan.masks.colours))}
     if row.truth is not None:
-        truth = _nearest(row.truth, size)
+        truth = nearest(row.truth, size)
         void_as_background = plan.score is not None and plan.score.config.void_as_background
         layers["truth"] = _layer(truth, vivid(plan.masks.colours))
         layers["errors"] = _error_layer(labels, truth, void_as_background)
@@ -228,50 +226,11 @@ def _classes(row: Row) -> dict[str, Any]:
     return {"classes": listed, "asked": len(order), **kept, "passes": len(salience.maps) if shown else 0}
 
 
-def _fitted(width: int, height: int, side: int) -> tuple[int, int]:
-    """Width and height with a longer side of at most so many pixels, aspect kept."""
-    scale = min(1.0, side / max(width, height))
-    return max(1, round(width * scale)), max(1, round(height * scale))
-
-
-def _nearest(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    return np.asarray(Image.fromarray(labels).resize(size, Resampling.NEAREST))
-
-
-def _uri(image: Image.Image, **how: Any) -> str:
-    buffer = io.BytesIO()
-    image.save(buffer, **how)
-    kind = str(how["format"]).lower()
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
-
-
-def _photo(image: np.ndarray, size: tuple[int, int]) -> str:
-    small = Image.fromarray(image).resize(size, Resampling.BOX, reducing_gap=2)
-    return _uri(small, format="WEBP", quality=QUALITY, method=2)
-
-
-def _palette_png(indices: np.ndarray, colours: np.ndarray, opacity: Sequence[int]) -> str:
-    """A palette PNG with opacity by label; only the colours in use are in the file. As RGBA where they are too many."""
-    used, compact = np.unique(indices, return_inverse=True)
-    compact = compact.reshape(indices.shape)
-    if len(used) > _PALETTE:
-        shown = np.column_stack([colours[used], np.array([opacity[i] for i in used], np.uint8)])
-        return _uri(Image.fromarray(shown[compact], mode="RGBA"), format="PNG")
-    image = Image.fromarray(compact.astype(np.uint8), mode="P")
-    image.putpalette(colours[used].tobytes())
-    bits = next(b for b in (1, 2, 4, 8) if len(used) <= 2**b)
-    return _uri(image, format="PNG", bits=bits, transparency=bytes(opacity[i] for i in used))
-
-
-_PALETTE = 256
-"""Colours of a palette PNG at most."""
-
-
 def _layer(labels: np.ndarray, palette: np.ndarray) -> str:
     """Labels in their colours; background is clear, void white."""
     colours = palette.copy()
     colours[void_of(labels)] = 255
-    return _palette_png(labels, colours, [0] + [255] * (len(colours) - 1))
+    return palette_png(labels, colours, [0] + [255] * (len(colours) - 1))
 
 
 def _error_layer(labels: np.ndarray, truth: np.ndarray, void_as_background: bool) -> str:
@@ -283,7 +242,7 @@ def _error_layer(labels: np.ndarray, truth: np.ndarray, void_as_background: bool
     kinds = [void, wrong & (labels == 0), wrong & (truth == 0), wrong]
     codes = np.select(kinds, [4, 2, 3, 1], 0).astype(np.uint8)
     colours = np.array([[0, 0, 0], *(list(bytes.fromhex(c[1:])) for c in ERRORS.values())], dtype=np.uint8)
-    return _palette_png(codes, colours, [0, 255, 255, 255, 120])
+    return palette_png(codes, colours, [0, 255, 255, 255, 120])
 
 
 def _sprite(salience: ClassMaps, shown: list[int]) -> str:
@@ -296,4 +255,4 @@ def _sprite(salience: ClassMaps, shown: list[int]) -> str:
     for k, c in np.ndindex(tiles.shape[:2]):
         tile = Image.fromarray(tiles[k, c]).resize((width, height), Resampling.BOX)
         sheet.paste(tile, (c * width, k * height))
-    return _uri(sheet, format="PNG", optimize=True)
+    return data_uri(sheet, format="PNG", optimize=True)

@@ -8,11 +8,8 @@ which keeps the review (`pnp_core.runs.review`).
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -23,6 +20,7 @@ from jinja2.utils import htmlsafe_json_dumps
 from pnp_core.config import LabellingConfig
 from pnp_core.data import RunSummary, ShardRef
 from pnp_core.inputs.images import vivid
+from pnp_core.report.embedding import digest, resource
 from pnp_core.report.gallery import ERRORS, Survey, gallery, survey
 from pnp_core.runs.plan import Plan
 from pnp_core.runs.preflight import remarks
@@ -30,10 +28,11 @@ from pnp_core.runs.reasons import grouped
 from pnp_core.runs.review import MOST_TAGS, NOTE_LENGTH, REVIEW_BYTES, TAG_LENGTH, review_id
 from pnp_core.stages.scores import merge_counts
 from pnp_core.storage.provenance import versions
+from pnp_core.storage.run_folder import REPORT
 from pnp_core.text.html import preformatted, templates_of
 from pnp_core.text.visible import visible
 
-PAGE = "report/index.html"
+PAGE = REPORT
 PAGE_BYTES = 24_000_000
 """The page is never larger."""
 IMAGES = 2000
@@ -123,16 +122,6 @@ _CANDIDATES = {
     "clip": "those CLIP finds in the picture",
     "file": "from a file",
 }
-
-
-def resource(name: str) -> str:
-    """A file of the templates as it is."""
-    return (files("pnp_core.report") / "templates" / name).read_text("utf-8")
-
-
-def digest(text: str) -> str:
-    """As a content security policy names an inline script or style."""
-    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
 def _labels(plan: Plan) -> list[dict[str, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pnp_core.report.page import digest, resource
+from pnp_core.report.embedding import digest, resource
 from pnp_core.runs.record import RecordedSummary
 from pnp_core.text.html import templates_of
 

@@ -28,7 +28,7 @@ def tuning_figure(trials: Sequence[Trial], comparison: Comparison | None) -> byt
         comparison: with masks, for a fourth plot.
     """
     best = best_trial(trials)
-    maps = _maps_of(best)
+    maps = axes_of(best)
     rows = (len(maps) + 3) // 2
     figure = Figure(figsize=(13, 4.75 * rows), layout="constrained")
     places = list(figure.subplots(rows, 2).flat)
@@ -45,7 +45,7 @@ def tuning_figure(trials: Sequence[Trial], comparison: Comparison | None) -> byt
     return buffer.getvalue()
 
 
-def _maps_of(best: Trial) -> list[tuple[str, str | None, tuple[str, str, str]]]:
+def axes_of(best: Trial) -> list[tuple[str, str | None, tuple[str, str, str]]]:
     """The axes of the space two by two: names across and up (None where one is left alone), and words for them."""
     names = list(best.setting.columns)
     if "layer" in names:
@@ -69,24 +69,25 @@ def _heat_map(
     words: tuple[str, str, str],
 ) -> None:
     """Best reward over two axes of the space; what was not tried stays grey."""
-    columns, rows = (sorted({_value(trial, axis) for trial in trials}) for axis in (across, up))
+    columns, rows = (sorted({value_of(trial, axis) for trial in trials}) for axis in (across, up))
     values = np.full((len(rows), len(columns)), np.nan)
     for trial in trials:
-        cell = rows.index(_value(trial, up)), columns.index(_value(trial, across))
+        cell = rows.index(value_of(trial, up)), columns.index(value_of(trial, across))
         values[cell] = np.nanmax([values[cell], trial.reward])
     axes.set_facecolor("#cccccc")
     image = axes.imshow(values, origin="lower", aspect="auto", cmap="viridis")
     for row, column in np.argwhere(np.isfinite(values)):
         shade = "black" if values[row, column] > (np.nanmin(values) + np.nanmax(values)) / 2 else "white"
         axes.text(column, row - 0.33, f"{values[row, column]:.3f}", ha="center", va="center", color=shade, fontsize=8)
-    _star(axes, columns.index(_value(best, across)), rows.index(_value(best, up)), "chosen")
+    _star(axes, columns.index(value_of(best, across)), rows.index(value_of(best, up)), "chosen")
     axes.set_xticks(range(len(columns)), [shown_value(value) for value in columns])
     axes.set_yticks(range(len(rows)), [shown_value(value) for value in rows])
     _name(axes, *words)
     figure.colorbar(image, ax=axes, label="reward")
 
 
-def _value(trial: Trial, axis: str | None) -> Any:
+def value_of(trial: Trial, axis: str | None) -> Any:
+    """Where a trial lies along an axis of the space."""
     return trial.setting.columns[axis] if axis else ""
 
 
@@ -97,7 +98,7 @@ def _history(axes: Axes, trials: Sequence[Trial]) -> None:
         own = [trial for trial in trials if trial.group == group]
         where, rewards = np.arange(position, position + len(own)), np.array([trial.reward for trial in own])
         colour = _COLOURS[group % len(_COLOURS)]
-        axes.scatter(where, rewards, s=14, alpha=0.6, color=colour, label=f"group {group}: {_layers(own)}")
+        axes.scatter(where, rewards, s=14, alpha=0.6, color=colour, label=f"group {group}: {layers_of(own)}")
         axes.step(where, np.maximum.accumulate(rewards), where="post", color=colour)
         position += len(own)
     if len({trial.group for trial in trials}) > 1:
@@ -107,7 +108,7 @@ def _history(axes: Axes, trials: Sequence[Trial]) -> None:
     _name(axes, "trial, one group after the other", "reward", "Reward over trials; lines: best so far")
 
 
-def _layers(trials: Sequence[Trial]) -> str:
+def layers_of(trials: Sequence[Trial]) -> str:
     """What a group is of; where there are no layers there is one group, and it is of all."""
     layers = sorted({int(trial.setting.columns.get("layer", 0)) for trial in trials})
     return f"layer {layers[0]}" if len(layers) == 1 else f"layers {layers[0]} to {layers[-1]}"

@@ -25,12 +25,13 @@ from pnp_core.storage.ledger import LEDGER, Ledger, drop_missing
 from pnp_core.storage.seals import json_bytes, parsed, sealed, unsealed
 from pnp_core.storage.shards import holds_shards
 
-Kind = Literal["run", "corpus", "export", "tables"]
+Kind = Literal["run", "corpus", "export", "tables", "comparison"]
 WHAT: dict[Kind, str] = {
     "run": "a run of eval, label or tune",
     "corpus": "the labels of a corpus",
     "export": "an export",
     "tables": "benchmark tables",
+    "comparison": "a comparison of runs",
 }
 FOLDER = f"{MARK}/folder.json"
 LOCK, WRITER = f"{MARK}/lock", f"{MARK}/writer.json"
@@ -40,10 +41,11 @@ _STAGES = ("salience", "masks", "png", "scores", "tuning-maps", "tuning-pictures
 _STAGE_FOLDER = re.compile(rf"((?:{'|'.join(_STAGES)})/[0-9a-f]{{16}})/")
 _NAMES: dict[Kind, str] = {
     "run": r"(run|tune)\.json|tuning\.png|evaluations/[0-9a-f]{16}/(run|scores)\.json"
-    r"|tuning/[0-9a-f]{16}/[0-9a-f]{16}/(group-\d+|trials|compare-[0-9a-f]{16})\.parquet|collected\.parquet",
+    r"|tuning/[0-9a-f]{16}/[0-9a-f]{16}/(group-\d+|trials|(compare|looks)-[0-9a-f]{16})\.parquet|collected\.parquet",
     "corpus": r"(latest|progress)\.json|collected\.parquet|(manifests|contents|changes)/\d{6}\.parquet|\.lock",
     "export": r"export\.(json|begun)|index\.csv|classes\.csv|annotations\.json",
     "tables": r"tables\.json",
+    "comparison": r"compare\.json",
 }
 """What is written besides shards and what is made of them, by names that only we give."""
 

@@ -35,6 +35,9 @@ from pnp_core.storage.files import Files
 from pnp_core.storage.ledger import Ledger, claim_files, forget_files, settle_file
 from pnp_core.storage.seals import json_bytes, sha256
 
+REPORT = "report/index.html"
+"""Where every run has its page."""
+
 
 def fingerprint(*parts: Any) -> str:
     """A short, stable name (16 hex digits) for a tuple of JSON-able values.

@@ -26,6 +26,7 @@ from pnp_core.runs.record import (
 )
 from pnp_core.storage.ledger import Ledger
 from pnp_core.storage.run_folder import RunFolder
+from pnp_core.text.paths import shortest_names
 
 SUBSETS = "subsets"
 """Folder with the run folders of class subsets, which have pictures of their own."""
@@ -135,7 +136,7 @@ def read_evaluations(runs: Sequence[str]) -> list[Evaluation]:
         twice = next(run for run in runs if runs.count(run) > 1)
         raise UsageError(f"run folder '{twice}' is named twice")
     found: list[Evaluation] = []
-    for url, name in zip(runs, _names(runs), strict=True):
+    for url, name in zip(runs, shortest_names(runs), strict=True):
         here = read_folder(url, name)
         if not here:
             why = "holds no finished evaluation" if RunFolder(url).exists("") else "does not exist"
@@ -167,16 +168,6 @@ def gaps(evaluations: Sequence[Evaluation]) -> list[str]:
     lines = [f"{number} evaluations of run {run} have lost their scores" for run, number in lost.items()]
     headless = {e.run.split(f"/{SUBSETS}/")[0] for e in evaluations} - {e.run for e in evaluations if e.main}
     return lines + [f"run {run} has no {RUN}: it is in no table of its own" for run in sorted(headless)]
-
-
-def _names(runs: Sequence[str]) -> list[str]:
-    """The shortest ends of the paths that tell them apart."""
-    parts = [PurePosixPath(run.split("://")[-1]).parts for run in runs]
-    for length in range(1, max(map(len, parts), default=1) + 1):
-        names = ["/".join(part[-length:]).lstrip("/") for part in parts]
-        if len(set(names)) == len(names):
-            return names
-    return list(runs)
 
 
 def read_folder(url: str, name: str = "") -> list[Evaluation]:

@@ -139,6 +139,32 @@ class MapsJob(Subject):
             return setting
         return replace(setting, iterations=self.method.dropout.iterations)
 
+    def configured(self, config: TuneConfig, like: Setting) -> Setting | None:
+        """Layer, head, threshold and blur as configured, of as many drop iterations as the search saw."""
+        method, masks = self.method, config.masks
+        try:
+            check_layer_head(method.layer, method.head, self.checkpoint.layers, self.checkpoint.heads)
+            check_salient(method.layer, self.checkpoint.layers, method.kind)
+        except LayerRangeError:
+            return None
+        return Setting(method.layer, method.head, like.iterations, masks.threshold, masks.blur)
+
+    def decisions(
+        self,
+        setting: Setting,
+        shard: ShardRef,
+        samples: Sequence[Sample],
+        masks: MaskConfig,
+        runtime: RuntimeConfig,
+    ) -> dict[str, tuple[ClassMaps, Decide]]:
+        """Of the maps that are kept; where none are of a setting, the model looks at these pictures alone."""
+        single = job_of(self, setting, runtime)
+        if setting.layer in self.layers and (setting.iterations == 1 or single.folder.has_results):
+            return super().decisions(setting, shard, samples, masks, runtime)
+        made = [one for one in extract_maps(samples, single, silent) if not isinstance(one, Quarantined)]
+        decision = partial(decide, self.method, _cut(masks, setting))
+        return {sample.key: (maps, decision) for sample, maps in made}
+
     def chosen(self, config: TuneConfig, setting: Setting) -> dict[str, dict[str, Any]]:
         """Layer, head, threshold and blur, and what the maps depend on."""
         dropout = self.method.dropout.model_dump()
@@ -156,6 +182,10 @@ class MapsJob(Subject):
             "sum": method.sum,
         }
         return {"method": own, "masks": {"threshold": setting.threshold, "blur": setting.blur}}
+
+
+def _cut(masks: MaskConfig, setting: Setting) -> MaskConfig:
+    return masks.model_copy(update={"threshold": setting.threshold, "blur": setting.blur})
 
 
 def _slice(setting: Setting) -> tuple[int, int, int]:
@@ -177,7 +207,7 @@ class OpenedPairs(Opened[Setting]):
     def decision(self, setting: Setting, image: CachedMaps, masks: MaskConfig) -> tuple[ClassMaps, Decide]:
         """The picture's maps, whose iterations are summed already."""
         summed = self.job.method.model_copy(update={"sum": "plain", "passes": None})
-        own = masks.model_copy(update={"threshold": setting.threshold, "blur": setting.blur})
+        own = _cut(masks, setting)
         maps = self.maps[_slice(setting)][image.rows]
         return ClassMaps(maps[None], image.classes, None, image.height, image.width), partial(decide, summed, own)
 

@@ -73,7 +73,7 @@ class Comparison:
         }
 
 
-def _with_masks(plan: TunePlan, keys: Collection[str]) -> Dataset | None:
+def with_masks(plan: TunePlan, keys: Collection[str]) -> Dataset | None:
     """Some tuning pictures with their masks; None when there are none."""
     if plan.config.classes:
         return None
@@ -134,7 +134,7 @@ def compare(
     if config.compare.masks == "off":
         return None
     wanted = _first_images(plan, shards)
-    dataset = _with_masks(plan, {image.key for images in wanted.values() for image in images})
+    dataset = with_masks(plan, {image.key for images in wanted.values() for image in images})
     if dataset is None:
         return None
     rewards = {trial.setting: trial.reward for trial in trials}

@@ -69,8 +69,13 @@ def _checked(method: MethodConfig, masks: MaskConfig, path: str, value: Value) -
     except ValidationError as error:
         message = error.errors()[0]["msg"].removeprefix("Value error, ")
         raise UsageError(f"space of {method.name}: {path} {value}: {message}") from error
+    return _at(found, path)
+
+
+def _at(parts: Mapping[str, Any], path: str) -> Any:
+    """The value at a path such as `masks.threshold`."""
     part, *names = path.split(".")
-    found = found[part]
+    found = parts[part]
     for name in names:
         found = getattr(found, name)
     return found
@@ -139,6 +144,11 @@ class StoredMaps(Subject):
     ) -> OpenedMaps:
         """All maps of the shard: every setting is tried on the same."""
         return OpenedMaps(self, read_class_maps(self.folder, shard.name))
+
+    def configured(self, config: TuneConfig, like: PathSetting) -> PathSetting:
+        """The values that the method and the masks have at the paths of a setting."""
+        parts: dict[str, Any] = {"method": self.method, "masks": self.masks}
+        return PathSetting(tuple((path, _at(parts, path)) for path in like.columns))
 
     def chosen(self, config: TuneConfig, setting: PathSetting) -> dict[str, dict[str, Any]]:
         """The whole method, and of the masks what decisions are made by."""

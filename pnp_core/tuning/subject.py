@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from jaxtyping import Bool
 
-from pnp_core.data import ClassMaps, Progress, ShardRef, StageResult, silent
+from pnp_core.data import ClassMaps, Progress, Sample, ShardRef, StageResult, silent
 from pnp_core.frozen import Config
 from pnp_core.masks.config import MaskConfig
 from pnp_core.masks.label_map import Decide
@@ -122,6 +122,32 @@ class Subject(Config):
     def entire(self, config: TuneConfig, setting: Any) -> Any:
         """A setting with all that the method will do, where the search saw less."""
         return setting
+
+    @abstractmethod
+    def configured(self, config: TuneConfig, like: Any) -> Any | None:
+        """The setting that the configuration has, None where its weights do not have it.
+
+        Args:
+            like: a setting that the search saw, for what the configuration does not say of one.
+        """
+
+    def decisions(
+        self,
+        setting: Any,
+        shard: ShardRef,
+        samples: Sequence[Sample],
+        masks: MaskConfig,
+        runtime: RuntimeConfig,
+    ) -> dict[str, tuple[ClassMaps, Decide]]:
+        """Of a few pictures that have a class their maps under a setting, and what makes scores of them, by key.
+
+        Args:
+            samples: of the shard.
+            masks: what holds besides the setting; `background` resolved.
+        """
+        images = self.images(shard.name)
+        opened, keys = self.open([setting], shard, images, runtime), {sample.key for sample in samples}
+        return {image.key: opened.decision(setting, image, masks) for image in images if image.key in keys}
 
     @abstractmethod
     def chosen(self, config: TuneConfig, setting: Any) -> dict[str, dict[str, Any]]:
