@@ -16,7 +16,8 @@ from PIL import Image
 from PIL.Image import Resampling
 
 from pnp_core.data import IGNORE, ClassMaps, ShardRef
-from pnp_core.inputs.images import image_comment, vivid
+from pnp_core.inputs.images import image_comment
+from pnp_core.report.palette import display_palette
 from pnp_core.report.rows import Row, rows_of_shard
 from pnp_core.runs.plan import Plan
 from pnp_core.stages.scores import read_image_scores
@@ -196,11 +197,11 @@ def _image_record(plan: Plan, row: Row, side: int, score: dict[str, Any] | None,
 def _layers(plan: Plan, row: Row, size: tuple[int, int]) -> dict[str, str | None]:
     """What lies over the picture, as data URIs of its size; None for what there is not."""
     labels = _nearest(row.labels, size)
-    layers = dict.fromkeys(("truth", "errors")) | {"prediction": _layer(labels, vivid(plan.masks.colours))}
+    layers = dict.fromkeys(("truth", "errors")) | {"prediction": _layer(labels, display_palette())}
     if row.truth is not None:
         truth = _nearest(row.truth, size)
         void_as_background = plan.score is not None and plan.score.config.void_as_background
-        layers["truth"] = _layer(truth, vivid(plan.masks.colours))
+        layers["truth"] = _layer(truth, display_palette())
         layers["errors"] = _error_layer(labels, truth, void_as_background)
     return layers
 

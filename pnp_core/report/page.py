@@ -21,8 +21,8 @@ from jinja2.utils import htmlsafe_json_dumps
 
 from pnp_core.config import LabellingConfig
 from pnp_core.data import RunSummary, ShardRef
-from pnp_core.inputs.images import vivid
 from pnp_core.report.gallery import ERRORS, Survey, gallery, survey
+from pnp_core.report.palette import display_palette
 from pnp_core.runs.plan import Plan
 from pnp_core.runs.preflight import remarks
 from pnp_core.runs.reasons import grouped
@@ -132,7 +132,7 @@ def _digest(text: str) -> str:
 
 def _labels(plan: Plan) -> list[dict[str, str]]:
     """Name and colour of the labels 0, 1 ..."""
-    colours = vivid(plan.masks.colours)
+    colours = display_palette()
     names = ("background", *plan.masks.class_names)
     return [{"name": visible(name), "colour": f"#{bytes(colours[i]).hex()}"} for i, name in enumerate(names)]
 
