@@ -2,7 +2,7 @@
 
 Texts from data (file names, class names, comments, reasons) reach the page in two ways: through the template, which
 escapes them, and as JSON, of which the script makes text nodes only. A content security policy allows no script and
-no style but the page's own, by their digests, and no request at all.
+no style but the page's own, by their digests, and no request but for the pictures beside the page.
 """
 
 from __future__ import annotations
@@ -21,13 +21,16 @@ from jinja2.utils import htmlsafe_json_dumps
 
 from pnp_core.config import LabellingConfig
 from pnp_core.data import RunSummary, ShardRef
-from pnp_core.report.gallery import ERRORS, Survey, gallery, survey
+from pnp_core.report.gallery import Survey, gallery, survey
+from pnp_core.report.layers import ERRORS
 from pnp_core.report.palette import display_palette
+from pnp_core.report.pictures import Pictures
 from pnp_core.runs.plan import Plan
 from pnp_core.runs.preflight import remarks
 from pnp_core.runs.reasons import grouped
 from pnp_core.stages.scores import merge_counts
 from pnp_core.storage.provenance import versions
+from pnp_core.storage.run_folder import RunFolder
 from pnp_core.text.html import preformatted, templates_of
 from pnp_core.text.visible import visible
 
@@ -40,12 +43,19 @@ QUARANTINED = 1000
 """Quarantined pictures in the page at most; their tables have all."""
 CONFUSIONS = 20_000
 """Entries of the confusion matrix in the page at most, the largest."""
+SCRIPTS = ("core.js", "layers.js", "tiles.js", "find.js", "closely.js", "tables.js", "report.js")
+"""Parts of the page's script, in their order: what the last one starts, the ones before it define."""
 _RESERVE = 4_000_000
 """Bytes for everything but the pictures' images."""
 
 
 def report_page(
-    config: LabellingConfig, plan: Plan, shards: Sequence[ShardRef], summary: RunSummary, budget: int = PAGE_BYTES
+    config: LabellingConfig,
+    plan: Plan,
+    shards: Sequence[ShardRef],
+    summary: RunSummary,
+    budget: int = PAGE_BYTES,
+    beside: bool = False,
 ) -> bytes:
     """The page of a run, in UTF-8.
 
@@ -53,9 +63,13 @@ def report_page(
         shards: those that have masks.
         budget: bytes it may have; the more pictures, the smaller they are shown, and what does not fit is left out
             and counted.
+        beside: also leave the pictures with their own pixels in the run's folder, see `pictures`.
     """
     found = survey(plan, shards, IMAGES)
-    images, no_room = gallery(plan, shards, found, budget - _RESERVE)
+    pictures = Pictures(RunFolder(plan.masks.out), found.number_shown) if beside and shards else None
+    images, no_room = gallery(plan, shards, found, budget - _RESERVE, pictures)
+    if pictures:
+        pictures.settle()
     matrix = _matrix(plan, shards)
     data = {
         "labels": _labels(plan),
@@ -66,7 +80,7 @@ def report_page(
         "named": plan.score is None,
     }
     rows, reasons = _quarantined(plan)
-    script, style = _resource("report.js"), _resource("report.css")
+    script, style = "\n".join(map(_resource, SCRIPTS)), _resource("report.css")
     page = templates_of("pnp_core.report").get_template("report.html").render(
         title=_title(config),
         about=_about(config, summary),

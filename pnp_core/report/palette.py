@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 COLOURS = 40
-"""Classes that have a colour of their own; the label after them has the first one again."""
+"""Classes that have a colour of their own; the label after them has the first one again (see `display_palette`)."""
 APART = 12.0
 """Two of the colours differ by at least so much (CIEDE2000; 2.3 is a difference that one just sees)."""
 FROM_GREY = 25.0
@@ -31,11 +31,15 @@ DISPLAY: tuple[str, ...] = (
 def display_palette() -> UInt8[np.ndarray, "256 3"]:
     """Colours of the labels 0 to 255 in sRGB: black for 0, then those of `DISPLAY`, over and over.
 
+    Each round differs from the one before by 1 in green, which nobody sees: a program can tell the label of a pixel.
+
     >>> display_palette()[[0, 1, 41]].tolist()
-    [[0, 0, 0], [105, 0, 255], [105, 0, 255]]
+    [[0, 0, 0], [105, 0, 255], [105, 1, 255]]
     """
     table = np.array([list(bytes.fromhex(colour[1:])) for colour in DISPLAY], dtype=np.uint8)
-    palette = table[(np.arange(256) - 1) % COLOURS]
+    rounds, place = np.divmod(np.arange(256) - 1, COLOURS)
+    palette = table[place]
+    palette[:, 1] = np.where(palette[:, 1] < 128, palette[:, 1] + rounds, palette[:, 1] - rounds)
     palette[0] = 0
     return palette
 

@@ -58,5 +58,7 @@ def test_table_is_what_the_search_finds():
 
 def test_labels_beyond_the_table_begin_anew():
     palette = display_palette()
-    assert palette[1 : COLOURS + 1].tolist() == palette[COLOURS + 1 : 2 * COLOURS + 1].tolist()
+    for label in range(COLOURS + 1, 256):
+        assert np.abs(palette[label].astype(int) - palette[label - COLOURS]).tolist() == [0, 1, 0]
+    assert len(np.unique(palette[1:], axis=0)) == 255, "a program can tell the label of a colour"
     assert palette[0].tolist() == [0, 0, 0]
