@@ -66,8 +66,8 @@ function radios(fieldset, name, options, chosen, changed) {
 
 function panesOf(picture) {
   if (!detail.beside) return [[detail.layer, Number($("pass").value)]];
-  return ["none", ...layersOf(picture).filter((l) => l !== "none" && l !== "salience").map((l) => l)].map((l) => [l, 1])
-    .concat(Array.from({ length: picture.passes }, (_, k) => ["salience", k + 1]));
+  const layers = ["none", ...layersOf(picture).filter((l) => l !== "none" && l !== "salience")];
+  return [...layers.map((l) => [l, 1]), ...Array.from({ length: picture.passes }, (_, k) => ["salience", k + 1])];
 }
 
 function showPanes() {
@@ -110,8 +110,7 @@ function layerOf(picture, layer, close) {
   // Layers lie below each other in one file; the pane shows one of them.
   image.style.height = `${100 * parts.length}%`;
   image.style.top = `${-100 * parts.indexOf(layer)}%`;
-  const clip = make("span", { className: "clip" }, image);
-  return clip;
+  return make("span", { className: "clip" }, image);
 }
 
 async function dressClosely(stack, picture, layer, close) {
@@ -191,7 +190,7 @@ function place() {
   if (!frame) return;
   const picture = shown();
   const [width, height] = [frame.clientWidth, frame.clientHeight];
-  const half = 0.5 / detail.zoom;
+  const half = Math.min(0.5, 0.5 / detail.zoom);
   detail.x = Math.min(Math.max(detail.x, half), 1 - half);
   detail.y = Math.min(Math.max(detail.y, half), 1 - half);
   const scale = (width * detail.zoom) / picture.size[0];
@@ -200,25 +199,27 @@ function place() {
       width: `${width * detail.zoom}px`, height: `${height * detail.zoom}px`,
       left: `${width / 2 - detail.x * width * detail.zoom}px`, top: `${height / 2 - detail.y * height * detail.zoom}px`,
     });
-    stack.classList.toggle("pixels", (width * detail.zoom) / ownWidth(picture) > 1.5);
+    stack.classList.toggle("pixels", detail.zoom > 1 && (width * detail.zoom) / ownWidth(picture) > 1.5);
   }
   for (const one of document.querySelectorAll(".pane")) one.classList.toggle("movable", detail.zoom > 1);
   $("zoom").textContent = `${Math.round(100 * scale)} % of its pixels`;
-  $("zoom-out").disabled = $("zoom-fit").disabled = detail.zoom <= 1;
+  $("zoom-out").disabled = detail.zoom <= leastZoom();
 }
 
-const mostZoom = () => Math.max(4, (16 * shown().size[0]) / (document.querySelector(".pane")?.clientWidth || 1));
+const ownZoom = () => shown().size[0] / (document.querySelector(".pane")?.clientWidth || 1);
+const mostZoom = () => Math.max(4, 16 * ownZoom());
+const leastZoom = () => Math.min(1, ownZoom());
 
 // Zoom so that the place (x, y) of the picture, given as shares, stays where it is on the screen.
 function zoomTo(zoom, x = detail.x, y = detail.y) {
-  const wanted = Math.min(Math.max(zoom, 1), mostZoom());
+  const wanted = Math.min(Math.max(zoom, leastZoom()), mostZoom());
   const kept = detail.zoom / wanted;
   Object.assign(detail, { x: x + (detail.x - x) * kept, y: y + (detail.y - y) * kept, zoom: wanted });
   place();
 }
 
 const zoomBy = (factor) => zoomTo(detail.zoom * factor);
-const ownPixels = () => zoomTo(shown().size[0] / (document.querySelector(".pane")?.clientWidth || 1));
+const ownPixels = () => zoomTo(ownZoom());
 
 function pan(dx, dy) {
   detail.x += dx / detail.zoom;
@@ -257,7 +258,7 @@ function startPanes() {
     touches.set(event.pointerId, now);
   });
   for (const end of ["pointerup", "pointercancel"]) addEventListener(end, (event) => touches.delete(event.pointerId));
-  panes.addEventListener("dblclick", (event) => zoomTo(detail.zoom > 1 ? 1 : shown().size[0] / event.target.closest(".pane").clientWidth * 1, ...shareAt(event)));
+  panes.addEventListener("dblclick", (event) => zoomTo(detail.zoom > 1 ? 1 : Math.max(2, ownZoom()), ...shareAt(event)));
   new ResizeObserver(() => { if ($("detail").open) place(); }).observe(panes);
 }
 

@@ -48,15 +48,15 @@ function pressed(event) {
 }
 
 const SHOWN_KEYS = { ArrowLeft: "←", ArrowRight: "→", ArrowUp: "↑", ArrowDown: "↓", Escape: "Esc" };
-const shownKey = (key) => key.split("+").map((part) => SHOWN_KEYS[part] ?? part).join(" ").trim() || "+";
+const shownKey = (key) => (key.length === 1 ? key : key.split("+").map((part) => SHOWN_KEYS[part] ?? part).join(" "));
 
 function help() {
   const rows = [
     ["anywhere", "everywhere"], ["gallery", "in the gallery"], ["picture", "on a picture"],
   ].flatMap(([where, title]) => [
-    make("tr", {}, make("th", { scope: "rowgroup", colSpan: 2 }, title)),
+    make("tr", {}, make("th", { scope: "colgroup", colSpan: 2 }, title)),
     ...KEYS.filter((k) => k.where === where).map((k) => {
-      const caps = k.keys.map((key) => make("kbd", {}, key === "+" ? "+" : shownKey(key)));
+      const caps = k.keys.map((key) => make("kbd", {}, shownKey(key)));
       return make("tr", {}, make("td", {}, ...caps.flatMap((cap) => [cap, " "])), make("td", {}, k.what));
     }),
   ]);

@@ -108,7 +108,7 @@ function buildHistogram(name) {
   const [what, title] = MEASURES[name];
   const bars = make("div", { className: "bars", title: `${what}: click or drag to choose` }, ...Array.from({ length: BARS }, () => make("span")));
   const ends = ["from", "to"].map((end, i) => {
-    const slider = make("input", { type: "range", min: 0, max: 1, step: 0.01, value: i, ariaLabel: `${title(null)} ${end}` });
+    const slider = make("input", { type: "range", min: 0, max: 1, step: 0.001, value: i, ariaLabel: `${title(null)} ${end}` });
     slider.addEventListener("input", () => {
       const values = ends.map((e) => Number(e.value));
       if (values[0] > values[1]) values[1 - i] = values[i];
@@ -125,14 +125,31 @@ function buildHistogram(name) {
     const box = bars.getBoundingClientRect();
     return Math.min(BARS - 1, Math.max(0, Math.floor(((event.clientX - box.left) / box.width) * BARS)));
   };
-  const brush = (event) => setRange(name, [Math.min(from, place(event)) / BARS, (Math.max(from, place(event)) + 1) / BARS]);
+  const brush = (event) => {
+    const [low, high] = boundsOf(name, chosenClass());
+    const value = (bar) => low + ((high - low) * bar) / BARS;
+    setRange(name, [value(Math.min(from, place(event))), value(Math.max(from, place(event)) + 1)]);
+  };
   bars.addEventListener("pointerdown", (event) => { from = place(event); bars.setPointerCapture(event.pointerId); brush(event); });
   bars.addEventListener("pointermove", (event) => { if (from !== null) brush(event); });
   bars.addEventListener("pointerup", () => { from = null; });
 }
 
+// Least and greatest value of any picture, in hundredths; what all pictures have in common needs no room.
+function boundsOf(name, label) {
+  let [low, high] = [1, 0];
+  for (const picture of data.pictures) {
+    const value = MEASURES[name][2](picture, label);
+    if (value !== null) [low, high] = [Math.min(low, value), Math.max(high, value)];
+  }
+  if (low > high) return [0, 1];
+  [low, high] = [Math.max(0, Math.floor(low * 100) / 100), Math.min(1, Math.ceil(high * 100) / 100)];
+  return low < high ? [low, high] : [Math.max(0, low - 0.01), Math.min(1, high + 0.01)];
+}
+
 function setRange(name, [low, high]) {
-  if (low <= 0 && high >= 1) delete filter.ranges[name];
+  const [least, most] = boundsOf(name, chosenClass());
+  if (low <= least + 1e-9 && high >= most - 1e-9) delete filter.ranges[name];
   else filter.ranges[name] = [low, high].map((value) => Math.round(value * 1000) / 1000);
   select();
 }
@@ -141,21 +158,23 @@ function histogram(name, pictures, label) {
   const node = $("histograms").querySelector(`[data-measure="${name}"]`);
   if (!node) return;
   const counts = new Array(BARS).fill(0);
+  const [least, greatest] = boundsOf(name, label);
   for (const picture of pictures) {
     const value = MEASURES[name][2](picture, label);
-    if (value !== null) counts[Math.min(BARS - 1, Math.max(0, Math.floor(value * BARS)))]++;
+    if (value !== null) counts[Math.min(BARS - 1, Math.max(0, Math.floor(((value - least) / (greatest - least)) * BARS)))]++;
   }
   const most = Math.max(1, ...counts);
-  const [low, high] = filter.ranges[name] ?? [0, 1];
+  const [low, high] = filter.ranges[name] ?? [least, greatest];
   [...node.querySelectorAll(".bars span")].forEach((bar, i) => {
     bar.style.height = `${counts[i] ? Math.max(6, 100 * Math.sqrt(counts[i] / most)) : 0}%`;
-    bar.classList.toggle("out", (i + 0.5) / BARS < low || (i + 0.5) / BARS > high);
+    const middle = least + ((greatest - least) * (i + 0.5)) / BARS;
+    bar.classList.toggle("out", middle < low || middle > high);
   });
   const title = MEASURES[name][1](label);
   node.setAttribute("aria-label", title);
-  node.querySelector(".measure").replaceChildren(title, make("output", {}, `${low.toFixed(2)} – ${high.toFixed(2)}`));
+  node.querySelector(".measure").replaceChildren(title, make("output", {}, `${low.toFixed(3)} – ${high.toFixed(3)}`));
   node.querySelectorAll("input").forEach((slider, i) => {
-    slider.value = [low, high][i];
+    Object.assign(slider, { min: least, max: greatest, step: greatest - least > 0.2 ? 0.01 : 0.001, value: [low, high][i] });
     slider.ariaLabel = `${title} ${["from", "to"][i]}`;
   });
 }

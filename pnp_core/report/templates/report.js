@@ -46,19 +46,19 @@ addKeys(
   { where: "gallery", keys: ["x"], what: "clear all filters", run: clearFilters },
   { where: "gallery", keys: ["Enter"], what: "open the picture", run: () => { if (view.pictures.length) open(grid.current); } },
   { where: "gallery", keys: ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "PageUp", "PageDown", "Home", "End"], what: "on a tile: go to another", run: () => goTo(grid.current) },
-  { where: "picture", keys: ["ArrowLeft"], what: "picture before", run: () => step(-1) },
-  { where: "picture", keys: ["ArrowRight"], what: "next picture", run: () => step(1) },
+  { where: "picture", keys: ["ArrowLeft", "ArrowRight"], what: "picture before, next picture", run: ({ key }) => step(key === "ArrowLeft" ? -1 : 1) },
   { where: "picture", keys: ["s"], what: "layers side by side", run: () => sideBySide() },
   { where: "picture", keys: ["+", "="], what: "closer (or the wheel, or two fingers)", run: () => zoomBy(1.5) },
   { where: "picture", keys: ["-"], what: "farther", run: () => zoomBy(1 / 1.5) },
   { where: "picture", keys: ["0"], what: "the whole picture", run: () => zoomTo(1) },
   { where: "picture", keys: ["1"], what: "one of its pixels on one of the screen", run: ownPixels },
-  { where: "picture", keys: ["Shift+ArrowLeft"], what: "move left (or drag)", run: () => pan(-0.2, 0) },
-  { where: "picture", keys: ["Shift+ArrowRight"], what: "move right", run: () => pan(0.2, 0) },
-  { where: "picture", keys: ["Shift+ArrowUp"], what: "move up", run: () => pan(0, -0.2) },
-  { where: "picture", keys: ["Shift+ArrowDown"], what: "move down", run: () => pan(0, 0.2) },
-  { where: "picture", keys: ["["], what: "salience of the pass before", run: () => turnPass(-1) },
-  { where: "picture", keys: ["]"], what: "salience of the next pass", run: () => turnPass(1) },
+  {
+    where: "picture", keys: ["Shift+ArrowLeft", "Shift+ArrowRight", "Shift+ArrowUp", "Shift+ArrowDown"],
+    what: "move what is shown closer (or drag)",
+    run: ({ key }) => pan({ ArrowLeft: -0.2, ArrowRight: 0.2 }[key] ?? 0, { ArrowUp: -0.2, ArrowDown: 0.2 }[key] ?? 0),
+  },
+  { where: "picture", keys: ["[", "]"], what: "salience of the pass before, of the next", run: ({ key }) => turnPass(key === "[" ? -1 : 1) },
+  { where: "picture", keys: ["Escape"], what: "back to the gallery", run: () => $("detail").close() },
 );
 
 function start() {
