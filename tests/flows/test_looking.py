@@ -146,7 +146,7 @@ def test_zoom_goes_down_to_the_pixels_of_a_picture_of_4000_by_3000(browser, larg
         watched = Watched(browser, address)
         page = watched.page
         page.locator(".tile").click()
-        page.wait_for_function("document.querySelector('.pane img.photo')?.naturalWidth === 4000")
+        page.wait_for_function("() => document.querySelector('.pane img.photo')?.naturalWidth === 4000")
         page.keyboard.press("1")
         assert page.locator("#zoom").inner_text() == "100 % of its pixels"
         assert box_of(page, ".pane .stack")["width"] == pytest.approx(4000, abs=1)
@@ -158,6 +158,7 @@ def test_zoom_goes_down_to_the_pixels_of_a_picture_of_4000_by_3000(browser, larg
         pane, stack = box_of(page, ".pane"), box_of(page, ".pane .stack")
         assert (stack["right"], stack["bottom"]) == pytest.approx((pane["right"], pane["bottom"]), abs=1.5)
         page.locator("#detail-opacity").fill("0")
+        page.locator("#detail-outlines").uncheck()
         shot = Image.open(io.BytesIO(page.locator(".pane").screenshot())).convert("RGB")
         # The square is 4 pixels wide, shown 2.25 times as large: only own pixels are that sharp.
         white = np.argwhere(np.asarray(shot).min(axis=2) > 215)
@@ -183,7 +184,7 @@ def test_wheel_keeps_the_place_under_the_pointer_and_dragging_moves_it(report):
     page.mouse.move(x, y)
     before = under()
     page.mouse.wheel(0, -500)
-    page.wait_for_function("detail.zoom > 2")
+    page.wait_for_function("() => detail.zoom > 2")
     assert under() == pytest.approx(before, abs=0.01)
     page.mouse.down()
     page.mouse.move(x + 60, y - 40, steps=3)
@@ -227,7 +228,7 @@ def test_permalink_leads_to_the_same_picture_and_filter(browser, address, report
     again.page.keyboard.press("Escape")
     assert keys(again.page) == [picture["key"]]
     assert again.page.locator("#layer input:checked").get_attribute("value") == "errors"
-    again.page.wait_for_function("!location.hash.includes('key=')")
+    again.page.wait_for_function("() => !location.hash.includes('key=')")
     assert again.quiet(), again.said
     again.page.close()
 
@@ -406,7 +407,7 @@ def test_page_without_its_folder_shows_thumbnails_and_says_so(browser, evaluated
     watched = Watched(browser, alone)
     page = watched.page
     page.locator(".tile").first.click()
-    page.wait_for_function("document.querySelector('#close-note').textContent.startsWith('thumbnail')")
+    page.wait_for_function("() => document.querySelector('#close-note').textContent.startsWith('thumbnail')")
     assert page.locator(".pane img.photo").get_attribute("src").startswith("data:")
     asked = [said for said in watched.said if said.startswith("file:")]
     page.keyboard.press("ArrowRight")
@@ -418,7 +419,7 @@ def test_page_without_its_folder_shows_thumbnails_and_says_so(browser, evaluated
 def test_page_beside_its_folder_shows_own_pixels_from_a_file_too(browser, evaluated):
     watched = Watched(browser, evaluated / "report/index.html")
     watched.page.locator(".tile").first.click()
-    watched.page.wait_for_function("document.querySelector('.pane img.photo').src.endsWith('.jpg')")
+    watched.page.wait_for_function("() => document.querySelector('.pane img.photo').src.endsWith('.jpg')")
     assert watched.page.locator(".pane .clip img.layer").evaluate("e => e.naturalHeight") == 3 * 192
     assert watched.quiet(), watched.said
     watched.page.close()

@@ -87,8 +87,8 @@ function start() {
   $("close-help").addEventListener("click", () => $("help").close());
   document.addEventListener("keydown", pressed);
   setOpacity(view.opacity);
-  select();
-  readAddress();
+  if (location.hash.includes("=")) readAddress();
+  else select();
   confusion();
 }
 
