@@ -71,7 +71,8 @@ function within(picture, name, label) {
 function select() {
   const label = chosenClass();
   const pictures = fitting($("search").value.trim().toLowerCase(), label);
-  for (const name of Object.keys(MEASURES)) {
+  // Counting takes as long as everything else here: only where it is seen.
+  for (const name of $("finder").open ? Object.keys(MEASURES) : []) {
     const others = pictures.filter((p) => Object.keys(MEASURES).every((other) => other === name || within(p, other, label)));
     histogram(name, others, label);
   }
@@ -217,6 +218,7 @@ function readAddress() {
     if (parts.get(name) && range.length === 2 && range.every((n) => n >= 0 && n <= 1) && range[0] <= range[1]) filter.ranges[name] = range;
   }
   const key = parts.get("key");
+  if (Object.keys(filter.ranges).length) $("finder").open = true;
   select();
   const index = key === null ? -1 : view.pictures.findIndex((picture) => picture.key === key);
   if (index >= 0) open(index);
@@ -231,6 +233,7 @@ function startFinding() {
     if (data.pictures.some((picture) => value(picture, null) !== null)) buildHistogram(name);
   }
   for (const id of ["search", "class", "sort"]) $(id).addEventListener(id === "search" ? "input" : "change", select);
+  $("finder").addEventListener("toggle", () => { if ($("finder").open) select(); });
   $("clear").addEventListener("click", clearFilters);
   $("chosen-cell").addEventListener("click", () => { filter.cell = null; select(); });
   addEventListener("hashchange", readAddress);
