@@ -22,7 +22,7 @@ from pnp_core.storage.seals import sealed, unsealed
 FOLDER = "report/pictures"
 FILE = r"pictures/[0-9a-f]{16}/[0-9]{6,}-[0-9a-f]{16}\.(?:jpg|png)"
 """Names of the files, relative to the page: of a mask's fingerprint, a shard and a key."""
-BESIDE_BYTES = 200_000_000
+BESIDE_BYTES = 320_000_000
 """All of them together are never larger."""
 PICTURE_BYTES = 12_000_000
 """Nor are the two files of one picture."""
