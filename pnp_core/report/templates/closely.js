@@ -115,7 +115,7 @@ function layerOf(picture, layer, close) {
 
 async function dressClosely(stack, picture, layer, close) {
   const of = regionsOf(layer);
-  const read = of && close?.read[of];
+  const read = of && close?.read[layer];
   if (!read) return dress(stack, picture, layer);
   if (view.outlines) stack.append(outlined(read.map, read.path));
   if (view.names) stack.append(...namesIn((await readOf(picture, of)).map));
@@ -163,7 +163,7 @@ function readClose(picture, layers) {
   const parts = ["prediction", "truth", "errors"].filter((l) => picture[l]);
   const read = {};
   try {
-    for (const of of ["prediction", "truth"].filter((l) => picture[l])) {
+    for (const of of parts) {
       const map = labelMap(layers, parts.indexOf(of), parts.length);
       const path = outline(map);
       if (path.length < PATH_BYTES) read[of] = { map, path };

@@ -3,6 +3,8 @@
 const VOID = 255;
 const LABEL_OF = new Map(data.labels.map(({ colour }, label) => [parseInt(colour.slice(1), 16), label]));
 LABEL_OF.set(0xffffff, VOID);
+// Kinds of error are told apart as labels are; they have outlines, but no name of a class.
+Object.values(data.errors).forEach((colour, i) => LABEL_OF.set(parseInt(colour.slice(1), 16), VOID - 1 - i));
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -107,22 +109,22 @@ async function readOf(picture, layer) {
   return found;
 }
 
-// Whose regions are outlined where a layer is shown.
+// Whose regions have names where a layer is shown; outlines are the layer's own.
 const regionsOf = (layer) => (layer === "truth" || layer === "errors" ? "truth" : layer === "prediction" ? "prediction" : null);
 
 async function dress(stack, picture, layer) {
   const of = regionsOf(layer);
   if (!of || !picture[of]) return;
-  const { map, path } = await readOf(picture, of);
+  const { map, path } = await readOf(picture, layer);
   if (view.outlines) stack.append(outlined(map, path));
-  if (view.names) stack.append(...namesIn(map));
+  if (view.names) stack.append(...namesIn((await readOf(picture, of)).map));
 }
 
 function namesIn(map) {
   return namePlaces(map).map(({ label, x, y }) => {
     const node = make("span", { className: "region", ariaHidden: "true" }, nameOf(label));
-    node.style.left = `${Math.min(Math.max(100 * x, 14), 86)}%`;
-    node.style.top = `${Math.min(Math.max(100 * y, 6), 94)}%`;
+    // At the left edge it begins there, at the right one it ends there: it never leaves the picture.
+    Object.assign(node.style, { left: `${100 * x}%`, top: `${100 * y}%`, transform: `translate(${-100 * x}%, ${-100 * y}%)` });
     return node;
   });
 }

@@ -2,7 +2,7 @@
 
 const grid = { columns: 1, width: 0, height: 0, current: 0, nodes: new Map() };
 const GAP = 12;
-const CAPTION = 72;
+const CAPTION = 88;
 
 function measureGrid() {
   const room = $("tiles").clientWidth;
