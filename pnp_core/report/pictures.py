@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -104,7 +103,7 @@ class Pictures:
             if stem not in self._files:
                 self.run.delete(f"report/{file['photo']}")
                 self.run.delete(f"report/{file['layers']}")
-        self.run.write(_NOTE, sealed(json.loads(json.dumps({"of": self._of, "files": self._files}))))
+        self.run.write(_NOTE, sealed({"of": self._of, "files": self._files}))
 
 
 def _shown(file: dict[str, Any]) -> dict[str, Any]:

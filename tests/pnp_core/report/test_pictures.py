@@ -16,6 +16,7 @@ from pnp_core.config import EvalConfig
 from pnp_core.data import RunSummary
 from pnp_core.errors import ForeignFilesError
 from pnp_core.inputs.images import decode_label_map
+from pnp_core.report import page as page_module
 from pnp_core.report import pictures as pictures_module
 from pnp_core.report.layers import label_sheet
 from pnp_core.report.page import PAGE, report_page
@@ -94,6 +95,16 @@ def test_pictures_stay_within_their_bytes_and_lose_pixels_for_it(copied, monkeyp
     assert sides
     assert max(sides) < 192
     assert sum(size for _, size in written(copied).values()) <= 8 * 3_000
+
+
+def test_pictures_that_the_page_shows_no_more_are_deleted_and_those_of_others_stay(copied, monkeypatch):
+    folder = next(iter(written(copied))).parent
+    (folder / "mine.txt").write_text("mine")
+    monkeypatch.setattr(page_module, "IMAGES", 4)
+    shown_now = remade(copied)
+    files = {copied / "report" / p["beside"][name] for p in shown_now for name in ("photo", "layers")}
+    assert len(files) == 8
+    assert set(written(copied)) == files | {folder / "mine.txt"}
 
 
 def test_what_another_wrote_there_stays(copied, tmp_path):
