@@ -15,7 +15,7 @@ from tasks.runtime import runtime, stage_task
 def task_report(config: LabellingConfig, plan: Plan, shards: list[ShardRef], summary: RunSummary) -> None:
     """Write the report page and the contact sheet, and leave a page and a table of scores."""
     run = RunFolder(plan.masks.out)
-    run.write(PAGE, report_page(config, plan, shards, summary))
+    run.write(PAGE, report_page(config, plan, shards, summary, beside=True))
     if shards:
         write_contact_sheet(plan, shards)
     runtime().leave_page(lambda: run_markdown(plan, shards, summary), key="run", description="What the run made")

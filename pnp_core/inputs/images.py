@@ -67,20 +67,6 @@ def voc_palette(labels: np.dtype[Any] = _NARROW) -> np.ndarray:
 VOC_PALETTE = voc_palette()
 
 
-def vivid(palette: np.ndarray) -> np.ndarray:
-    """A palette (256 or 65536, 3) for masks over a grey picture: greys among it, which nobody would see there, become
-    orange or a brown. Label 0 and void stay.
-
-    >>> vivid(VOC_PALETTE)[[0, 1, 7]].tolist()
-    [[0, 0, 0], [128, 0, 0], [255, 140, 0]]
-    """
-    colours = palette.copy()
-    grey = np.flatnonzero(np.ptp(palette[:-1].astype(int), axis=1) < 24)
-    for number, label in enumerate(grey[grey > 0]):
-        colours[label] = (max(96, 255 - 40 * number), max(40, 140 - 25 * number), 0)
-    return colours
-
-
 def palette_of(colours: Sequence[str], labels: np.dtype[Any] = _NARROW) -> np.ndarray:
     """A palette (256 or 65536, 3) uint8 from #rrggbb of the labels 0, 1 ...; the others keep their VOC colours.
 

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.Image import Resampling
 
 from pnp_core.data import ShardRef, void_of
-from pnp_core.inputs.images import vivid
+from pnp_core.report.palette import display_palette
 from pnp_core.report.rows import Row, first_rows
 from pnp_core.runs.plan import Plan
 from pnp_core.storage.files import MARK
@@ -19,7 +19,7 @@ from pnp_core.storage.seals import sealed, sha256, unsealed
 from pnp_core.text.visible import visible
 
 CONTACT_SHEET = "contact_sheet.png"
-VERSION = 1
+VERSION = 2
 """Of the drawing: another one makes all sheets anew."""
 _NOTE = f"{MARK}/contact_sheet.json"
 """What the sheet that is there was drawn from."""
@@ -130,7 +130,7 @@ def contact_sheet(plan: Plan, shards: Sequence[ShardRef], images: int = 10) -> b
         images: how many, spread over the shards.
     """
     rows = list(first_rows(plan, shards, images))
-    palette = vivid(plan.masks.colours)
+    palette = display_palette()
     truths = any(row.truth is not None for row in rows)
     iterations = max((len(row.salience.maps) for row in rows), default=0)
     titles = ["picture", *(["ground truth"] if truths else []), "prediction"]

@@ -10,14 +10,15 @@ from typing import Any
 
 import numpy as np
 from jinja2.utils import htmlsafe_json_dumps
-from PIL import Image
-from PIL.Image import Resampling
 
-from pnp_core.data import ClassMaps, ShardRef, void_of
-from pnp_core.inputs.images import image_comment, vivid
-from pnp_core.report.embedding import data_uri, fitted, nearest, palette_png, photo
+from pnp_core.data import ShardRef, void_of
+from pnp_core.inputs.images import image_comment
+from pnp_core.report.embedding import fitted, nearest, photo
+from pnp_core.report.layers import confidence_layer, confused_pairs, error_layer, label_layer, salience_sprite
+from pnp_core.report.pictures import Pictures, void_as_background
 from pnp_core.report.rows import Row, rows_of_shard
 from pnp_core.runs.plan import Plan
+from pnp_core.stages.masks import STAGE as MASKS
 from pnp_core.stages.scores import read_image_scores
 from pnp_core.text.visible import visible
 
@@ -29,10 +30,6 @@ SHOWN_CLASSES = 6
 """Classes of a picture whose salience is shown, those with the most pixels."""
 LISTED_CLASSES = 20
 """Classes of a picture that are listed, the same ones first."""
-SHOWN_GRID = 24
-"""Salience maps are shown with at most so many patches a side."""
-ERRORS = {"wrong class": "#d55e00", "missed": "#0072b2", "too much": "#cc79a7", "not scored": "#999999"}
-"""Kinds of error and their colours, which colour-blind people can tell apart (Okabe and Ito)."""
 
 
 @dataclass
@@ -141,17 +138,24 @@ def _thumbnail_side(images: int, budget: int) -> int:
     return min(max(fits, SIDES[0]), SIDES[1])
 
 
-def gallery(plan: Plan, shards: Sequence[ShardRef], survey: Survey, budget: int) -> tuple[list[dict[str, Any]], int]:
+def gallery(
+    plan: Plan, shards: Sequence[ShardRef], survey: Survey, budget: int, pictures: Pictures | None = None
+) -> tuple[list[dict[str, Any]], int]:
     """The pictures that are shown, as JSON-able records, and how many more there was no room for.
 
     Args:
         budget: bytes that they may take together in the page.
+        pictures: where they are left beside the page too, with all their pixels.
     """
     side, left, records, without = _thumbnail_side(survey.number_shown, budget), budget, [], 0
     for shard in shards:
         shown = survey.shown.get(shard.name, {})
-        for row, confidence in _rows(plan, shard, shown, side) if shown else ():
+        # Where pictures are written beside the page, they are decoded whole.
+        whole = pictures is not None and bool(shown) and pictures.begin(plan, shard)
+        for row, confidence in _rows(plan, shard, shown, None if whole else side) if shown else ():
             record = _image_record(plan, row, side, shown[row.sample.key], confidence)
+            record["mask"] = f"{MASKS}/{plan.masks.fingerprint}/{shard.name}.parquet"
+            record["beside"] = pictures.leave(plan, shard, row) if pictures else None
             size = len(htmlsafe_json_dumps(record).encode())
             if size > left:
                 without += 1
@@ -161,7 +165,7 @@ def gallery(plan: Plan, shards: Sequence[ShardRef], survey: Survey, budget: int)
     return records, without
 
 
-def _rows(plan: Plan, shard: ShardRef, shown: dict[str, Any], side: int) -> Iterator[tuple[Row, float]]:
+def _rows(plan: Plan, shard: ShardRef, shown: dict[str, Any], side: int | None) -> Iterator[tuple[Row, float]]:
     folder = plan.masks.folder
     table = folder.read_table(shard.name, "parquet", ["key", "mean_confidence"])
     confidence = dict(zip(table["key"].to_pylist(), table["mean_confidence"].to_pylist(), strict=True))
@@ -185,7 +189,9 @@ def _image_record(plan: Plan, row: Row, side: int, score: dict[str, Any] | None,
         "truth_labels": [] if row.truth is None else _labels_in(row.truth),
         "chosen": visible(salience.chosen),
         "notes": [visible(note) for note in salience.notes],
+        "confused": confused_pairs(row.labels, row.truth),
         "photo": photo(row.image, size),
+        "certainty": None if row.confidence is None else confidence_layer(row.confidence, side),
         **_layers(plan, row, size),
         **_classes(row),
     }
@@ -198,19 +204,18 @@ def _labels_in(truth: np.ndarray) -> list[int]:
 def _layers(plan: Plan, row: Row, size: tuple[int, int]) -> dict[str, str | None]:
     """What lies over the picture, as data URIs of its size; None for what there is not."""
     labels = nearest(row.labels, size)
-    layers = dict.fromkeys(("truth", "errors")) | {"prediction": _layer(labels, vivid(plan.masks.colours))}
+    layers = dict.fromkeys(("truth", "errors")) | {"prediction": label_layer(labels)}
     if row.truth is not None:
         truth = nearest(row.truth, size)
-        void_as_background = plan.score is not None and plan.score.config.void_as_background
-        layers["truth"] = _layer(truth, vivid(plan.masks.colours))
-        layers["errors"] = _error_layer(labels, truth, void_as_background)
+        layers["truth"] = label_layer(truth)
+        layers["errors"] = error_layer(labels, truth, void_as_background(plan))
     return layers
 
 
 def _classes(row: Row) -> dict[str, Any]:
     """What was asked about: the classes with the most pixels first, and the salience of some of them."""
     salience = row.salience
-    pixels = np.bincount(row.labels.ravel(), minlength=max(salience.classes, default=0) + 1)
+    pixels = np.bincount(row.labels.ravel(), minlength=256)
     order = sorted(range(len(salience.classes)), key=lambda i: -pixels[salience.classes[i]])
     shown = order[:SHOWN_CLASSES]
     listed = [
@@ -221,38 +226,6 @@ def _classes(row: Row) -> dict[str, Any]:
         }
         for i in order[:LISTED_CLASSES]
     ]
-    sprite = _sprite(salience, shown) if shown else None
+    sprite = salience_sprite(salience, shown) if shown else None
     kept = {"salience": sprite, "salience_classes": [salience.classes[i] for i in shown]}
     return {"classes": listed, "asked": len(order), **kept, "passes": len(salience.maps) if shown else 0}
-
-
-def _layer(labels: np.ndarray, palette: np.ndarray) -> str:
-    """Labels in their colours; background is clear, void white."""
-    colours = palette.copy()
-    colours[void_of(labels)] = 255
-    return palette_png(labels, colours, [0] + [255] * (len(colours) - 1))
-
-
-def _error_layer(labels: np.ndarray, truth: np.ndarray, void_as_background: bool) -> str:
-    """Where mask and ground truth differ, in the colours of `ERRORS`; what is right is clear."""
-    void = truth == void_of(truth)
-    if void_as_background:
-        truth, void = np.where(void, 0, truth), np.zeros_like(void)
-    wrong = labels != truth
-    kinds = [void, wrong & (labels == 0), wrong & (truth == 0), wrong]
-    codes = np.select(kinds, [4, 2, 3, 1], 0).astype(np.uint8)
-    colours = np.array([[0, 0, 0], *(list(bytes.fromhex(c[1:])) for c in ERRORS.values())], dtype=np.uint8)
-    return palette_png(codes, colours, [0, 255, 255, 255, 120])
-
-
-def _sprite(salience: ClassMaps, shown: list[int]) -> str:
-    """All maps of a picture in one grey image: a column per class, a row per pass, each class by its peak."""
-    maps = salience.maps[:, shown]
-    scaled = maps / np.maximum(maps.max(axis=(0, 2, 3), keepdims=True), 1e-12)
-    height, width = (min(n, SHOWN_GRID) for n in maps.shape[2:])
-    tiles = np.round(scaled * 255).astype(np.uint8)
-    sheet = Image.new("L", (width * len(shown), height * len(tiles)))
-    for k, c in np.ndindex(tiles.shape[:2]):
-        tile = Image.fromarray(tiles[k, c]).resize((width, height), Resampling.BOX)
-        sheet.paste(tile, (c * width, k * height))
-    return data_uri(sheet, format="PNG", optimize=True)

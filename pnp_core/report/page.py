@@ -2,8 +2,8 @@
 
 Texts from data (file names, class names, comments, reasons) reach the page in two ways: through the template, which
 escapes them, and as JSON, of which the script makes text nodes only. A content security policy allows no script and
-no style but the page's own, by their digests, and no request but to the place that the page is from: `pnp-ovss view`,
-which keeps the review (`pnp_core.runs.review`).
+no style but the page's own, by their digests, and no request but to the place that the page is from: for the pictures
+beside it, and for the review that `pnp-ovss view` keeps (`pnp_core.runs.review`).
 """
 
 from __future__ import annotations
@@ -19,16 +19,18 @@ from jinja2.utils import htmlsafe_json_dumps
 
 from pnp_core.config import LabellingConfig
 from pnp_core.data import RunSummary, ShardRef
-from pnp_core.inputs.images import vivid
 from pnp_core.report.embedding import digest, resource
-from pnp_core.report.gallery import ERRORS, Survey, gallery, survey
+from pnp_core.report.gallery import Survey, gallery, survey
+from pnp_core.report.layers import ERRORS
+from pnp_core.report.palette import display_palette
+from pnp_core.report.pictures import Pictures
 from pnp_core.runs.plan import Plan
 from pnp_core.runs.preflight import remarks
 from pnp_core.runs.reasons import grouped
 from pnp_core.runs.review import MOST_TAGS, NOTE_LENGTH, REVIEW_BYTES, TAG_LENGTH, review_id
 from pnp_core.stages.scores import merge_counts
 from pnp_core.storage.provenance import versions
-from pnp_core.storage.run_folder import REPORT
+from pnp_core.storage.run_folder import REPORT, RunFolder
 from pnp_core.text.html import preformatted, templates_of
 from pnp_core.text.visible import visible
 
@@ -41,12 +43,19 @@ QUARANTINED = 1000
 """Quarantined pictures in the page at most; their tables have all."""
 CONFUSIONS = 20_000
 """Entries of the confusion matrix in the page at most, the largest."""
+SCRIPTS = ("core.js", "review.js", "layers.js", "tiles.js", "find.js", "closely.js", "tables.js", "report.js")
+"""Parts of the page's script, in their order: what the last one starts, the ones before it define."""
 _RESERVE = 4_000_000
 """Bytes for everything but the pictures' images."""
 
 
 def report_page(
-    config: LabellingConfig, plan: Plan, shards: Sequence[ShardRef], summary: RunSummary, budget: int = PAGE_BYTES
+    config: LabellingConfig,
+    plan: Plan,
+    shards: Sequence[ShardRef],
+    summary: RunSummary,
+    budget: int = PAGE_BYTES,
+    beside: bool = False,
 ) -> bytes:
     """The page of a run, in UTF-8.
 
@@ -54,9 +63,13 @@ def report_page(
         shards: those that have masks.
         budget: bytes it may have; the more pictures, the smaller they are shown, and what does not fit is left out
             and counted.
+        beside: also leave the pictures with their own pixels in the run's folder, see `pictures`.
     """
     found = survey(plan, shards, IMAGES)
-    images, no_room = gallery(plan, shards, found, budget - _RESERVE)
+    pictures = Pictures(RunFolder(plan.masks.out), found.number_shown) if beside and shards else None
+    images, no_room = gallery(plan, shards, found, budget - _RESERVE, pictures)
+    if pictures:
+        pictures.settle()
     matrix = _matrix(plan, shards)
     data = {
         "labels": _labels(plan),
@@ -69,7 +82,7 @@ def report_page(
         "review": {"tags": MOST_TAGS, "tag": TAG_LENGTH, "note": NOTE_LENGTH, "bytes": REVIEW_BYTES},
     }
     rows, reasons = _quarantined(plan)
-    script, style = resource("review.js") + resource("report.js"), resource("report.css")
+    script, style = "\n".join(map(resource, SCRIPTS)), resource("report.css")
     page = templates_of("pnp_core.report").get_template("report.html").render(
         title=_title(config),
         about=_about(config, summary),
@@ -126,7 +139,7 @@ _CANDIDATES = {
 
 def _labels(plan: Plan) -> list[dict[str, str]]:
     """Name and colour of the labels 0, 1 ..."""
-    colours = vivid(plan.masks.colours)
+    colours = display_palette(plan.masks.label_type)
     names = ("background", *plan.masks.class_names)
     return [{"name": visible(name), "colour": f"#{bytes(colours[i]).hex()}"} for i, name in enumerate(names)]
 

@@ -14,7 +14,8 @@ from pnp_core.corpus.manifest import LATEST
 from pnp_core.data import Sample
 from pnp_core.errors import CorruptRunError, UsageError
 from pnp_core.export.labelled import Finished, Part, open_finished, void_of
-from pnp_core.inputs.images import decode_label_map, palette_of, vivid
+from pnp_core.inputs.images import decode_label_map
+from pnp_core.report.palette import display_palette
 from pnp_core.runs.record import RUN, RunRecord, read_record
 from pnp_core.storage.run_folder import RunFolder
 from pnp_core.storage.seals import sha256
@@ -38,7 +39,7 @@ class Classes:
 
     Attributes:
         names: of the labels 0, 1 ...; background first.
-        colours: (labels, 3) uint8, of the first run that has the class.
+        colours: (labels, 3) uint8, for people's eyes.
     """
 
     names: tuple[str, ...]
@@ -47,12 +48,8 @@ class Classes:
     @classmethod
     def of(cls, runs: Sequence[Finished]) -> Classes:
         """The classes of all, those of the first run first."""
-        colours: dict[str, np.ndarray] = {}
-        for run in runs:
-            palette = vivid(palette_of(run.palette[:256]))
-            for label, name in enumerate((BACKGROUND, *run.classes)):
-                colours.setdefault(name, palette[label % 256])
-        return cls(tuple(colours), np.stack(list(colours.values())))
+        names = dict.fromkeys(name for run in runs for name in (BACKGROUND, *run.classes))
+        return cls(tuple(names), display_palette(np.dtype(np.uint16))[: len(names)])
 
     def table(self, names: Sequence[str]) -> np.ndarray:
         """(65536,) uint16: for each label of a run, whose classes are these, the one here."""
@@ -236,7 +233,7 @@ class Pairing:
 
 def _renumbered(labels: np.ndarray, table: np.ndarray) -> np.ndarray:
     found = table[labels]
-    found[labels == void_of(labels.dtype)] = VOID
+    found[labels == void_of(labels)] = VOID
     return found
 
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from PIL import Image
 
 from pnp_core.data import RunSummary, ShardRef
-from pnp_core.inputs.images import vivid
 from pnp_core.report.contact_sheet import GAP, overlay, tile
+from pnp_core.report.palette import display_palette
 from pnp_core.report.rows import Row, first_rows
 from pnp_core.runs.plan import Plan
 from pnp_core.text.markdown import markdown_code, markdown_text
@@ -50,7 +50,7 @@ def run_markdown(plan: Plan, shards: Sequence[ShardRef], summary: RunSummary) ->
 
 def _figure(row: Row, plan: Plan) -> str:
     """A picture beside its mask, with the classes found."""
-    pixels = [row.image, overlay(row.image, row.labels, vivid(plan.masks.colours))]
+    pixels = [row.image, overlay(row.image, row.labels, display_palette())]
     tiles = [tile(p) for p in pixels]
     pair = Image.new("RGB", (2 * tiles[0].width + GAP, tiles[0].height), (255, 255, 255))
     for number, part in enumerate(tiles):

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from pnp_core.data import IGNORE, ShardRef
-from pnp_core.inputs.images import VOC_PALETTE, palette_of, vivid
+from pnp_core.data import ShardRef
 from pnp_core.metrics import ConfusionMatrix
-from pnp_core.report.embedding import digest, fitted, nearest, palette_png, photo, resource
+from pnp_core.report.embedding import digest, fitted, nearest, photo, resource
+from pnp_core.report.layers import label_layer
+from pnp_core.report.palette import display_palette
 from pnp_core.report.tuning_plots import axes_of, layers_of, value_of
 from pnp_core.runs.plan import class_subset, scored_labels
 from pnp_core.text.html import templates_of
@@ -250,7 +251,7 @@ def _shown(plan: TunePlan, look: Look) -> dict[str, Any]:
     """A picture for the template."""
     height, width = look.chosen.shape
     size = fitted(width, height, SIDE)
-    colours = vivid(VOC_PALETTE if plan.card.palette == "voc" else palette_of(plan.card.palette))
+    colours = display_palette(look.chosen.dtype)
     layers = {"before": look.before, "chosen": look.chosen, "truth": look.truth}
     labels = np.unique(np.concatenate([one.ravel() for one in layers.values() if one is not None]))
     names = ("background", *plan.card.names)
@@ -258,20 +259,13 @@ def _shown(plan: TunePlan, look: Look) -> dict[str, Any]:
         "key": look.key,
         "size": size,
         "photo": photo(look.pixels, size),
-        "layers": {name: None if one is None else _layer(nearest(one, size), colours) for name, one in layers.items()},
+        "layers": {name: None if one is None else label_layer(nearest(one, size)) for name, one in layers.items()},
         "differ": None if look.before is None else float((look.before != look.chosen).mean()),
         "miou": {name: _miou(plan, one, look.truth) for name, one in layers.items() if name != "truth"},
         "classes": [
             (names[label], f"#{bytes(colours[label]).hex()}") for label in labels.tolist() if 0 < label < len(names)
         ],
     }
-
-
-def _layer(labels: np.ndarray, colours: np.ndarray) -> str:
-    """Labels in their colours; background is clear, void white."""
-    own = colours.copy()
-    own[IGNORE] = 255
-    return palette_png(labels, own, [0] + [255] * 255)
 
 
 def _miou(plan: TunePlan, labels: np.ndarray | None, truth: np.ndarray | None) -> float | None:

@@ -13,9 +13,10 @@ from PIL import Image, ImageDraw
 from PIL.Image import Resampling
 
 from pnp_core.errors import ForeignFilesError, OutputError, UsageError
-from pnp_core.inputs.images import encode_label_map, vivid
+from pnp_core.inputs.images import encode_label_map
 from pnp_core.masks.label_map import SoftMap
 from pnp_core.report.contact_sheet import GAP, LEGEND, draw_classes, overlay
+from pnp_core.report.palette import display_palette
 
 SHOWN_SIDE = 1024
 """Longer side at most of what a notebook shows, in pixels."""
@@ -63,7 +64,7 @@ class Segmentation:
 
     def overlay(self) -> Image.Image:
         """The classes' colours over the picture in pale grey, of the picture's size, RGB."""
-        return Image.fromarray(overlay(self.image, self.labels, vivid(self.palette)))
+        return Image.fromarray(overlay(self.image, self.labels, display_palette()))
 
     def save(self, path: str | Path) -> None:
         """Write the mask as a palette PNG, the same bytes as `pnp-ovss label --png` writes.
@@ -98,7 +99,7 @@ class Segmentation:
         size = max(1, round(width * scale)), max(1, round(height * scale))
         image = np.asarray(Image.fromarray(self.image).resize(size, Resampling.BOX))
         labels = np.asarray(Image.fromarray(self.labels).resize(size, Resampling.NEAREST))
-        palette, found = vivid(self.palette), [int(label) for label in np.unique(self.labels) if label]
+        palette, found = display_palette(), [int(label) for label in np.unique(self.labels) if label]
         shown = Image.new("RGB", (max(size[0], 160), size[1] + LEGEND), (255, 255, 255))
         shown.paste(Image.fromarray(overlay(image, labels, palette)))
         draw_classes(ImageDraw.Draw(shown), (GAP, size[1]), found, self.classes[1:], palette, shown.width - 40)

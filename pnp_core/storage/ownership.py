@@ -38,6 +38,8 @@ LOCK, WRITER = f"{MARK}/lock", f"{MARK}/writer.json"
 _NO_FILES = frozenset((".DS_Store", "Thumbs.db", "desktop.ini", "lost+found", MARK))
 """What systems put into folders by themselves."""
 _STAGES = ("salience", "masks", "png", "scores", "tuning-maps", "tuning-pictures")
+_PICTURES = re.compile(r"report/pictures/[0-9a-f]{16}(?=/)")
+"""Folders of the pictures beside a report."""
 _STAGE_FOLDER = re.compile(rf"((?:{'|'.join(_STAGES)})/[0-9a-f]{{16}})/")
 _NAMES: dict[Kind, str] = {
     "run": r"(run|tune)\.json|tuning\.png|evaluations/[0-9a-f]{16}/(run|scores)\.json"
@@ -152,6 +154,7 @@ def _take_over(place: Files, kind: Kind) -> Ledger:
         for name in (name for found in inner for name in found):
             if match := _STAGE_FOLDER.match(name.removeprefix(f"{QUARANTINE}/")):
                 ledger.folders |= {match[1], f"{QUARANTINE}/{match[1]}"}
+        ledger.folders |= {match[0] for match in map(_PICTURES.match, names) if match}
         if any(name.startswith("shards/") for name in names):
             ledger.folders.add("shards")
         ours |= _results(place)

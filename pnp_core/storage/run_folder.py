@@ -11,7 +11,8 @@ Layout, relative to the folder (a local path or any fsspec URL)::
     scores/<fingerprint>/000000.parquet  000000.pictures.parquet  000000.done.json
     evaluations/<fingerprint of scores>/run.json  scores.json
     quarantine/<stage>/<fingerprint>/000000.parquet
-    report/index.html  contact_sheet.png
+    report/index.html  report/pictures/<fingerprint>/000000-<key's digest>.jpg  .png
+    contact_sheet.png
     run.json  scores.json
     .pnp-ovss/                                 what is ours, see `ledger` and `ownership`
 

@@ -160,14 +160,25 @@ def answer(url: str, **headers: str) -> tuple[int, bytes]:
         return error.code, b""
 
 
-def test_view_serves_the_page_and_nothing_else_of_the_run(evaluated):
+def test_view_serves_the_page_and_its_pictures_and_nothing_else_of_the_run(evaluated):
     server = report_server(str(evaluated))
     Thread(target=server.serve_forever, daemon=True).start()
     try:
         url = f"http://127.0.0.1:{server.server_port}"
         page = (evaluated / "report/index.html").read_bytes()
         assert answer(f"{url}/") == answer(f"{url}/index.html") == (200, page)
-        for path in ("/run.json", "/../run.json", "/%2e%2e/run.json", "/report/index.html"):
+        (photo, *_) = (evaluated / "report/pictures").glob("*/*.jpg")
+        name = photo.relative_to(evaluated / "report").as_posix()
+        assert answer(f"{url}/{name}") == (200, photo.read_bytes())
+        mask = name.replace(".jpg", ".png")
+        assert answer(f"{url}/{mask}") == (200, photo.with_suffix(".png").read_bytes())
+        others = (
+            "/pictures/",
+            f"/{name}.bak",
+            "/pictures/../../run.json",
+            f"/{name.rsplit('/', 1)[0]}/../../../run.json",
+        )
+        for path in ("/run.json", "/../run.json", "/%2e%2e/run.json", "/report/index.html", *others):
             assert answer(url + path)[0] == 404
         assert answer(f"{url}/", Host="evil.example")[0] == 404
         with pytest.raises(OutputError, match=f"cannot serve on port {server.server_port}"):

@@ -1,8 +1,7 @@
-"use strict";
 // What a person decides on the masks: kept in the browser, saved by `pnp-ovss view`, or as a file.
 //
 // A review comes from anybody: all of it is checked, and reaches the page as text nodes and values only. report.js
-// calls tile, fits, detail and start; `data`, `$`, `make` and the rest are its own.
+// calls tile, fits, detail, clear and start; `data`, `$`, `make` and the rest are its own.
 
 const review = (() => {
   const FORMAT = 1;
@@ -255,22 +254,18 @@ const review = (() => {
   // Out of a field, so that letters are keys again.
   const leave = () => document.querySelector("#detail .detail").focus();
 
-  const KEYS = {
-    a: (picture) => decide(picture, "accepted"),
-    r: (picture) => decide(picture, "rejected"),
-    u: (picture) => decide(picture, null),
-    t: () => focusOn("review-add"),
-    n: () => focusOn("review-note"),
-  };
-
-  function pressed(event) {
-    const typing = event.target.matches?.("input:not([type=radio], [type=range], [type=checkbox]), textarea, select");
-    if (typing || event.ctrlKey || event.metaKey || event.altKey || !Object.hasOwn(KEYS, event.key)) return;
-    const picture = chosen();
-    if (!picture) return;
-    event.preventDefault();
-    KEYS[event.key](picture);
+  function startKeys() {
+    const key = (name, what, run) => addKeys({ where: "anywhere", keys: [name], what, run: () => { const picture = chosen(); if (picture) run(picture); } });
+    key("a", "accept (a picture, or the tile that has the focus)", (picture) => decide(picture, "accepted"));
+    key("r", "reject", (picture) => decide(picture, "rejected"));
+    key("u", "take the decision back", (picture) => decide(picture, null));
+    key("t", "add a tag (Esc leaves it)", () => focusOn("review-add"));
+    key("n", "write a note (Esc leaves it)", () => focusOn("review-note"));
   }
+
+  const filters = ["review-decision", "review-tag"];
+  const filtering = () => filters.some((name) => $(name).value);
+  const clear = () => { for (const name of filters) $(name).value = ""; };
 
   function fits(picture) {
     const [decision, tag] = [$("review-decision").value, $("review-tag").value];
@@ -278,8 +273,8 @@ const review = (() => {
   }
 
   function start() {
-    document.addEventListener("keydown", pressed);
-    for (const filter of ["review-decision", "review-tag"]) $(filter).addEventListener("change", () => select());
+    startKeys();
+    for (const name of filters) $(name).addEventListener("change", () => select());
     for (const button of document.querySelectorAll("#review-detail [data-decision]")) {
       button.addEventListener("click", () => decide(current, button.dataset.decision || null));
     }
@@ -310,5 +305,5 @@ const review = (() => {
     shown();
   }
 
-  return { tile: mark, fits, detail, start };
+  return { tile: mark, fits, filtering, clear, detail, start };
 })();

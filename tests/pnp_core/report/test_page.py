@@ -17,7 +17,7 @@ from PIL import Image
 from pnp_core.config import EvalConfig
 from pnp_core.data import ClassMaps, RunSummary
 from pnp_core.inputs.images import VOC_PALETTE, image_comment
-from pnp_core.report import gallery as gallery_module
+from pnp_core.report import layers
 from pnp_core.report import page as page_module
 from pnp_core.report.gallery import survey
 from pnp_core.report.page import PAGE, report_page
@@ -77,7 +77,7 @@ def test_scores_of_pictures_are_those_of_their_pixels(config, evaluated, page):
     assert json.loads((evaluated / "scores.json").read_text())["per_class_iou"]["background"] == pytest.approx(iou)
 
 
-def test_only_the_pages_own_script_and_style_may_run_and_nothing_is_requested(page):
+def test_only_the_pages_own_script_and_style_may_run_and_only_pictures_beside_it_are_requested(page):
     (policy,) = re.findall(r'http-equiv="Content-Security-Policy" content="([^"]*)"', page)
     script = re.findall(r"<script>(.*?)</script>", page, re.S)
     style = re.findall(r"<style>(.*?)</style>", page, re.S)
@@ -85,7 +85,7 @@ def test_only_the_pages_own_script_and_style_may_run_and_nothing_is_requested(pa
     for kind, text in (("script", script[0]), ("style", style[0])):
         digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
         assert f"{kind}-src 'sha256-{digest}'" in unescape(policy)
-    assert "default-src 'none'" in unescape(policy)
+    assert "default-src 'none'; img-src 'self' data:;" in unescape(policy)
     without_data = re.sub(r'id="data">.*?</script>', "", page, flags=re.S)
     assert not re.search(r'(?:src|href)="(?!#|data:)', without_data)
 
@@ -130,17 +130,17 @@ def test_of_more_pictures_than_fit_half_are_the_worst_and_half_are_spread(config
 def test_errors_are_told_apart():
     truth = np.array([[0, 1, 1, 1, 0, 255]], np.uint8)
     labels = np.array([[0, 1, 2, 0, 2, 1]], np.uint8)
-    pixels = layer(gallery_module._error_layer(labels, truth, False))[0]
+    pixels = layer(layers.error_layer(labels, truth, False))[0]
     colours = ["#" + bytes(pixel[:3].tolist()).hex() if pixel[3] else "clear" for pixel in pixels]
-    errors = gallery_module.ERRORS
+    errors = layers.ERRORS
     expected = ["clear", "clear", errors["wrong class"], errors["missed"], errors["too much"], errors["not scored"]]
     assert colours == expected
-    as_background = layer(gallery_module._error_layer(labels, truth, True))[0]
+    as_background = layer(layers.error_layer(labels, truth, True))[0]
     assert "#" + bytes(as_background[5, :3].tolist()).hex() == errors["too much"]
 
 
 def test_mask_layer_has_the_palettes_colours_and_a_clear_background():
-    pixels = layer(gallery_module._layer(np.array([[0, 1, 20, 255]], np.uint8), VOC_PALETTE))[0]
+    pixels = layer(layers.label_layer(np.array([[0, 1, 20, 255]], np.uint8), VOC_PALETTE))[0]
     assert pixels[:, 3].tolist() == [0, 255, 255, 255]
     assert pixels[1:3, :3].tolist() == VOC_PALETTE[[1, 20]].tolist()
     assert pixels[3, :3].tolist() == [255, 255, 255]
@@ -150,7 +150,7 @@ def test_salience_of_each_class_is_scaled_by_its_peak_over_the_passes():
     maps = np.zeros((2, 2, 2, 3), np.float32)
     maps[0, 0, 0, 0], maps[1, 0, 1, 2], maps[1, 1, 0, 1] = 2.0, 1.0, 0.25
     salience = ClassMaps(maps, (3, 5), np.ones(2, np.float32), 4, 6)
-    sprite = layer(gallery_module._sprite(salience, [1, 0]))[..., 0]
+    sprite = layer(layers.salience_sprite(salience, [1, 0]))[..., 0]
     assert sprite.shape == (4, 6)
     assert {(int(y), int(x)): int(sprite[y, x]) for y, x in np.argwhere(sprite)} == {
         (0, 3): 255,
