@@ -14,7 +14,7 @@ from pnp_core.storage.ownership import check_ours, check_writable
 
 def remarks(job: SalienceJob) -> list[str]:
     """Warnings: what a user, and whoever reads the results, should know of the model."""
-    return method_of(job.method).remarks(job.method, job.captions)
+    return method_of(job.method).remarks(job.method, job.questions)
 
 
 def check_eval(config: EvalConfig) -> list[str]:
