@@ -245,7 +245,9 @@ def _of_pair(name: Any, inner: Any, where: str) -> dict[Any, Any]:
 def _of_card_file(values: Mapping[Any, Any], whole: str) -> Iterator[Entry]:
     """The classes of a card, whose masks need not be there; `background` may be a list of queries."""
     if odd := next((key for key in values if key not in _OF_CARDS), None):
-        raise ClassNameError(f"{whole}: unknown key {str(odd)[:40]!r}; beside classes there may be what a dataset card has")
+        raise ClassNameError(
+            f"{whole}: unknown key {str(odd)[:40]!r}; beside classes there may be what a dataset card has"
+        )
     if "classes" not in values:
         if "extends" not in values:
             raise ClassNameError(f"{whole} has its classes in '{values['classes_file']}': give that file")
@@ -275,7 +277,9 @@ def _listed(classes: Any, palette: Any, whole: str) -> Iterator[Entry]:
 def _yaml(text: str, whole: str) -> Any:
     import yaml
 
-    class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+    base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+    class Loader(base):
         """YAML itself keeps the last of repeated keys without a word."""
 
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:

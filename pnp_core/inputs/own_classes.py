@@ -114,8 +114,8 @@ def _queries(values: dict[str, Any], prompts: tuple[str, ...], where: str) -> li
     """What stands under the name `background`: each prompt claims pixels by itself."""
     if not prompts:
         raise ClassNameError(
-            f"{where}: 'background' is label 0 already; leave it out, or give it prompts (background: sky, wall), which "
-            f"claim pixels that become 0"
+            f"{where}: 'background' is label 0 already; leave it out, or give it prompts (background: sky, wall) that "
+            f"claim pixels, which become 0"
         )
     if odd := next((key for key in ("id", "colour") if values.get(key) is not None), None):
         raise ClassNameError(f"{where}: background is label 0 and black: leave out its {odd}")
@@ -260,7 +260,8 @@ def vocabulary_of(classes: Sequence[AnyClass]) -> Vocabulary:
     Raises:
         ClassNameError: a name is empty, `background` or given twice, or there are too many.
 
-    >>> own = vocabulary_of(["cat", OwnClass(name="sky", background=True), OwnClass(name="dog", prompts=("dog", "pup"))])
+    >>> dog = OwnClass(name="dog", prompts=("dog", "pup"))
+    >>> own = vocabulary_of(["cat", OwnClass(name="sky", background=True), dog])
     >>> own.ids, own.prompts
     ((1, 0, 2), (('cat',), ('sky',), ('dog', 'pup')))
     """

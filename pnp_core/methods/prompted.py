@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ def groups_of(prompts: Sequence[Sequence[str]]) -> Groups:
     ((1,), (2, 3))
     """
     ends = np.cumsum([0, *map(len, prompts)]).tolist()
-    return tuple(tuple(range(start + 1, end + 1)) for start, end in zip(ends, ends[1:], strict=False))
+    return tuple(tuple(range(start + 1, end + 1)) for start, end in pairwise(ends))
 
 
 def askable_groups(config: MethodConfig, prompts: Sequence[Sequence[str]], labels: Sequence[int]) -> Groups:

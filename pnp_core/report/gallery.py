@@ -54,7 +54,7 @@ class Survey:
         images: how many have a mask.
         asked: how many had candidate classes; the mask of the others is background without a choice.
         confidence: mean over the pictures that were asked about of the mean probability of the winning label.
-        classes: counts by label.
+        classes: counts by what labels are in masks.
         nothing: pictures whose mask is background alone.
         shown: of each shard the keys that are shown, with their scores (see `read_image_scores`) or None.
     """
@@ -200,11 +200,11 @@ def _labels_in(truth: np.ndarray) -> list[int]:
 def _layers(plan: Plan, row: Row, size: tuple[int, int]) -> dict[str, str | None]:
     """What lies over the picture, as data URIs of its size; None for what there is not."""
     labels = _nearest(row.labels, size)
-    layers = dict.fromkeys(("truth", "errors")) | {"prediction": _layer(labels, vivid(plan.masks.colours))}
+    layers = dict.fromkeys(("truth", "errors")) | {"prediction": _layer(labels, vivid(plan.masks.colours_of_labels))}
     if row.truth is not None:
         truth = _nearest(row.truth, size)
         void_as_background = plan.score is not None and plan.score.config.void_as_background
-        layers["truth"] = _layer(truth, vivid(plan.masks.colours))
+        layers["truth"] = _layer(truth, vivid(plan.masks.colours_of_labels))
         layers["errors"] = _error_layer(labels, truth, void_as_background)
     return layers
 

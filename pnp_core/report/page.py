@@ -132,7 +132,7 @@ def _digest(text: str) -> str:
 
 def _labels(plan: Plan) -> list[dict[str, str]]:
     """Name and colour of the labels 0, 1 ..."""
-    colours = vivid(plan.masks.colours)
+    colours = vivid(plan.masks.colours_of_labels)
     names = ("background", *plan.masks.class_names)
     return [{"name": visible(name), "colour": f"#{bytes(colours[i]).hex()}"} for i, name in enumerate(names)]
 
@@ -156,8 +156,11 @@ def _class_rows(plan: Plan, found: Survey, matrix: np.ndarray | None) -> list[di
     labels = plan.score.scored if plan.score else range(1, len(plan.masks.class_names) + 1)
     rows, names = [], ("background", *plan.masks.class_names)
     for label in labels:
-        count = found.classes[label]
-        row: dict[str, Any] = {"label": label, "name": names[label], "pictures": count.found}
+        value = plan.masks.values[label]
+        if label and not value:  # a query for background
+            continue
+        count = found.classes[value]
+        row: dict[str, Any] = {"label": value, "name": names[label], "pictures": count.found}
         row |= {"candidate": count.candidate, "pixels": count.pixels}
         rows.append(row | (_rates(matrix, label) if matrix is not None else {}))
     return rows

@@ -19,7 +19,7 @@ from pnp_core.storage.shards import read_shard
 
 @dataclass(frozen=True)
 class Row:
-    """A picture, its salience, its mask, and ground truth where there is some."""
+    """A picture, its salience, its mask, and ground truth where there is some; all of labels, whatever their ids."""
 
     sample: Sample
     image: np.ndarray
@@ -41,7 +41,8 @@ def rows_of_shard(plan: Plan, shard: ShardRef, keys: Container[str], side: int |
         if sample.key in masks:
             truth = decode_label_map(sample.label_map) if sample.label_map else None
             image = decode_image(sample.image, plan.masks.max_pixels, side).pixels
-            yield Row(sample, image, stored[sample.key].by_class(), decode_label_map(masks[sample.key]), truth)
+            labels = plan.masks.labels_of(decode_label_map(masks[sample.key]))
+            yield Row(sample, image, stored[sample.key].by_class(), labels, truth)
 
 
 def first_rows(plan: Plan, shards: Sequence[ShardRef], number: int) -> Iterator[Row]:

@@ -77,7 +77,9 @@ def _palette(card: DatasetCard, own: Vocabulary | None) -> tuple[str, ...] | Non
         return None if card.palette == "voc" else card.palette
     ids = own.ids or tuple(range(1, len(own.names) + 1))
     usual = voc_palette(label_type(max(ids)))
-    return tuple(colour or f"#{bytes(usual[i]).hex()}" for i, colour in zip((0, *ids), (None, *own.colours), strict=True))
+    return tuple(
+        colour or f"#{bytes(usual[i]).hex()}" for i, colour in zip((0, *ids), (None, *own.colours), strict=True)
+    )
 
 
 def _runtime(config: LabellingConfig) -> RuntimeConfig:

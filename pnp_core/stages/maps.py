@@ -172,8 +172,9 @@ class SalienceJob(Config):
             UsageError: the weights do not fit the architecture.
         """
         loaded = load_method(self.method, self.pinned, self.questions, self.runtime.device)
-        several = self.prompts and isinstance(loaded, LoadedMethod)
-        return prompted(loaded, self.method, self.prompts) if several else loaded
+        if not self.prompts or not isinstance(loaded, LoadedMethod):
+            return loaded
+        return prompted(loaded, self.method, self.prompts)
 
 
 @dataclass(frozen=True)
