@@ -125,7 +125,7 @@ def _of_file(url: str) -> Iterator[Entry]:
     ending = url.lower().rpartition(".")[2]
     if ending == "csv":
         return _of_csv(text, whole)
-    return _of_yaml(text, whole) if ending in ("yaml", "yml") else _of_lines(text, whole)
+    return _coloured(_of_yaml(text, whole)) if ending in ("yaml", "yml") else _of_lines(text, whole)
 
 
 def _read(url: str, whole: str) -> bytes:
@@ -232,6 +232,14 @@ def _of_yaml(text: str, whole: str) -> Iterator[Entry]:
             yield f"{whole}, class {n}", _of_pair(name, inner, f"{whole}, class {n}")
     else:
         raise ClassNameError(f"{whole} is neither a list of classes nor a mapping from names to prompts")
+
+
+def _coloured(entries: Iterator[Entry]) -> Iterator[Entry]:
+    """What is behind `colour: #ff8800` without quotes is a comment, and the colour nothing."""
+    for where, entry in entries:
+        if isinstance(entry, Mapping) and any(key in entry and entry[key] is None for key in ("colour", "color")):
+            raise ClassNameError(f"{where}: the colour is empty; in YAML it stands in quotes, '#ff8800', or is a comment")
+        yield where, entry
 
 
 def _of_pair(name: Any, inner: Any, where: str) -> dict[Any, Any]:

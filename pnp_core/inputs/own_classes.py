@@ -79,7 +79,7 @@ def class_of(value: Any, where: str) -> list[OwnClass]:
         name=name,
         prompts=() if prompts == (name,) else prompts,
         id=_id(values.get("id"), where),
-        colour=_colour(values["colour"], where) if "colour" in values else None,
+        colour=_colour(values.get("colour"), where),
         background=_flag(values.get("background"), where),
     )
     if own.background and own.id is not None:
@@ -169,11 +169,11 @@ def _id(value: Any, where: str) -> int | None:
     return value
 
 
-def _colour(value: Any, where: str) -> str:
+def _colour(value: Any, where: str) -> str | None:
+    if value is None:
+        return None
     if isinstance(value, str) and _COLOUR.fullmatch(value.strip()):
         return value.strip().lower()
-    if value is None:
-        raise ClassNameError(f"{where}: the colour is empty; in YAML it stands in quotes, '#ff8800', or is a comment")
     raise ClassNameError(f"{where}: the colour {_shown(value)} is not of the form '#ff8800'")
 
 

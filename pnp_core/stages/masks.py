@@ -88,9 +88,9 @@ MASK_SCHEMA = pa.schema(
     metadata={"huggingface": json.dumps({"info": {"features": _FEATURES}})},
 )
 """One row per picture: `mask.bytes` is a palette PNG (of over 254 classes, or ids, a grey one of 16 bits),
-`confidence.bytes` a grey PNG or null, `mean_confidence` the mean over the pixels of the winning label's probability. `chosen` says how the
-candidate classes were chosen, `classes.score` what their source gave them; `notes` what was done to the picture to read
-it."""
+`confidence.bytes` a grey PNG or null, `mean_confidence` the mean over the pixels of the winning label's probability.
+`chosen` says how the candidate classes were chosen, `classes.score` what their source gave them; `notes` what was done
+to the picture to read it."""
 
 
 WIDE = {"mask": json.dumps({"bits": 16, "background": 0, "void": 65535})}
