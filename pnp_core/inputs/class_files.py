@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 
+from pnp_core.data import MAX_LABEL
 from pnp_core.errors import ClassNameError, UsageError
 from pnp_core.inputs.cards import DatasetCard, load_card
 from pnp_core.inputs.own_classes import (
@@ -65,7 +66,9 @@ def classes_of(value: Any) -> Any:
         return tuple(value)  # whoever plans with them says what is wrong with names
     else:
         whole, entries = "classes", ((f"classes, entry {n}", one) for n, one in enumerate(value, 1))
-    classes = [(where, own) for where, one in entries for own in class_of(one, where)]
+    if len(listed := list(entries)) > MAX_LABEL:
+        raise ClassNameError(f"{whole}: {len(listed)} classes are too many, {MAX_LABEL} at most")
+    classes = [(where, own) for where, one in listed for own in class_of(one, where)]
     require_distinct(classes, whole)
     plain = tuple(own.name if own == OwnClass(name=own.name) else own for _, own in classes)
     # One class that is called like a file stays a class when it is read again.

@@ -128,7 +128,7 @@ def _text(value: Any, what: str, where: str) -> str:
     """A name or prompt, its spaces put in order."""
     if not isinstance(value, str):
         raise ClassNameError(f"{where}: the {what} {_shown(value)} is no text; write it in quotes")
-    if odd := next((c for c in value if c != "\t" and visible(c) != c), None):
+    if visible(value) != value and (odd := next((c for c in value if c != "\t" and visible(c) != c), None)):
         raise ClassNameError(f"{where}: the {what} holds the control character U+{ord(odd):04X}; take it out")
     text = " ".join(value.split())
     if not text:
@@ -196,10 +196,8 @@ def require_distinct(classes: Sequence[tuple[str, OwnClass]], whole: str) -> Non
 
     Raises:
         ClassNameError: a name, id or prompt is given twice, some classes have an id and others none, there are none but
-            background queries, or too many.
+            background queries.
     """
-    if len(classes) > MAX_LABEL:
-        raise ClassNameError(f"{whole}: {len(classes)} classes are too many, {MAX_LABEL} at most")
     seen: dict[tuple[str, Any], str] = {}
     for where, own in classes:
         for what, value in _distinct(own):
