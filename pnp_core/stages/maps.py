@@ -152,6 +152,10 @@ class SalienceJob(Config):
         """What the method is asked: the captions, or of classes with several prompts all of these."""
         return tuple(chain.from_iterable(self.prompts)) or self.captions
 
+    def prompts_of(self, label: int) -> tuple[str, ...]:
+        """What a class is asked by."""
+        return self.prompts[label - 1] if self.prompts else (self.captions[label - 1],)
+
     @property
     def folder(self) -> StageFolder:
         """Where the maps lie."""
