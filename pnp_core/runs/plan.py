@@ -76,9 +76,11 @@ def _palette(card: DatasetCard, own: Vocabulary | None) -> tuple[str, ...] | Non
     if own is None or not any(own.colours):
         return None if card.palette == "voc" else card.palette
     ids = own.ids or tuple(range(1, len(own.names) + 1))
-    usual = voc_palette(label_type(max(ids)))
+    usual = voc_palette(label_type(max(*ids, len(ids))))
+    # A query for background is seen in reports alone, where it has its label's.
+    shown = (value or label for label, value in enumerate((0, *ids)))
     return tuple(
-        colour or f"#{bytes(usual[i]).hex()}" for i, colour in zip((0, *ids), (None, *own.colours), strict=True)
+        colour or f"#{bytes(usual[value]).hex()}" for value, colour in zip(shown, (None, *own.colours), strict=True)
     )
 
 

@@ -177,12 +177,11 @@ class MaskJob(Config):
     @property
     def colours_of_labels(self) -> np.ndarray:
         """Colours of the labels 0, 1 ..., whatever their ids, (256 or 65536, 3) uint8."""
-        if self.ids is None:
-            return self.colours
-        colours = palette_of((), label_type(len(self.class_names))).copy()
-        for label, value in enumerate(self.values):
-            if value:
-                colours[label] = self.colours[value]
+        if self.ids is None or self.palette:
+            return palette_of(self.palette or (), label_type(len(self.class_names)))
+        colours = palette_of((), label_type(len(self.class_names)))
+        own = {label: value for label, value in enumerate(self.values) if value}
+        colours[list(own)] = self.colours[list(own.values())]
         return colours
 
     def labels_of(self, mask: UInt[np.ndarray, "H W"]) -> UInt[np.ndarray, "H W"]:

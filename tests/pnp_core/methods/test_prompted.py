@@ -45,7 +45,8 @@ class Table(LoadedMethod):
         maps[1] = -maps[1]
         of = (0, *labels) if self.of else ()
         maps = np.concatenate([np.zeros_like(maps[:, :1]), maps], axis=1) if self.of else maps
-        return Seen(maps, MATCH[place][np.array(labels, dtype=int) - 1], of, parts=(Seen(maps, of=of),))
+        match = None if self.of else MATCH[place][np.array(labels, dtype=int) - 1]
+        return Seen(maps, match, of, parts=(Seen(maps, of=of),))
 
 
 def test_questions_are_counted_through_the_classes():

