@@ -241,7 +241,9 @@ def _coloured(entries: Iterator[Entry]) -> Iterator[Entry]:
     """What is behind `colour: #ff8800` without quotes is a comment, and the colour nothing."""
     for where, entry in entries:
         if isinstance(entry, Mapping) and any(key in entry and entry[key] is None for key in ("colour", "color")):
-            raise ClassNameError(f"{where}: the colour is empty; in YAML it stands in quotes, '#ff8800', or is a comment")
+            raise ClassNameError(
+                f"{where}: the colour is empty; in YAML it stands in quotes, '#ff8800', or is a comment"
+            )
         yield where, entry
 
 

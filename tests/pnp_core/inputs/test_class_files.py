@@ -36,18 +36,33 @@ def written(folder: Path, name: str, text: str | bytes) -> str:
 
 FORMS = {
     "lines": ("pets.txt", "# pets\ncat\n\n  dog: dog, puppy\nbackground: sky, wall\n", PETS),
-    "a list": ("pets.yaml", "- cat\n- {name: dog, prompts: [dog, puppy]}\n- background: true\n  name: sky\n- {label: wall, background: true}\n", PETS),
+    "a list": (
+        "pets.yaml",
+        "- cat\n- {name: dog, prompts: [dog, puppy]}\n"
+        "- background: true\n  name: sky\n- {label: wall, background: true}\n",
+        PETS,
+    ),
     "a mapping": ("pets.yml", "cat:\ndog: [dog, puppy]\nbackground: [sky, wall]\n", PETS),
-    "a card": ("card.yaml", "name: pets\nversion: 1\ntask: object\nbackground: [sky, wall]\nclasses:\n- cat\n- {name: dog, prompts: [dog, puppy]}\n", PETS),
+    "a card": (
+        "card.yaml",
+        "name: pets\nversion: 1\ntask: object\n"
+        "background: [sky, wall]\nclasses:\n- cat\n- {name: dog, prompts: [dog, puppy]}\n",
+        PETS,
+    ),
     "rows": ("pets.csv", 'name,prompts,background\ncat,,\ndog,"dog, puppy",no\nsky,,yes\nwall,,true\n', PETS),
     "rows of a spreadsheet": ("pets.csv", "label;prompts\ncat\ndog;dog|puppy\nbackground;sky|wall\n", PETS),
-    "ids in rows": ("ids.csv", "name,id,colour,prompts,background\ncat,7,#FF8800,,\ndog,1203,,dog;puppy,\nsky,,,sky;clouds,1\n", WITH_IDS),
-    "ids in a mapping": (
-        "ids.yaml",
-        "cat: {id: 7, color: '#ff8800'}\ndog: {id: 1203, prompts: [dog, puppy]}\nsky: {prompts: [sky, clouds], background: true}\n",
+    "ids in rows": (
+        "ids.csv",
+        "name,id,colour,prompts,background\ncat,7,#FF8800,,\ndog,1203,,dog;puppy,\nsky,,,sky;clouds,1\n",
         WITH_IDS,
     ),
-}  # fmt: skip
+    "ids in a mapping": (
+        "ids.yaml",
+        "cat: {id: 7, color: '#ff8800'}\ndog: {id: 1203, prompts: [dog, puppy]}\n"
+        "sky: {prompts: [sky, clouds], background: true}\n",
+        WITH_IDS,
+    ),
+}
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -115,7 +130,11 @@ def test_without_ids_classes_are_counted_and_queries_are_not():
 
 
 WRONG = {
-    "the same id twice": ("a.csv", "name,id\ncat,7\ndog,7\n", "a.csv', line 3: id '7' is given twice, before it in line 2"),
+    "the same id twice": (
+        "a.csv",
+        "name,id\ncat,7\ndog,7\n",
+        "a.csv', line 3: id '7' is given twice, before it in line 2",
+    ),
     "id 0": ("a.yaml", "cat: {id: 0}", "a.yaml', class 1: the id 0 is background; ids are 1 to 65534"),
     "id 65535": ("a.yaml", "cat: {id: 65535}", "the id 65535 fits no mask, and 65535 is void; ids are 1 to 65534"),
     "id 65536": ("a.csv", "name,id\ncat,65536\n", "line 2: the id 65536 fits no mask; ids are 1 to 65534"),
@@ -123,8 +142,16 @@ WRONG = {
     "an id that is a word": ("a.csv", "name,id\ncat,seven\n", "line 2: the id 'seven' is no integer"),
     "an id that is half": ("a.yaml", "cat: {id: 7.5}", "the id 7.5 is no integer"),
     "an id that is true": ("a.yaml", "cat: {id: true}", "the id True is no integer"),
-    "ids of some": ("a.yaml", "cat: {id: 7}\ndog:\n", "class 2: 'dog' has no id, and others have; give all of them ids"),
-    "an id of a query": ("a.yaml", "cat:\nsky: {id: 7, background: true}", "'sky' is a background query, which becomes 0"),
+    "ids of some": (
+        "a.yaml",
+        "cat: {id: 7}\ndog:\n",
+        "class 2: 'dog' has no id, and others have; give all of them ids",
+    ),
+    "an id of a query": (
+        "a.yaml",
+        "cat:\nsky: {id: 7, background: true}",
+        "'sky' is a background query, which becomes 0",
+    ),
     "nothing": ("a.txt", "", "class file .*a.txt': there is no class in it"),
     "comments alone": ("a.txt", "# cat\n\n", "there is no class in it"),
     "no row": ("a.csv", "name,id\n", "there is no class in it"),
@@ -132,20 +159,44 @@ WRONG = {
     "an empty yaml": ("a.yaml", "# nothing\n", "there is no class in it"),
     "queries alone": ("a.txt", "background: sky\n", "there is no class but background queries"),
     "a name twice": ("a.txt", "cat\ndog\nCat\n", "line 3: class 'Cat' is given twice, before it in line 1"),
-    "a prompt twice": ("a.txt", "cat: cat, pet\ndog: dog, Pet\n", "line 2: prompt 'Pet' is given twice, before it in line 1"),
+    "a prompt twice": (
+        "a.txt",
+        "cat: cat, pet\ndog: dog, Pet\n",
+        "line 2: prompt 'Pet' is given twice, before it in line 1",
+    ),
     "a key twice": ("a.yaml", "cat: kitten\ndog:\ncat: tomcat\n", "a.yaml', line 3: 'cat' is given twice"),
     "latin-1": ("a.txt", "Äpfel\n".encode("latin-1"), "is not UTF-8 text: .* save it as UTF-8"),
     "a bad colour": ("a.csv", "name,colour\ncat,red\n", "line 2: the colour 'red' is not of the form '#ff8800'"),
     "a short colour": ("a.yaml", "cat: {colour: '#f80'}", "the colour '#f80' is not of the form"),
-    "a colour that is a comment": ("a.yaml", "cat:\n  colour: #ff8800\n", "the colour is empty; in YAML it stands in quotes"),
-    "an unknown key": ("a.yaml", "- {name: cat, nick: kitty}", "class 1: unknown key 'nick'; a class has name, prompts, id, colour or background"),
-    "an unknown key of a card": ("a.yaml", "clases: 3\nclasses: [cat]", "unknown key 'clases'; beside classes there may be what a dataset card has"),
+    "a colour that is a comment": (
+        "a.yaml",
+        "cat:\n  colour: #ff8800\n",
+        "the colour is empty; in YAML it stands in quotes",
+    ),
+    "an unknown key": (
+        "a.yaml",
+        "- {name: cat, nick: kitty}",
+        "class 1: unknown key 'nick'; a class has name, prompts, id, colour or background",
+    ),
+    "an unknown key of a card": (
+        "a.yaml",
+        "clases: 3\nclasses: [cat]",
+        "unknown key 'clases'; beside classes there may be what a dataset card has",
+    ),
     "two words for one thing": ("a.yaml", "- {name: cat, label: cat}", "name is given twice, as name or label"),
     "no name": ("a.yaml", "- {id: 7}", "class 1: the class has no name"),
-    "no column of names": ("a.csv", "id,title\n7,cat\n", "a.csv' has no column name \\(or label\\); its first line is id, title"),
+    "no column of names": (
+        "a.csv",
+        "id,title\n7,cat\n",
+        "a.csv' has no column name \\(or label\\); its first line is id, title",
+    ),
     "an unknown column": ("a.csv", "name,nick\ncat,kitty\n", "unknown column 'nick'; there may be name, prompts"),
     "a column twice": ("a.csv", "name,id,id\ncat,7,7\n", "has the column 'id' twice"),
-    "too many cells": ("a.csv", "name,id\nhot, dog,7\n", "line 2: 3 cells under 2 columns; put a cell with commas in quotes"),
+    "too many cells": (
+        "a.csv",
+        "name,id\nhot, dog,7\n",
+        "line 2: 3 cells under 2 columns; put a cell with commas in quotes",
+    ),
     "an open quote": ("a.csv", 'name,id\n"cat,7\n', "is no CSV"),
     "an empty name": ("a.csv", "name,id\n,7\n", "line 2: the name is empty"),
     "no prompt behind a colon": ("a.txt", "cat:\n", "line 1: there is no prompt behind 'cat:'; leave out the colon"),
@@ -153,10 +204,26 @@ WRONG = {
     "an escape": ("a.txt", "cat\x1b[2J\n", "line 1: the name holds the control character U\\+001B; take it out"),
     "an override": ("a.yaml", 'cat: "kit\\u202eten"', "the prompt holds the control character U\\+202E"),
     "a new line": ("a.yaml", '- "cat\\ndog"', "the name holds the control character U\\+000A"),
-    "no letter": ("a.txt", "cat: ---\n", "line 1: class 'cat' has a prompt that no tokenizer reads, without letter or number: '---'"),
-    "a long prompt": ("a.txt", f"cat: {'kitten ' * 60}\n", "class 'cat' has a prompt of 419 characters, more than text encoders read"),
-    "background without prompts": ("a.txt", "cat\nbackground\n", "line 2: 'background' is label 0 already; leave it out, or give it prompts"),
-    "a colour of background": ("a.yaml", "cat:\nbackground: {prompts: sky, colour: '#ffffff'}", "background is label 0 and black: leave out its colour"),
+    "no letter": (
+        "a.txt",
+        "cat: ---\n",
+        "line 1: class 'cat' has a prompt that no tokenizer reads, without letter or number: '---'",
+    ),
+    "a long prompt": (
+        "a.txt",
+        f"cat: {'kitten ' * 60}\n",
+        "class 'cat' has a prompt of 419 characters, more than text encoders read",
+    ),
+    "background without prompts": (
+        "a.txt",
+        "cat\nbackground\n",
+        "line 2: 'background' is label 0 already; leave it out, or give it prompts",
+    ),
+    "a colour of background": (
+        "a.yaml",
+        "cat:\nbackground: {prompts: sky, colour: '#ffffff'}",
+        "background is label 0 and black: leave out its colour",
+    ),
     "background that is a word": ("a.csv", "name,background\ncat,perhaps\n", "background is yes or no, not 'perhaps'"),
     "a number for a name": ("a.yaml", "1: cat", "class 1: the name 1 is no text; write it in quotes"),
     "yes for a name": ("a.yaml", "- yes\n", "class 1: True is no class"),
@@ -165,9 +232,13 @@ WRONG = {
     "a text for a list": ("a.yaml", "cat", "is neither a list of classes nor a mapping"),
     "tags": ("a.yaml", "!!python/object/apply:os.system [true]", "is no YAML"),
     "deep": ("a.yaml", "[" * 5000, "is no YAML"),
-    "caption and prompts": ("a.yaml", "classes: [{name: cat, caption: a cat, prompts: [pet]}]", "caption and prompts are one thing"),
+    "caption and prompts": (
+        "a.yaml",
+        "classes: [{name: cat, caption: a cat, prompts: [pet]}]",
+        "caption and prompts are one thing",
+    ),
     "classes elsewhere": ("a.yaml", "classes_file: names.txt", "has its classes in 'names.txt': give that file"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", WRONG)

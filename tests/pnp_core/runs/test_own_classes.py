@@ -163,7 +163,11 @@ def test_png_export_lists_ids(run, expected, tmp_path):
         assert np.array_equal(np.array(image), expected)
     rows = list(csv.reader((tmp_path / "classes.csv").open()))
     grey = ["128", "128", "128"]
-    assert rows[1:4] == [["0", "background", "0", "0", "0"], ["1203", "drink", "200", "30", "10"], ["7", "umbrella", *grey]]
+    assert rows[1:4] == [
+        ["0", "background", "0", "0", "0"],
+        ["1203", "drink", "200", "30", "10"],
+        ["7", "umbrella", *grey],
+    ]
     assert rows[4][:2] == ["65535", "void"]
     (first, *_) = csv.DictReader((tmp_path / "index.csv").open())
     assert first["labels"] == "7 1203"
@@ -242,7 +246,9 @@ def test_the_report_shows_ids_and_what_queries_saw(run):
 
 
 def plan_of(classes, **more) -> Plan:
-    return plan_label(LabelConfig.model_validate({"source": "a", "out": "b", "classes": classes, "preset": "tiny"} | more))
+    return plan_label(
+        LabelConfig.model_validate({"source": "a", "out": "b", "classes": classes, "preset": "tiny"} | more)
+    )
 
 
 def test_runs_of_names_alone_have_the_names_that_they_had():
@@ -258,7 +264,10 @@ def test_prompts_name_new_maps_and_ids_and_colours_new_masks_alone():
         other = plan_of([{"name": "mug", **values}, {"name": "fish", **({"id": 8} if "id" in values else {})}])
         assert other.salience.fingerprint == plain.salience.fingerprint
         assert other.masks.fingerprint != plain.masks.fingerprint
-    maps = [plan_of([{"name": "mug", "prompts": p}, "fish"]).salience.fingerprint for p in (["cup"], ["mug", "cup"], ["cup", "mug"])]
+    maps = [
+        plan_of([{"name": "mug", "prompts": p}, "fish"]).salience.fingerprint
+        for p in (["cup"], ["mug", "cup"], ["cup", "mug"])
+    ]
     assert len({*maps, plain.salience.fingerprint}) == 4
 
 
