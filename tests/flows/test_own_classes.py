@@ -43,8 +43,7 @@ def test_a_corpus_says_the_ids_of_its_classes(folder):
     record = read_record(RunFolder(str(out / "batches/000001")))
     assert record
     assert (record.classes, record.ids) == (("drink", "umbrella", "mushroom"), (1203, 7, 0))
-    exported = summary_of(call("export", out, "--to", "png", "--out", folder / "png", "--json"))
-    assert exported["images"] == 1
+    summary_of(call("export", out, "--to", "png", "--out", folder / "png", "--json"))
     assert (folder / "png/classes.csv").read_text().splitlines()[2].startswith("1203,drink,")
 
 
