@@ -284,8 +284,8 @@ class OwnImagesConfig(LabellingConfig):
     """Folder of pictures (recursive), a picture, a .txt list of paths or URLs, a .parquet with an image column, or
     tars ('x/*.tar'); local or any fsspec URL."""
     classes: Classes = Field(min_length=1)
-    """Class names; mask value 0 is background, i the i-th name. Or a file (.txt, .csv, .yaml) that also says what each
-    is asked by, its value and colour; or @CARD for the classes of a dataset, as in `@voc21` (docs/classes.md)."""
+    """Class names; mask value 0 is background, i the i-th name. Or a file of them (.txt, .csv, .yaml) with prompts, ids
+    and colours; or `@voc21` for those of a dataset card (docs/classes.md)."""
     follow_links: bool = False
     """Of a folder: also take what links lead to outside of it. Otherwise they are passed over and counted."""
     exclude: tuple[str, ...] = ()

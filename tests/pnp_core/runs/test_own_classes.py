@@ -32,6 +32,8 @@ from pnp_core.runs.recording import write_run_record
 from pnp_core.runs.sharding import shard_source
 from pnp_core.stages.maps import extract_shard
 from pnp_core.stages.masks import export_png, mask_shard
+from pnp_core.tuning.config import TuneConfig
+from pnp_core.tuning.plan import plan_tune
 
 SCENES = {number: render(make_scene("test", number))[0] for number in (0, 1)}
 """In the first are a mushroom, an umbrella and a bottle, in the second a key, a tree, a pear and a balloon."""
@@ -291,3 +293,10 @@ def test_prompts_that_the_photo_model_does_not_know_are_left_out_and_said():
     assert made.classes == ("background", "pet", "car")
     with pytest.raises(ClassNameError, match="knows none of the class names"):
         photo(SCENES[0], [{"name": "pet", "prompts": ["qwxzv", "vzxwq"]}])
+
+
+def test_tune_asks_about_a_class_with_one_prompt():
+    classes = ["key", {"name": "fruit", "prompts": ["pear", "mug"]}]
+    config = TuneConfig.model_validate({"data": "photos", "out": "tune", "classes": classes})
+    with pytest.raises(UsageError, match="tune asks about each class with one prompt, and 'fruit' has several"):
+        plan_tune(config)
