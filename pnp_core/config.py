@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field, model_validator
 from pnp_core.bundled import PHOTO, SCENES, TINY
 from pnp_core.errors import UsageError
 from pnp_core.frozen import NO_RESULT, NO_SCORE, Config, merge, value_at
+from pnp_core.inputs.class_files import Classes
 from pnp_core.masks.config import FORMER_OF_MASKS, MaskConfig
 from pnp_core.methods import METHODS, AnyMethod, method_config
 from pnp_core.methods.base import PNP, MethodConfig
@@ -292,8 +293,9 @@ class OwnImagesConfig(LabellingConfig):
     source: str
     """Folder of pictures (recursive), a picture, a .txt list of paths or URLs, a .parquet with an image column, or
     tars ('x/*.tar'); local or any fsspec URL."""
-    classes: tuple[str, ...] = Field(min_length=1)
-    """Class names; mask value 0 is background, i the i-th name."""
+    classes: Classes = Field(min_length=1)
+    """Class names; mask value 0 is background, i the i-th name. Or a file of them (.txt, .csv, .yaml) with prompts, ids
+    and colours; or `@voc21` for those of a dataset card (docs/classes.md)."""
     follow_links: bool = False
     """Of a folder: also take what links lead to outside of it. Otherwise they are passed over and counted."""
     exclude: tuple[str, ...] = ()

@@ -22,6 +22,7 @@ from pnp_core.config import laid_over, with_method
 from pnp_core.configuring import first_unknown, keys_of, unknown_key
 from pnp_core.errors import PnpError, UsageError, in_words
 from pnp_core.frozen import merge, value_at
+from pnp_core.inputs.class_files import classes_of
 from pnp_core.inputs.roots import data_of
 from pnp_core.methods.base import PNP
 from pnp_core.openclip.config import LOCAL_DIR
@@ -113,7 +114,7 @@ def start_run(name: str, parameters: list[str], here: str) -> StartedRun:
     Raises:
         UsageError: no or several such deployments, or the parameters do not fit.
     """
-    given = parse_parameters(parameters)
+    given = with_classes(parse_parameters(parameters))
     local = urlsplit(require_server()).hostname in _LOCAL
     with get_client(sync_client=True) as client:
         flow, deployment = _find(client, name)
@@ -141,6 +142,19 @@ def start_run(name: str, parameters: list[str], here: str) -> StartedRun:
         url = f"{require_server().removesuffix('/api')}/runs/flow-run/{run.id}"
         out = values.get("config", {}).get("out")
         return StartedRun(run.id, run.name, f"{flow}/{deployment.name}", deployment.work_queue_name, url, out)
+
+
+def with_classes(given: dict[str, Any]) -> dict[str, Any]:
+    """Parameters with the classes that stand in a file here, which a worker elsewhere need not have.
+
+    Raises:
+        ClassNameError: the file is missing, or something in it cannot be.
+    """
+    classes = classes_of(given.get("classes"))
+    if not isinstance(classes, tuple):
+        return given
+    plain = [one if isinstance(one, str) else one.model_dump(mode="json", exclude_defaults=True) for one in classes]
+    return {**given, "classes": plain}
 
 
 def usual_out(name: str) -> str:

@@ -194,7 +194,8 @@ class Corpus:
             "source": manifest.corpus,
             "settings": manifest.masks_fingerprint,
             "manifest": manifest.file,
-            "classes": ["background", *plan.masks.class_names],
+            "classes": list(plan.masks.named.values()),
+            **({"ids": list(plan.masks.named)} if plan.masks.ids else {}),
             "pictures": len(manifest.images),
             **manifest.counts(),
         }

@@ -71,18 +71,21 @@ def _is_upright_jpeg(image: bytes) -> bool:
         return opened.format == "JPEG" and opened.mode in ("RGB", "L") and opened.getexif().get(0x0112, 1) == 1
 
 
-def require_8_bits(finished: Finished, what: str) -> None:
+def require_8_bits(finished: Finished, what: str, by_place: bool = False) -> None:
     """Find out whether the labels fit masks of 8 bits.
 
     Args:
         what: has no other ones, for an error.
+        by_place: its masks hold the places of classes, not their labels.
 
     Raises:
         UsageError: they do not.
     """
-    if len(finished.classes) >= IGNORE:
+    highest = max(finished.places.values() if by_place else finished.ids)
+    if highest >= IGNORE:
+        has = f"ids up to {highest}" if highest > len(finished.classes) else f"{len(finished.classes)} classes"
         raise UsageError(
-            f"'{finished.url}' has {len(finished.classes)} classes, and masks of {what} have {IGNORE - 1} at most: use "
+            f"'{finished.url}' has {has}, and masks of {what} have {IGNORE - 1} at most: use "
             f"--to png, hf, webdataset, coco-rle, yolo, labelstudio or cvat"
         )
 

@@ -29,7 +29,8 @@ class CocoRle:
     takes = frozenset({"instances"})
 
     def __init__(self, out: RunFolder, finished: Finished, images: bool) -> None:
-        self._out, self._classes, self._with_images = out, finished.classes, images
+        self._out, self._with_images = out, images
+        self._classes = list(zip(finished.ids, finished.classes, strict=True))
         self._images = self._annotations = 0
 
     def __enter__(self) -> CocoRle:
@@ -38,7 +39,7 @@ class CocoRle:
         self._stream = self._out.stream(ANNOTATIONS)
         self._file = self._stream.__enter__()
         self._say('{"info": {"description": "made by pnp-ovss export"},\n"categories": ')
-        categories = [{"id": i, "name": name, "supercategory": ""} for i, name in enumerate(self._classes, 1)]
+        categories = [{"id": i, "name": name, "supercategory": ""} for i, name in self._classes]
         self._say(json.dumps(categories, ensure_ascii=False) + ',\n"images": [')
         return self
 

@@ -28,18 +28,21 @@ class Cvat:
     def __init__(self, out: RunFolder, finished: Finished, images: bool) -> None:
         self._out, self._images, self._number = out, images, 0
         # Characters that XML has no way to write are spelled out.
-        self._labels = [(visible(name), bytes(colour).hex()) for name, colour in finished.named_colours]
+        self._labels = {i: (visible(name), bytes(colour).hex()) for i, (name, colour) in finished.named.items()}
 
     def __enter__(self) -> Cvat:
         self._stream = self._out.stream("annotations.xml")
         self._file = self._stream.__enter__()
         self._say('<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n<version>1.1</version>\n<meta>\n<task>\n')
         self._say("<name>pnp-ovss</name>\n<mode>annotation</mode>\n<labels>\n")
-        for name, colour in self._labels[1:]:
+        for name, colour in self._of_classes():
             self._say(f"<label><name>{escape(name)}</name><color>#{colour}</color><type>mask</type>")
             self._say("<attributes></attributes></label>\n")
         self._say("</labels>\n</task>\n</meta>\n")
         return self
+
+    def _of_classes(self) -> list[tuple[str, str]]:
+        return [named for label, named in self._labels.items() if label]
 
     def _say(self, text: str) -> None:
         self._file.write(text.encode())
@@ -64,7 +67,7 @@ class Cvat:
         self._stream.__exit__(kind, value, trace)
         if kind is None:
             labels = [
-                {"name": name, "color": f"#{c}", "type": "mask", "attributes": []} for name, c in self._labels[1:]
+                {"name": name, "color": f"#{c}", "type": "mask", "attributes": []} for name, c in self._of_classes()
             ]
             self._out.write("labels.json", json.dumps(labels, ensure_ascii=False, indent=1).encode())
 

@@ -33,7 +33,8 @@ class HuggingFace:
     """`data/train-00000.parquet` ... and `README.md`; `load_dataset(FOLDER)` reads them.
 
     Pictures are as they came: the library turns those whose EXIF says so, and the masks are upright. The column
-    `labels` has the classes of a mask, and their names in its features: `ClassLabel` of background and all classes.
+    `labels` has the classes of a mask, and their names in its features: `ClassLabel` of background and all classes,
+    which counts them; what they are in masks, where they have ids of their own, is in README.md.
     """
 
     takes = frozenset({"val"})
@@ -58,7 +59,7 @@ class HuggingFace:
         sample, waiting = image.sample, self._waiting[image.split]
         mask = image.mask_png
         row: dict[str, Any] = {"mask": {"bytes": mask, "path": f"{image.name}.png"}, "name": image.name}
-        row |= {"source": image.source, "labels": list(image.classes)}
+        row |= {"source": image.source, "labels": [self._finished.places[label] for label in image.classes]}
         if self._images:
             row["image"] = {"bytes": sample.image, "path": f"{image.name}.{sample.extension}"}
         waiting.rows.append(row)
@@ -85,7 +86,7 @@ class HuggingFace:
         splits = [_SPLITS[split] for split, waiting in self._waiting.items() if waiting.files]
         files = [{"split": split, "path": f"data/{split}-*.parquet"} for split in splits]
         head = {"task_categories": ["image-segmentation"], "configs": [{"config_name": "default", "data_files": files}]}
-        classes = enumerate(("background", *self._finished.classes))
+        classes = ((label, name) for label, (name, _) in self._finished.named.items())
         names = "\n".join(f"- {label}: {json.dumps(name)}" for label, name in classes)
         settings = yaml.safe_dump(head, sort_keys=False)
         void = f"- {self._finished.void}: void"

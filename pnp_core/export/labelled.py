@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import PurePosixPath
@@ -90,11 +90,12 @@ class Finished:
     """Everything there is to export.
 
     Attributes:
-        classes: names of the labels 1, 2 ...
+        classes: names, in their order.
         confidence: whether every mask has one.
         model: the weights, for people.
-        palette: colours #rrggbb of the labels 0, 1 ...
+        palette: colours #rrggbb of background and the classes.
         missing: pictures without a mask.
+        own_ids: labels of the classes in masks, where these are not 1, 2 ...
     """
 
     url: str
@@ -104,6 +105,12 @@ class Finished:
     model: str
     palette: tuple[str, ...]
     missing: int = 0
+    own_ids: tuple[int, ...] | None = None
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """Labels of the classes in masks."""
+        return self.own_ids or tuple(range(1, len(self.classes) + 1))
 
     @property
     def void(self) -> int:
@@ -113,18 +120,27 @@ class Finished:
     @property
     def label_type(self) -> np.dtype[Any]:
         """Of the masks."""
-        return label_type(len(self.classes))
+        return label_type(max(self.ids))
 
     @cached_property
     def colours(self) -> np.ndarray:
         """Colours of the labels, (256 or 65536, 3) uint8."""
-        return palette_of(self.palette, self.label_type)
+        colours = palette_of((), self.label_type)
+        for label, (_, colour) in self.named.items():
+            colours[label] = colour
+        return colours
 
-    @property
-    def named_colours(self) -> list[tuple[str, tuple[int, ...]]]:
-        """Name and red, green, blue of the labels 0, 1 ..., background first."""
+    @cached_property
+    def named(self) -> dict[int, tuple[str, tuple[int, ...]]]:
+        """By label name and red, green, blue, background first."""
         red_green_blue = [tuple(bytes.fromhex(colour[1:])) for colour in self.palette]
-        return list(zip(("background", *self.classes), red_green_blue, strict=True))
+        named = zip(("background", *self.classes), red_green_blue, strict=True)
+        return dict(zip((0, *self.ids), named, strict=True))
+
+    @cached_property
+    def places(self) -> dict[int, int]:
+        """By label the place of its class from 1; 0 of background. The label itself where there are no own ids."""
+        return {label: place for place, label in enumerate((0, *self.ids))}
 
 
 @dataclass(frozen=True)
@@ -238,7 +254,14 @@ def _of_corpus(url: str, folder: RunFolder) -> Finished:
 
 def _finished(url: str, parts: list[Part], record: RunRecord, missing: int) -> Finished:
     confidence = record.config.masks.confidence
-    return Finished(url, tuple(parts), record.classes, confidence, _model(parts), record.palette, missing)
+    finished = Finished(url, tuple(parts), record.classes, confidence, _model(parts), record.palette, missing)
+    if record.ids is None:
+        return finished
+    own = zip(record.classes, record.palette[1:], record.ids, strict=True)
+    # Queries for background are no classes of masks.
+    names, colours, ids = zip(*(one for one in own if one[2]), strict=True)
+    own_ids = None if ids == tuple(range(1, len(ids) + 1)) else ids
+    return replace(finished, classes=names, palette=(record.palette[0], *colours), own_ids=own_ids)
 
 
 def _model(parts: list[Part]) -> str:

@@ -32,7 +32,7 @@ class LabelStudio:
 
     def __init__(self, out: RunFolder, finished: Finished, images: bool) -> None:
         self._out, self._model, self._images = out, finished.model, images
-        self._labels = [(visible(name), bytes(colour).hex()) for name, colour in finished.named_colours]
+        self._labels = {i: (visible(name), bytes(colour).hex()) for i, (name, colour) in finished.named.items()}
         self._tasks: list[str] = []
         self._bytes = self._files = 0
 
@@ -91,7 +91,9 @@ class LabelStudio:
 
     def _config(self) -> str:
         labels = "".join(
-            f'    <Label value={quoteattr(name)} background="#{colour}"/>\n' for name, colour in self._labels[1:]
+            f'    <Label value={quoteattr(name)} background="#{colour}"/>\n'
+            for i, (name, colour) in self._labels.items()
+            if i
         )
         return (
             '<View>\n  <Image name="image" value="$image" zoom="true"/>\n  <BrushLabels name="label" toName="image">\n'

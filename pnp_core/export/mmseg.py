@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from types import TracebackType
 
+import numpy as np
+
+from pnp_core.data import IGNORE
 from pnp_core.export.base import require_8_bits, upright_jpeg
 from pnp_core.export.labelled import SPLITS, Finished, Labelled
+from pnp_core.inputs.images import encode_label_map, palette_of
 from pnp_core.storage.run_folder import RunFolder
 
 CONFIG = "dataset.py"
@@ -20,8 +24,8 @@ class MmSegmentation:
     takes = frozenset({"val"})
 
     def __init__(self, out: RunFolder, finished: Finished, images: bool) -> None:
-        require_8_bits(finished, "mmsegmentation")
-        self._out, self._colours, self._images = out, finished.named_colours, images
+        require_8_bits(finished, "mmsegmentation", by_place=True)
+        self._out, self._finished, self._images = out, finished, images
         self._splits = {"train"}
 
     def __enter__(self) -> MmSegmentation:
@@ -30,9 +34,19 @@ class MmSegmentation:
     def add(self, image: Labelled) -> None:
         """Write one."""
         self._splits.add(image.split)
-        self._out.write(f"ann_dir/{image.split}/{image.name}.png", image.mask_png)
+        self._out.write(f"ann_dir/{image.split}/{image.name}.png", self._mask(image))
         if self._images:
             self._out.write(f"img_dir/{image.split}/{image.name}.jpg", upright_jpeg(image.name, image.sample.image))
+
+    def _mask(self, image: Labelled) -> bytes:
+        """As the run has it; of classes with ids of their own their places, by which mmsegmentation knows them."""
+        finished = self._finished
+        if not finished.own_ids:
+            return image.mask_png
+        places = np.full(image.void + 1, IGNORE, np.uint8)
+        places[list(finished.places)] = list(finished.places.values())
+        colours = palette_of([f"#{bytes(colour).hex()}" for _, colour in finished.named.values()])
+        return encode_label_map(places[image.labels], colours)
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
@@ -41,7 +55,7 @@ class MmSegmentation:
             self._out.write(CONFIG, self._config().encode())
 
     def _config(self) -> str:
-        names, palette = zip(*self._colours, strict=True)
+        names, palette = zip(*self._finished.named.values(), strict=True)
         # `ascii` of strings and numbers is Python that says the same again: names from data cannot leave their place.
         head = (
             "# Made by `pnp-ovss export --to mmseg`. Set data_root to this folder; 255 is ignored, as by default.\n"

@@ -44,11 +44,11 @@ class Png:
 
 
 def _classes_csv(finished: Finished) -> bytes:
-    """Label, name, colour; 0 is background, 255 (of masks of 16 bits 65535) void."""
+    """Label, name, colour, by the order of the classes; 0 is background, 255 (of masks of 16 bits 65535) void."""
     buffer = io.StringIO()
     rows = csv.writer(buffer, lineterminator="\n")
     rows.writerow(["label", "name", "red", "green", "blue"])
-    for label, (name, colour) in enumerate(finished.named_colours):
+    for label, (name, colour) in finished.named.items():
         rows.writerow([label, name, *colour])
     rows.writerow([finished.void, "void", *voc_palette(finished.label_type)[finished.void].tolist()])
     return buffer.getvalue().encode()

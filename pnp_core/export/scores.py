@@ -16,7 +16,7 @@ from pnp_core.data import ClassMaps
 from pnp_core.errors import CorruptRunError
 from pnp_core.export.base import upright_jpeg
 from pnp_core.export.labelled import Finished, Labelled, Part
-from pnp_core.inputs.images import VOC_PALETTE, decode_image
+from pnp_core.inputs.images import decode_image
 from pnp_core.masks.label_map import Decide, soft_maps
 from pnp_core.masks.refine import Refiner
 from pnp_core.runs.record import RunRecord, read_record
@@ -46,7 +46,8 @@ class SoftMaps:
     has_void = False
 
     def __init__(self, out: RunFolder, finished: Finished, images: bool) -> None:
-        self._out, self._classes, self._images = out, finished.classes, images
+        self._out, self._images = out, images
+        self._classes = [(label, name) for label, (name, _) in finished.named.items()]
         self._makers: dict[tuple[str, str], _Maker] = {}
         self._maps = lru_cache(maxsize=1)(_stored_maps)
         for part in finished.parts:  # before anything is deleted
@@ -89,7 +90,7 @@ class SoftMaps:
         if kind is None:
             buffer = io.StringIO()
             rows = csv.writer(buffer, lineterminator="\n")
-            rows.writerows([["label", "name"], *enumerate(("background", *self._classes))])
+            rows.writerows([["label", "name"], *self._classes])
             self._out.write("classes.csv", buffer.getvalue().encode())
 
 
@@ -122,11 +123,10 @@ def mask_job(masks: StageFolder) -> MaskJob:
 
 
 def _possible_jobs(run: RunFolder, record: RunRecord) -> list[MaskJob]:
-    """The record keeps what was asked for; a background rule may have been the dataset card's."""
+    """The record keeps what was asked for; a background rule may have been the dataset card's, and so may colours."""
     config: dict[str, Any] = record.config.model_dump()
     rule = config["masks"].get("background", "auto")
     rules = ("always", "few", "never") if rule == "auto" else (rule,)
-    usual = tuple("#" + bytes(colour).hex() for colour in VOC_PALETTE[: len(record.palette)].tolist())
     runtime = {**config.get("runtime", {}), "device": "auto"}
     values = {
         "out": run.url,
@@ -134,8 +134,12 @@ def _possible_jobs(run: RunFolder, record: RunRecord) -> list[MaskJob]:
         "runtime": runtime,
         "max_pixels": config.get("salience", {}).get("max_pixels"),
         "class_names": record.classes,
-        "palette": None if record.palette == usual else record.palette,
+        "ids": record.ids,
         "model": "",
         "salience_fingerprint": record.fingerprints.salience,
     }
-    return [MaskJob.model_validate({**values, "config": {**config["masks"], "background": one}}) for one in rules]
+    return [
+        MaskJob.model_validate({**values, "palette": palette, "config": {**config["masks"], "background": one}})
+        for one in rules
+        for palette in (None, record.palette)
+    ]

@@ -36,7 +36,7 @@ class WebDataset:
     """`train-000000.tar` ..., and `val-000000.tar` ... where there is that split; `classes.json`.
 
     A sample is NAME.jpg, NAME.mask.png and NAME.json (source, size, pixels by label). `classes.json` has the names of
-    the labels 0, 1 ... and the label of void.
+    the labels 0, 1 ... and the label of void; `labels`, where these have ids of their own.
     """
 
     takes = frozenset({"val"})
@@ -76,4 +76,6 @@ class WebDataset:
             for split in list(self._open):
                 self._write(split)
             classes = {"names": ["background", *self._finished.classes], "void": self._finished.void}
+            if self._finished.own_ids:
+                classes["labels"] = [0, *self._finished.ids]
             self._out.write("classes.json", json.dumps(classes, ensure_ascii=False, indent=1).encode())

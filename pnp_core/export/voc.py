@@ -27,7 +27,7 @@ class PascalVoc:
 
     def __init__(self, out: RunFolder, finished: Finished, images: bool) -> None:
         require_8_bits(finished, "Pascal VOC")
-        self._out, self._colours, self._images = out, finished.named_colours, images
+        self._out, self._colours, self._images = out, list(finished.named.values()), images
         self._names: dict[str, list[str]] = {"train": []}
 
     def __enter__(self) -> PascalVoc:

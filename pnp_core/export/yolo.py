@@ -14,6 +14,7 @@ from pnp_core.export.regions import Region
 from pnp_core.storage.run_folder import RunFolder
 
 _HEAD = "# Made by `pnp-ovss export --to yolo`. Classes begin at 0 here: label 1 of the run is class 0.\n"
+_OWN_IDS = "# Made by `pnp-ovss export --to yolo`. Classes are counted from 0 here; in masks of the run they are {}.\n"
 
 
 class Yolo:
@@ -27,6 +28,8 @@ class Yolo:
 
     def __init__(self, out: RunFolder, finished: Finished, images: bool) -> None:
         self._out, self._classes, self._images = out, finished.classes, images
+        self._places = finished.places
+        self._head = _OWN_IDS.format(", ".join(map(str, finished.ids))) if finished.own_ids else _HEAD
         self._splits: set[str] = set()
 
     def __enter__(self) -> Yolo:
@@ -35,7 +38,8 @@ class Yolo:
     def add(self, image: Labelled) -> None:
         """Write one."""
         self._splits.add(image.split)
-        lines = [polygon_line(region, image.labels.shape) for region in image.regions(instances=True)]
+        size, places = image.labels.shape, self._places
+        lines = [polygon_line(one, size, places[one.label]) for one in image.regions(instances=True)]
         self._out.write(f"labels/{image.split}/{image.name}.txt", "".join(lines).encode())
         if self._images:
             self._out.write(f"images/{image.split}/{image.name}.jpg", upright_jpeg(image.name, image.sample.image))
@@ -50,7 +54,7 @@ class Yolo:
         # No `path`: without one it is the folder of this file, wherever that lies. Both splits have to be named.
         folders = {split: f"images/{split if split in self._splits else _other(split)}" for split in SPLITS}
         values = {**folders, "names": dict(enumerate(self._classes))}
-        return _HEAD + yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+        return self._head + yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
 
 def _other(split: str) -> str:
@@ -58,13 +62,14 @@ def _other(split: str) -> str:
     return "val" if split == "train" else "train"
 
 
-def polygon_line(region: Region, size: tuple[int, int]) -> str:
+def polygon_line(region: Region, size: tuple[int, int], place: int) -> str:
     """A connected region as a line of a label file.
 
     Args:
         size: of the image (H, W) in pixels.
+        place: of its class, from 1.
     """
     height, width = size
     points = (outline(region.inside) + np.array([region.left, region.top])) / (width, height)
     # Seven digits keep a point in its pixel up to a side of 65,500, and float32, which is what is read, does too.
-    return f"{region.label - 1} {' '.join(f'{value:.7f}' for value in points.ravel().tolist())}\n"
+    return f"{place - 1} {' '.join(f'{value:.7f}' for value in points.ravel().tolist())}\n"

@@ -6,6 +6,7 @@ needs a YAML and no code. The readers are in `pnp_core.inputs.readers`.
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -154,7 +155,7 @@ class DatasetCard(Config):
             ("ground truth", [g.name for g in self.ground_truth]),
         ]
         for what, values in lists:
-            twice = {v for v in values if values.count(v) > 1}
+            twice = {value for value, number in Counter(values).items() if number > 1}
             if twice:
                 raise ValueError(f"{what} given twice: {', '.join(map(str, sorted(twice)))}")
         if self.tuning_split is not None and self.tuning_split not in self.splits:
@@ -247,8 +248,11 @@ class DatasetCard(Config):
                     labels[value.lower()] = label
         return labels
 
-    def with_classes(self, names: tuple[str, ...]) -> DatasetCard:
+    def with_classes(self, names: tuple[str | dict[str, Any], ...]) -> DatasetCard:
         """The card with classes that were read from a file or given by a user.
+
+        Args:
+            names: of them, or values of their `ClassEntry`.
 
         Raises:
             UsageError: too many, or they do not go with the rest of the card, such as its subsets.

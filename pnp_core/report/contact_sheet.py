@@ -130,7 +130,7 @@ def contact_sheet(plan: Plan, shards: Sequence[ShardRef], images: int = 10) -> b
         images: how many, spread over the shards.
     """
     rows = list(first_rows(plan, shards, images))
-    palette = display_palette()
+    palette = display_palette(plan.masks.label_type)
     truths = any(row.truth is not None for row in rows)
     iterations = max((len(row.salience.maps) for row in rows), default=0)
     titles = ["picture", *(["ground truth"] if truths else []), "prediction"]

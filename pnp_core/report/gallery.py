@@ -49,7 +49,7 @@ class Survey:
         images: how many have a mask.
         asked: how many had candidate classes; the mask of the others is background without a choice.
         confidence: mean over the pictures that were asked about of the mean probability of the winning label.
-        classes: counts by label.
+        classes: counts by what labels are in masks.
         nothing: pictures whose mask is background alone.
         shown: of each shard the keys that are shown, with their scores (see `read_image_scores`) or None.
     """

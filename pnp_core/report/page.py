@@ -163,7 +163,10 @@ def _class_rows(plan: Plan, found: Survey, matrix: np.ndarray | None) -> list[di
     labels = plan.score.scored if plan.score else range(1, len(plan.masks.class_names) + 1)
     rows, names = [], ("background", *plan.masks.class_names)
     for label in labels:
-        count = found.classes[label]
+        value = plan.masks.values[label]
+        if label and not value:  # a query for background
+            continue
+        count = found.classes[value]
         row: dict[str, Any] = {"label": label, "name": names[label], "pictures": count.found}
         row |= {"candidate": count.candidate, "pixels": count.pixels}
         rows.append(row | (_rates(matrix, label) if matrix is not None else {}))

@@ -4,6 +4,7 @@ the colours of their dataset.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,11 @@ def display_palette(labels: np.dtype[Any] = _NARROW) -> UInt8[np.ndarray, "N 3"]
     >>> display_palette()[[0, 1, 41, 321]].tolist()
     [[0, 0, 0], [105, 0, 255], [105, 1, 255], [105, 0, 254]]
     """
+    return _palette(labels).copy()
+
+
+@lru_cache
+def _palette(labels: np.dtype[Any]) -> np.ndarray:
     table = np.array([list(bytes.fromhex(colour[1:])) for colour in DISPLAY], dtype=np.int16)
     rounds, place = np.divmod(np.arange(np.iinfo(labels).max + 1) - 1, COLOURS)
     palette = table[place]

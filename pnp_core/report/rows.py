@@ -21,7 +21,7 @@ from pnp_core.storage.shards import read_shard
 
 @dataclass(frozen=True)
 class Row:
-    """A picture, its salience, its mask, and ground truth where there is some."""
+    """A picture, its salience, its mask, and ground truth where there is some; all of labels, whatever their ids."""
 
     sample: Sample
     image: np.ndarray
@@ -46,7 +46,8 @@ def rows_of_shard(plan: Plan, shard: ShardRef, keys: Container[str], side: int |
         if sample.key in masks:
             truth = decode_label_map(sample.label_map) if sample.label_map else None
             image = decode_image(sample.image, plan.masks.max_pixels, side).pixels
-            labels, confidence = decode_label_map(masks[sample.key]), kept.get(sample.key)
+            labels = plan.masks.labels_of(decode_label_map(masks[sample.key]))
+            confidence = kept.get(sample.key)
             seen = None if confidence is None else np.asarray(Image.open(io.BytesIO(confidence)))
             yield Row(sample, image, stored[sample.key].by_class(), labels, truth, seen)
 

@@ -50,7 +50,7 @@ def run_markdown(plan: Plan, shards: Sequence[ShardRef], summary: RunSummary) ->
 
 def _figure(row: Row, plan: Plan) -> str:
     """A picture beside its mask, with the classes found."""
-    pixels = [row.image, overlay(row.image, row.labels, display_palette())]
+    pixels = [row.image, overlay(row.image, row.labels, display_palette(row.labels.dtype))]
     tiles = [tile(p) for p in pixels]
     pair = Image.new("RGB", (2 * tiles[0].width + GAP, tiles[0].height), (255, 255, 255))
     for number, part in enumerate(tiles):

@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from pnp_core.config import DatasetConfig, EvalConfig, LabelConfig, LabellingConfig, OwnImagesConfig, PipelineConfig
+from pnp_core.data import label_type
 from pnp_core.errors import UsageError
 from pnp_core.inputs.cards import DatasetCard, load_card
-from pnp_core.inputs.class_names import clean_class_names
+from pnp_core.inputs.images import voc_palette
+from pnp_core.inputs.own_classes import Vocabulary, vocabulary_of
 from pnp_core.inputs.readers import Dataset, open_dataset, resolve_card
 from pnp_core.inputs.sources import Source, open_source
 from pnp_core.masks.refine import open_refiner
 from pnp_core.methods import Pinned, method_of
+from pnp_core.methods.prompted import askable_groups
 from pnp_core.runs.redo import open_decided
 from pnp_core.stages.config import RuntimeConfig
 from pnp_core.stages.maps import SalienceJob
@@ -39,11 +42,16 @@ class Plan:
 
 
 def _plan(
-    config: LabellingConfig, card: DatasetCard, only: tuple[int, ...] | None, pinned: Pinned | None = None
+    config: LabellingConfig,
+    card: DatasetCard,
+    only: tuple[int, ...] | None,
+    pinned: Pinned | None = None,
+    own: Vocabulary | None = None,
 ) -> Plan:
-    vocabulary = askable_labels(config, card, only)
+    prompts = own.several_prompts if own else ()
+    vocabulary = askable_labels(config, card, only, prompts)
     salience = SalienceJob.create(
-        config.out, config.method, config.salience, _runtime(config), card, vocabulary, pinned
+        config.out, config.method, config.salience, _runtime(config), card, vocabulary, pinned, prompts
     )
     rule = card.background_rule if config.masks.background == "auto" else config.masks.background
     runtime = _runtime_of_masks(config, salience)
@@ -55,12 +63,26 @@ def _plan(
         runtime=runtime,
         max_pixels=config.salience.max_pixels,
         class_names=card.names,
-        palette=None if card.palette == "voc" else card.palette,
+        palette=_palette(card, own),
+        ids=own.ids if own else None,
         model=f"{config.method.describe().model}@{salience.pinned.revision}",
         salience_fingerprint=salience.fingerprint,
         pinned=salience.pinned,
     )
     return Plan(salience, masks, None, config.png)
+
+
+def _palette(card: DatasetCard, own: Vocabulary | None) -> tuple[str, ...] | None:
+    """Colours of the labels 0, 1 ... where some are not Pascal VOC's; those are of the values in masks."""
+    if own is None or not any(own.colours):
+        return None if card.palette == "voc" else card.palette
+    ids = own.ids or tuple(range(1, len(own.names) + 1))
+    usual = voc_palette(label_type(max(*ids, len(ids))))
+    # A query for background is seen in reports alone, where it has its label's.
+    shown = (value or label for label, value in enumerate((0, *ids)))
+    return tuple(
+        colour or f"#{bytes(usual[value]).hex()}" for value, colour in zip(shown, (None, *own.colours), strict=True)
+    )
 
 
 def _runtime(config: LabellingConfig) -> RuntimeConfig:
@@ -142,8 +164,8 @@ def plan_label(config: OwnImagesConfig, pinned: Pinned | None = None) -> Plan:
         PnpError: a class name, backbone, checkpoint, layer, head or CRF does not exist or fit.
     """
     check_candidates(config)
-    card = load_card("folder").with_classes(tuple(clean_class_names(config.classes)))
-    return _plan(config, card, None, pinned)
+    own = vocabulary_of(config.classes)
+    return _plan(config, load_card("folder").with_classes(own.entries), None, pinned, own)
 
 
 def open_split(config: EvalConfig) -> Dataset:
@@ -167,16 +189,25 @@ def images_there(config: EvalConfig) -> int:
     return len(open_split(config))
 
 
-def askable_labels(config: PipelineConfig, card: DatasetCard, only: tuple[int, ...] | None) -> tuple[int, ...]:
+def askable_labels(
+    config: PipelineConfig,
+    card: DatasetCard,
+    only: tuple[int, ...] | None,
+    prompts: tuple[tuple[str, ...], ...] = (),
+) -> tuple[int, ...]:
     """Labels that may be candidates: those wanted, but for what the method cannot be asked about.
 
     Args:
         only: labels of a class subset, all when None.
+        prompts: what each class is asked by, where one has several: one that can be asked is enough.
 
     Raises:
         UsageError: there is none.
     """
     wanted = [label for label in only or range(1, len(card.classes) + 1) if label]
+    if prompts:
+        groups = askable_groups(config.method, prompts, wanted)
+        return tuple(label for label in wanted if groups[label - 1])
     captions = card.captions_in(config.salience.words)
     return method_of(config.method).askable(config.method, {label: captions[label - 1] for label in wanted})
 

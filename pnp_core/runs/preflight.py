@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pnp_core.config import EvalConfig, LabelConfig
+from pnp_core.errors import CaptionTooLongError, ClassNameError
+from pnp_core.inputs.own_classes import named
 from pnp_core.inputs.sources import Source
 from pnp_core.inputs.sources.links import passed_over
 from pnp_core.methods import method_of
+from pnp_core.methods.base import Loaded
 from pnp_core.runs.plan import Plan, open_images, open_split, plan_eval, plan_label
 from pnp_core.stages.maps import SalienceJob
 from pnp_core.storage.files import Files
@@ -14,7 +17,7 @@ from pnp_core.storage.ownership import check_ours, check_writable
 
 def remarks(job: SalienceJob) -> list[str]:
     """Warnings: what a user, and whoever reads the results, should know of the model."""
-    return method_of(job.method).remarks(job.method, job.captions)
+    return method_of(job.method).remarks(job.method, job.questions)
 
 
 def check_eval(config: EvalConfig) -> list[str]:
@@ -68,5 +71,21 @@ def check_own_images(plan: Plan) -> list[str]:
         PnpError: a class name the text encoder cannot read.
     """
     job = plan.salience
-    job.load().check(job.vocabulary)
+    loaded = job.load()
+    try:
+        loaded.check(job.vocabulary)
+    except (ClassNameError, CaptionTooLongError) as error:
+        raise type(error)(f"{_whose(job, loaded)}{error}") from error
     return remarks(job)
+
+
+def _whose(job: SalienceJob, loaded: Loaded) -> str:
+    """Which class the model cannot be asked about, and by what, where that is not its name."""
+    for label in job.vocabulary:
+        name, prompts = job.card.names[label - 1], job.prompts_of(label)
+        try:
+            if prompts != (name,):
+                loaded.check((label,))
+        except (ClassNameError, CaptionTooLongError):
+            return f"class '{name}', asked by {named(repr(prompt[:40]) for prompt in prompts)}: "
+    return ""

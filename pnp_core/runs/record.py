@@ -121,8 +121,10 @@ class RunRecord(SettingFacts):
     commit: str | None
     classes: tuple[str, ...]
     """Names of the labels 1, 2 ..."""
+    ids: tuple[int, ...] | None = None
+    """What these labels are in masks, 0 of queries for background; the labels themselves when None."""
     palette: tuple[Annotated[str, Field(pattern="^#[0-9a-f]{6}$")], ...]
-    """Colours of the labels 0, 1 ..."""
+    """Colours of the labels 0, 1 ..., whatever they are in masks."""
     fingerprints: Fingerprints
     evaluation: str | None
     """Name of its folder in `evaluations`, where it was scored."""
@@ -140,6 +142,8 @@ class RunRecord(SettingFacts):
     def _a_colour_for_each_label(self) -> RunRecord:
         if len(self.palette) != len(self.classes) + 1:
             raise ValueError(f"{len(self.palette)} colours for background and {len(self.classes)} classes")
+        if self.ids is not None and len(self.ids) != len(self.classes):
+            raise ValueError(f"{len(self.ids)} ids of {len(self.classes)} classes")
         return self
 
     def as_json(self) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def _record(config: LabellingConfig, plan: Plan, summary: RunSummary) -> RunReco
         "versions": versions(),
         "commit": commit(),
         "classes": list(plan.masks.class_names),
-        "palette": [f"#{bytes(colour).hex()}" for colour in plan.masks.colours[: len(plan.masks.class_names) + 1]],
+        "palette": [f"#{bytes(c).hex()}" for c in plan.masks.colours_of_labels[: len(plan.masks.class_names) + 1]],
         "fingerprints": {
             "salience": plan.salience.fingerprint,
             "masks": plan.masks.fingerprint,
@@ -86,6 +86,8 @@ def _record(config: LabellingConfig, plan: Plan, summary: RunSummary) -> RunReco
         "rates": {name: stage.images_per_second for name, stage in summary.stages.items()},
         "summary": summary.as_json(),
     }
+    if plan.masks.ids:
+        facts["ids"] = plan.masks.ids
     if plan.salience.pinned.runs:
         facts["runs"] = plan.salience.pinned.runs
     return RunRecord.model_validate(facts)

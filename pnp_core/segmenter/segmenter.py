@@ -17,7 +17,9 @@ from pnp_core.configuring import build
 from pnp_core.data import ClassMaps, Quarantined, Sample, silent
 from pnp_core.errors import ClassNameError, UnusableImage
 from pnp_core.frozen import Config
+from pnp_core.inputs.class_files import classes_of
 from pnp_core.inputs.images import DecodedImage
+from pnp_core.inputs.own_classes import AnyClass, OwnClass
 from pnp_core.masks.label_map import LabelMap
 from pnp_core.methods import Loaded, method_of
 from pnp_core.methods.base import MethodConfig
@@ -33,6 +35,8 @@ _PARTS = ("method", "salience", "masks", "runtime")
 """Parts of a flow's configuration that say how a picture becomes a mask."""
 _NOWHERE: dict[str, Any] = {"source": "", "out": "", "classes": ("to be given",)}
 """For the configuration of `label`, which is of a run: there is none, and classes are given with the pictures."""
+Classes = Sequence[str | Mapping[str, Any] | OwnClass] | str | os.PathLike[str]
+"""What pictures are asked about."""
 _VOCABULARIES = 8
 """Lists of classes that stay open."""
 
@@ -104,11 +108,11 @@ class Segmenter:
         return f"Segmenter({self._config.method.describe().row})"
 
     @overload
-    def __call__(self, images: Picture, classes: Sequence[str], *, scores: bool = True) -> Segmentation: ...
+    def __call__(self, images: Picture, classes: Classes, *, scores: bool = True) -> Segmentation: ...
 
     @overload
     def __call__(
-        self, images: list[Any] | tuple[Any, ...], classes: Sequence[str], *, scores: bool = True
+        self, images: list[Any] | tuple[Any, ...], classes: Classes, *, scores: bool = True
     ) -> list[Segmentation]: ...
 
     def __call__(self, images: Any, classes: Any, *, scores: bool = True) -> Any:
@@ -116,7 +120,8 @@ class Segmenter:
 
         Args:
             images: a path or URL, a PIL image, an array (H, W, 3) of RGB or (H, W) of grey, uint8; or a list of them.
-            classes: names of the labels 1, 2 ...
+            classes: names of the labels 1, 2 ...; or a file of classes, `@CARD` for those of a dataset, or mappings
+                with `name`, `prompts`, `id`, `colour`, `background` (docs/classes.md).
             scores: keep the probabilities of all classes, which take 4 bytes for each pixel and class asked about.
 
         Raises:
@@ -127,20 +132,18 @@ class Segmenter:
         several = isinstance(images, list | tuple)
         # All are looked at before work begins on the first.
         pictures = list(given_pictures(images if several else [images]))
-        made = list(self._masks(pictures, self._opened(_names(classes)), scores))
+        made = list(self._masks(pictures, self._opened(_classes(classes)), scores))
         return made if several else made[0]
 
-    def stream(
-        self, images: Iterable[Picture], classes: Sequence[str], *, scores: bool = False
-    ) -> Iterator[Segmentation]:
+    def stream(self, images: Iterable[Picture], classes: Classes, *, scores: bool = False) -> Iterator[Segmentation]:
         """The masks of pictures that may be too many for memory, in order, as they are made.
 
         Some batches are read ahead and in memory at a time. Arguments and errors are those of a call; a picture that
         cannot be used ends it.
         """
-        return self._masks(given_pictures(images), self._opened(_names(classes)), scores)
+        return self._masks(given_pictures(images), self._opened(_classes(classes)), scores)
 
-    def _open(self, classes: tuple[str, ...]) -> tuple[Plan, Loaded]:
+    def _open(self, classes: tuple[AnyClass, ...]) -> tuple[Plan, Loaded]:
         """The jobs of a list of classes, and the method ready for them."""
         plan = plan_label(self._config.model_copy(update={"classes": classes}), self._pinned)
         for remark in check_own_images(plan):
@@ -189,7 +192,8 @@ class _Work:
         chosen = maps.scores or (None,) * len(maps.classes)
         return Segmentation(
             labels=label_map.labels.astype(job.label_type, copy=False),
-            classes=("background", *names),
+            classes=tuple(job.named.values()),
+            ids=tuple(job.named),
             confidence=label_map.confidence,
             asked={
                 names[label - 1]: match if score is None else score
@@ -212,13 +216,13 @@ def _usable(
         yield result
 
 
-def _names(classes: Any) -> tuple[str, ...]:
-    names: tuple[Any, ...] = (
-        tuple(classes) if isinstance(classes, Iterable) and not isinstance(classes, str) else (None,)
-    )
-    if not all(isinstance(name, str) for name in names):
-        raise ClassNameError(f"classes are a list of names, such as ['cat', 'traffic light'], not {classes!r}")
-    return names
+def _classes(given: Any) -> tuple[AnyClass, ...]:
+    """Names, mappings, or a file."""
+    listed = isinstance(given, Iterable) and not isinstance(given, str | Mapping | os.PathLike)
+    classes = classes_of(tuple(given) if listed else given)
+    if not isinstance(classes, tuple) or not all(isinstance(one, AnyClass) for one in classes):
+        raise ClassNameError(f"classes are a list of names, such as ['cat', 'traffic light'], or a file, not {given!r}")
+    return classes
 
 
 def _plain(values: Any) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from pnp_core.inputs.cards import DatasetCard
 from pnp_core.inputs.images import DecodedImage, decode_image
 from pnp_core.methods import AnyMethod, Pinned, load_method, method_of
 from pnp_core.methods.base import Loaded, LoadedMethod, MethodConfig, Question, Seen, StoredMaps
+from pnp_core.methods.prompted import prompted
 from pnp_core.stages.config import RuntimeConfig, SalienceConfig
 from pnp_core.stages.fitting import batch_size, fitting
 from pnp_core.storage.class_maps import STAGE, class_map_files
@@ -61,6 +62,8 @@ class SalienceJob(Config):
     """Revision of the candidate source's own file or weights."""
     ranking: Ranking | None = None
     """Where there are too many classes to look at each."""
+    prompts: tuple[tuple[str, ...], ...] = ()
+    """What each class is asked by, from label 1, where one has several prompts; else each is by its caption."""
 
     @classmethod
     def create(
@@ -72,12 +75,14 @@ class SalienceJob(Config):
         card: DatasetCard,
         vocabulary: tuple[int, ...] | None = None,
         pinned: Pinned | None = None,
+        prompts: tuple[tuple[str, ...], ...] = (),
     ) -> SalienceJob:
         """Pin the weights and the candidates' file.
 
         Args:
             vocabulary: labels that may be candidates; all of the card when None.
             pinned: the weights, where they are pinned already.
+            prompts: what each class is asked by, where one has several.
 
         Raises:
             UsageError: the weights are missing or unfit for the settings; there is no such source of candidates, its
@@ -105,6 +110,7 @@ class SalienceJob(Config):
             pinned=weights,
             candidates=revision,
             ranking=ranking_of(config.candidates, own, match_all, len(vocabulary)),
+            prompts=prompts,
         )
 
     @staticmethod
@@ -134,12 +140,22 @@ class SalienceJob(Config):
         newer: list[Any] = [self.captions] if self.captions != self.card.captions else []
         newer += [{"backbone": self.pinned.version}] if self.pinned.version > 1 else []
         newer += [{"ranking": self.ranking.facts()}] if self.ranking else []
+        newer += [{"prompts": self.prompts}] if self.prompts else []
         return fingerprint(STAGE, VERSION, {**self.config.facts(), **own}, classes, self.pinned.revision, *newer)
 
     @property
     def captions(self) -> tuple[str, ...]:
         """The classes as captions of this run say them, from label 1."""
         return self.card.captions_in(self.config.words)
+
+    @property
+    def questions(self) -> tuple[str, ...]:
+        """What the method is asked: the captions, or of classes with several prompts all of these."""
+        return tuple(chain.from_iterable(self.prompts)) or self.captions
+
+    def prompts_of(self, label: int) -> tuple[str, ...]:
+        """What a class is asked by."""
+        return self.prompts[label - 1] if self.prompts else (self.captions[label - 1],)
 
     @property
     def folder(self) -> StageFolder:
@@ -160,7 +176,10 @@ class SalienceJob(Config):
         Raises:
             UsageError: the weights do not fit the architecture.
         """
-        return load_method(self.method, self.pinned, self.captions, self.runtime.device)
+        loaded = load_method(self.method, self.pinned, self.questions, self.runtime.device)
+        if not self.prompts or not isinstance(loaded, LoadedMethod):
+            return loaded
+        return prompted(loaded, self.method, self.prompts)
 
 
 @dataclass(frozen=True)
@@ -243,7 +262,7 @@ class _Looking(_Half[_Input]):
 
     @classmethod
     def create(cls, job: SalienceJob, method: LoadedMethod) -> _Looking:
-        context = SourceContext(job.config.candidates, job.card, job.vocabulary, job.runtime.device)
+        context = SourceContext(job.config.candidates, job.card, job.vocabulary, job.runtime.device, job.prompts)
         return cls(job, method, open_candidates(context, job.candidates, job.ranking))
 
     def ready(self, sample: Sample, image: DecodedImage) -> _Input:

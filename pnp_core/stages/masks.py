@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from dataclasses import replace
+from functools import cached_property, partial
 from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
+from jaxtyping import UInt
 from threadpoolctl import ThreadpoolController
 
 from pnp_core.data import ClassMaps, Progress, Sample, ShardRef, StageResult, label_type, silent
@@ -17,7 +19,7 @@ from pnp_core.finite import require_finite
 from pnp_core.frozen import Config
 from pnp_core.inputs.images import decode_image, encode_grey, encode_label_map, palette_of
 from pnp_core.masks.config import MaskConfig
-from pnp_core.masks.label_map import Decide, LabelMap, Map, make_label_maps
+from pnp_core.masks.label_map import Decide, LabelMap, Map, Scores, make_label_maps
 from pnp_core.masks.refine import ON_GPU, Refiner, open_refiner
 from pnp_core.methods import AnyMethod, Pinned, method_of
 from pnp_core.stages.config import RuntimeConfig
@@ -86,10 +88,10 @@ MASK_SCHEMA = pa.schema(
     ],
     metadata={"huggingface": json.dumps({"info": {"features": _FEATURES}})},
 )
-"""One row per picture: `mask.bytes` is a palette PNG (of over 254 classes a grey one of 16 bits), `confidence.bytes` a
-grey PNG or null, `mean_confidence` the mean over the pixels of the winning label's probability. `chosen` says how the
-candidate classes were chosen, `classes.score` what their source gave them; `notes` what was done to the picture to read
-it."""
+"""One row per picture: `mask.bytes` is a palette PNG (of over 254 classes, or ids, a grey one of 16 bits),
+`confidence.bytes` a grey PNG or null, `mean_confidence` the mean over the pixels of the winning label's probability.
+`chosen` says how the candidate classes were chosen, `classes.score` what their source gave them; `notes` what was done
+to the picture to read it."""
 
 
 WIDE = {"mask": json.dumps({"bits": 16, "background": 0, "void": 65535})}
@@ -107,8 +109,12 @@ class MaskJob(Config):
     max_pixels: int
     class_names: tuple[str, ...]
     """Names of the labels 1, 2 ..."""
+    ids: tuple[int, ...] | None = None
+    """What these labels become in masks, 0 of those that are queries for background; the labels themselves when None.
+
+    Up to the masks a label is the place of a class among the names; in masks, and all that is made of them, its id."""
     palette: tuple[str, ...] | None = None
-    """Colours #rrggbb of the labels 0, 1 ...; the Pascal VOC colour map when None."""
+    """Colours #rrggbb of the labels 0, 1 ...; the Pascal VOC colour map (by their ids) when None."""
     model: str
     """The weights, for people who read the rows."""
     salience_fingerprint: str
@@ -119,7 +125,9 @@ class MaskJob(Config):
     def fingerprint(self) -> str:
         """Names the configuration and the salience it starts from."""
         settings = {**self.config.facts(), **self.method.mask_facts()}
-        return fingerprint(STAGE, VERSION, settings, [self.class_names, self.palette], self.salience_fingerprint)
+        newer = [{"ids": self.ids}] if self.ids else []
+        classes = [self.class_names, self.palette, *newer]
+        return fingerprint(STAGE, VERSION, settings, classes, self.salience_fingerprint)
 
     @property
     def wants_gpu(self) -> bool:
@@ -128,10 +136,11 @@ class MaskJob(Config):
 
     @property
     def decide(self) -> Decide:
-        """Maps to scores, by the method."""
+        """Maps to scores of ids, by the method."""
         method = method_of(self.method)
         made = method.decision(self.method, self.pinned) if self.pinned else partial(method.decide, self.method)
-        return partial(made, self.config)
+        decide = partial(made, self.config)
+        return partial(_of_ids, decide, self.values) if self.ids else decide
 
     @property
     def threads(self) -> int:
@@ -144,15 +153,52 @@ class MaskJob(Config):
         """What refines scores, on the device of the run."""
         return open_refiner(self.config.crf, self.runtime.device, self.threads)
 
+    @cached_property
+    def values(self) -> tuple[int, ...]:
+        """What the labels 0, 1 ... are in masks."""
+        return (0, *(self.ids or range(1, len(self.class_names) + 1)))
+
+    @cached_property
+    def named(self) -> dict[int, str]:
+        """The names of the values that masks hold, background first."""
+        names = zip(self.values, ("background", *self.class_names), strict=True)
+        return {value: name for place, (value, name) in enumerate(names) if value or not place}
+
     @property
     def colours(self) -> np.ndarray:
-        """Colours of the labels, (256 or 65536, 3) uint8."""
-        return palette_of(self.palette or (), self.label_type)
+        """Colours of the values in masks, (256 or 65536, 3) uint8."""
+        if self.ids is None:
+            return palette_of(self.palette or (), self.label_type)
+        colours = palette_of((), self.label_type)
+        for value, colour in zip(self.ids, (self.palette or ())[1:], strict=False):
+            if value:
+                colours[value] = list(bytes.fromhex(colour[1:]))
+        return colours
+
+    @property
+    def colours_of_labels(self) -> np.ndarray:
+        """Colours of the labels 0, 1 ..., whatever their ids, (256 or 65536, 3) uint8."""
+        if self.ids is None or self.palette:
+            return palette_of(self.palette or (), label_type(len(self.class_names)))
+        colours = palette_of((), label_type(len(self.class_names)))
+        own = {label: value for label, value in enumerate(self.values) if value}
+        colours[list(own)] = self.colours[list(own.values())]
+        return colours
+
+    def labels_of(self, mask: UInt[np.ndarray, "H W"]) -> UInt[np.ndarray, "H W"]:
+        """The labels that the values of a mask stand for."""
+        if self.ids is None:
+            return mask
+        table = np.zeros(np.iinfo(mask.dtype).max + 1, label_type(len(self.class_names)))
+        for label, value in enumerate(self.values):
+            if value:
+                table[value] = label
+        return table[mask]
 
     @property
     def label_type(self) -> np.dtype[Any]:
-        """Of the masks: 8 bits, or 16 where there are over 254 classes."""
-        return label_type(len(self.class_names))
+        """Of the masks: 8 bits, or 16 where there are over 254 classes, or ids over 254."""
+        return label_type(max(self.values))
 
     @property
     def table_schema(self) -> pa.Schema:
@@ -172,12 +218,18 @@ class MaskJob(Config):
         return StageFolder(RunFolder(self.out), STAGE, self.fingerprint)
 
 
+def _of_ids(decide: Decide, values: tuple[int, ...], maps: ClassMaps, size: tuple[int, int]) -> Scores:
+    """What a method decides, of what the labels become in masks; queries for background are background by now."""
+    scores = decide(maps, size)
+    return replace(scores, labels=tuple(values[label] for label in scores.labels))
+
+
 def _confidence(label_map: LabelMap) -> dict[str, bytes | None]:
     return {"bytes": encode_grey((label_map.confidence * 255 + 0.5).astype(np.uint8)), "path": None}
 
 
 def _row(job: MaskJob, sample: Sample, maps: ClassMaps, label_map: LabelMap) -> dict[str, Any]:
-    pixels = np.bincount(label_map.labels.ravel(), minlength=len(job.class_names) + 1)
+    pixels = np.bincount(label_map.labels.ravel(), minlength=max(job.values) + 1)
     labels = label_map.labels.astype(job.label_type, copy=False)
     return {
         "key": sample.key,
@@ -187,14 +239,15 @@ def _row(job: MaskJob, sample: Sample, maps: ClassMaps, label_map: LabelMap) -> 
         "mask": {"bytes": encode_label_map(labels, job.colours), "path": f"{sample.key}.png"},
         "classes": [
             {
-                "id": class_id,
-                "name": job.class_names[class_id - 1],
-                "pixels": int(pixels[class_id]),
+                "id": value,
+                "name": job.class_names[label - 1],
+                "pixels": int(pixels[value]),
                 "salience": float(label_map.salience[i]),
                 "itm": None if maps.itm is None else float(maps.itm[i]),
                 "score": maps.scores[i] if maps.scores else None,
             }
-            for i, class_id in enumerate(maps.classes)
+            for i, label in enumerate(maps.classes)
+            if (value := job.values[label])  # a query for background is no class of the mask
         ],
         "chosen": maps.chosen,
         "notes": list(maps.notes),
@@ -253,7 +306,7 @@ def _sound_label_maps(
         what = "the salience summed over drop iterations"
         require_finite(one.salience, what, sample.key, names[sample.key], "it overflows")
         best = np.unravel_index(one.confidence.argmax(), one.labels.shape)
-        won = known[one.labels[best]]
+        won = job.named[int(one.labels[best])]
         how = f"of CRF {job.config.crf.name}"
         require_finite(one.confidence[None], "the label probability", sample.key, [won], how)
     return made

@@ -10,6 +10,7 @@ from pnp_core.bundled import PHOTO, TINY
 from pnp_core.config import DatasetConfig, PipelineConfig, TrackedConfig
 from pnp_core.errors import UsageError
 from pnp_core.frozen import Config
+from pnp_core.inputs.class_files import Classes
 from pnp_core.methods.base import BLURS, THRESHOLDS, MethodConfig
 from pnp_core.methods.pnp.config import PnpConfig
 from pnp_core.methods.pnp.presets import PRESETS
@@ -102,8 +103,9 @@ class CompareConfig(Config):
 class TuneConfig(DatasetConfig, PipelineConfig, TrackedConfig):
     """The `tune` flow: choose threshold and blur, of PnP-OVSS layer and head too, from image-level labels."""
 
-    classes: tuple[str, ...] = ()
-    """Class names for pictures of your own (dataset `folder`); `data` is then any source that `label` takes."""
+    classes: Classes = ()
+    """Class names for pictures of your own (dataset `folder`), or a file of classes, each with one prompt at most;
+    `data` is then any source that `label` takes."""
     image_column: str | None = None
     """Column of a Parquet source that holds the pictures; found by itself when only one fits."""
     follow_links: bool = False

@@ -13,7 +13,7 @@ import numpy as np
 from pnp_core.data import Sample, ShardRef
 from pnp_core.errors import DatasetError, UnknownNameError, UsageError
 from pnp_core.inputs.cards import DatasetCard, load_card
-from pnp_core.inputs.class_names import clean_class_names
+from pnp_core.inputs.own_classes import vocabulary_of
 from pnp_core.inputs.readers import Dataset, get_split, has_boxes, open_dataset, resolve_card
 from pnp_core.inputs.sources import Source, draw, open_source
 from pnp_core.masks.config import MaskConfig
@@ -102,7 +102,10 @@ def _resolved_card(config: TuneConfig) -> DatasetCard:
         return resolve_card(card, config.data)
     if config.data is None:
         raise UsageError("say where your pictures are with --data: anything that `label` takes")
-    return card.with_classes(tuple(clean_class_names(config.classes)))
+    own = vocabulary_of(config.classes)
+    if several := next((name for name, asked in zip(own.names, own.prompts, strict=True) if len(asked) > 1), None):
+        raise UsageError(f"tune asks about each class with one prompt, and '{several}' has several: leave one")
+    return card.with_classes(own.entries)
 
 
 def resolved_masks(config: TuneConfig, card: DatasetCard) -> MaskConfig:
