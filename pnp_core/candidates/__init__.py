@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from pnp_core.candidates.base import CandidateSource, Choice, Images, Proposal, SourceContext, choose
 from pnp_core.candidates.config import CandidatesConfig
-from pnp_core.candidates.ranked import RankedCandidates, Ranking, ranking_of
+from pnp_core.candidates.ranking import Ranking, ranking_of
 from pnp_core.registry import Registry
 
 __all__ = [
@@ -60,4 +60,8 @@ def open_candidates(context: SourceContext, revision: str | None, ranking: Ranki
     Raises:
         PnpError: the file or the weights cannot be read.
     """
-    return RankedCandidates(context, ranking) if ranking else SOURCES.get(context.config.source)(context)
+    if ranking is None:
+        return SOURCES.get(context.config.source)(context)
+    from pnp_core.candidates.ranked import RankedCandidates  # imports torch, as sources do when they are opened
+
+    return RankedCandidates(context, ranking)

@@ -133,7 +133,7 @@ def test_options_go_where_the_configuration_has_them(monkeypatch):
     given = received("tune", ["scenes", *flags.split(), "--batch-size", "3"], monkeypatch)
     assert given.values == {
         "dataset": "scenes", "reward": {"kind": "authors", "clip": {"model": "tiny"}}, "compare": {"masks": "full"},
-        "search": {"trials": 7}, "follow_links": False, "exclude": ["a", "b"], "runtime": {"batch_size": 3},
+        "search": {"trials": 7}, "follow_links": False, "exclude": ["a", "b"], "runtime": {"batch_size": "3"},
     }  # fmt: skip
 
 
