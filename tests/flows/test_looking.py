@@ -304,7 +304,7 @@ def test_question_mark_lists_every_key_and_they_do_what_it_says(report):
     text = page.locator("#help-keys").inner_text()
     assert all(what in text for what in page.evaluate("KEYS.map((k) => k.what)"))
     page.keyboard.press("Escape")
-    page.keyboard.press("n")
+    page.keyboard.press("w")
     assert page.locator("#view-names").is_checked()
     page.keyboard.press("g")
     assert page.locator("#view-grey").is_checked()

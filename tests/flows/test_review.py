@@ -195,6 +195,7 @@ def test_page_alone_keeps_decisions_in_the_browser_and_hands_them_on_as_a_file(b
     page.keyboard.press("Escape")
     first.state("Kept in this browser")
     page.reload()
+    page.keyboard.press("Escape")  # the address has the picture open
     assert page.locator('.tile[data-decision="rejected"]').count() == 1
     with page.expect_download() as download:
         page.locator("#review-download").click()

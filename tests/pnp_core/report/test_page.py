@@ -16,11 +16,12 @@ from PIL import Image
 
 from pnp_core.config import EvalConfig
 from pnp_core.data import ClassMaps, RunSummary
-from pnp_core.inputs.images import VOC_PALETTE, image_comment
+from pnp_core.inputs.images import image_comment
 from pnp_core.report import layers
 from pnp_core.report import page as page_module
 from pnp_core.report.gallery import survey
 from pnp_core.report.page import PAGE, report_page
+from pnp_core.report.palette import display_palette
 from pnp_core.report.run_text import run_markdown
 from pnp_core.runs.plan import plan_eval
 from pnp_core.stages.scores import read_image_scores
@@ -139,10 +140,10 @@ def test_errors_are_told_apart():
     assert "#" + bytes(as_background[5, :3].tolist()).hex() == errors["too much"]
 
 
-def test_mask_layer_has_the_palettes_colours_and_a_clear_background():
-    pixels = layer(layers.label_layer(np.array([[0, 1, 20, 255]], np.uint8), VOC_PALETTE))[0]
+def test_mask_layer_has_the_display_colours_and_a_clear_background():
+    pixels = layer(layers.label_layer(np.array([[0, 1, 20, 255]], np.uint8)))[0]
     assert pixels[:, 3].tolist() == [0, 255, 255, 255]
-    assert pixels[1:3, :3].tolist() == VOC_PALETTE[[1, 20]].tolist()
+    assert pixels[1:3, :3].tolist() == display_palette()[[1, 20]].tolist()
     assert pixels[3, :3].tolist() == [255, 255, 255]
 
 
