@@ -174,6 +174,7 @@ def test_zoom_goes_down_to_the_pixels_of_a_picture_of_4000_by_3000(browser, larg
 def test_wheel_keeps_the_place_under_the_pointer_and_dragging_moves_it(report):
     page = report.page
     open_picture(page, chosen(page)["key"])
+    page.wait_for_function("() => detail.close")  # its panes are made anew: a wheel would be turned on nothing
     box = box_of(page, ".pane")
     x, y = box["x"] + 0.25 * box["width"], box["y"] + 0.75 * box["height"]
 
