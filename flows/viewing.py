@@ -27,8 +27,8 @@ from pnp_core.runs.review import (
     REVIEW_BYTES,
     Review,
     finished_record,
+    masked_keys,
     parse_review,
-    require_masks,
     require_of,
     review_id,
     save_review,
@@ -73,7 +73,7 @@ class Reviewed:
     def __init__(self, url: str) -> None:
         self.run = RunFolder(url)
         self._writing = Lock()
-        self._known: set[str] = set()
+        self._known: frozenset[str] = frozenset()
 
     def read(self) -> Review:
         """The review as it lies there, an empty one where there is none.
@@ -95,11 +95,9 @@ class Reviewed:
             there = saved_review(self.run, identifier)
             sent = parse_review(data, "what was sent")
             require_of(sent, identifier, "what was sent", self.run)
-            new = {key: verdict for key, verdict in sent.pictures.items() if key not in self._known}
-            if new:
-                require_masks(self.run, record, sent.model_copy(update={"pictures": new}), "what was sent")
-                self._known |= new.keys()
-            review = there.updated(sent)
+            if not sent.pictures.keys() <= self._known:
+                self._known = masked_keys(self.run, record)
+            review = there.updated(sent.of(self._known))
             if review != there:
                 save_review(self.run, review)
         return review

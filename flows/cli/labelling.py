@@ -221,4 +221,7 @@ def _of_run(values: dict[str, Any]) -> dict[str, Any]:
     from pnp_core.storage.run_folder import RunFolder
 
     source = values["source"]
-    return {"out": redo_out(source), "classes": finished_record(RunFolder(source)).classes}
+    record = finished_record(RunFolder(source))
+    # With their prompts, ids and colours, where the run had some; of a dataset the names.
+    classes = (record.config.model_extra or {}).get("classes") or record.classes
+    return {"out": redo_out(source), "classes": classes}

@@ -272,10 +272,12 @@ def _records(pairing: Pairing, totals: Totals, side: int) -> Iterator[dict[str, 
         keys = set(totals.shown.get(number, ()))
         if not keys:
             continue
-        shared = {image.key: image for image in pairing.shared(part, keys)}
-        for sample in first.samples(part, keys):
+        # One picture after the other, both in the order of the part: whole maps of all would not fit into memory.
+        ordered = [key for key in pairing.keys(part) if key in keys]
+        shared = pairing.shared(part, ordered)
+        for sample, image in zip(first.samples(part, keys), shared, strict=True):
             pixels = decode_image(sample.image, _max_pixels(first), side).pixels
-            yield _record(pairing, shared[sample.key], pixels, side, scored)
+            yield _record(pairing, image, pixels, side, scored)
 
 
 def _max_pixels(run: ReadRun) -> int:

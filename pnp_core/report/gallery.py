@@ -151,7 +151,7 @@ def gallery(
     for shard in shards:
         shown = survey.shown.get(shard.name, {})
         # Where pictures are written beside the page, they are decoded whole.
-        whole = pictures is not None and bool(shown) and pictures.begin(plan, shard)
+        whole = pictures is not None and bool(shown) and pictures.begin(plan, shard, shown)
         for row, confidence in _rows(plan, shard, shown, None if whole else side) if shown else ():
             record = _image_record(plan, row, side, shown[row.sample.key], confidence)
             record["mask"] = f"{MASKS}/{plan.masks.fingerprint}/{shard.name}.parquet"
@@ -215,7 +215,7 @@ def _layers(plan: Plan, row: Row, size: tuple[int, int]) -> dict[str, str | None
 def _classes(row: Row) -> dict[str, Any]:
     """What was asked about: the classes with the most pixels first, and the salience of some of them."""
     salience = row.salience
-    pixels = np.bincount(row.labels.ravel(), minlength=256)
+    pixels = np.bincount(row.labels.ravel(), minlength=1 + max(salience.classes, default=0))
     order = sorted(range(len(salience.classes)), key=lambda i: -pixels[salience.classes[i]])
     shown = order[:SHOWN_CLASSES]
     listed = [

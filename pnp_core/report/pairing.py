@@ -51,12 +51,16 @@ class Classes:
         names = dict.fromkeys(name for run in runs for name in (BACKGROUND, *run.classes))
         return cls(tuple(names), display_palette(np.dtype(np.uint16))[: len(names)])
 
-    def table(self, names: Sequence[str]) -> np.ndarray:
-        """(65536,) uint16: for each label of a run, whose classes are these, the one here."""
+    def table(self, names: Sequence[str], values: Sequence[int] | None = None) -> np.ndarray:
+        """(65536,) uint16: for each value of a label map, whose classes are these, the label here.
+
+        Args:
+            values: of the classes; 1, 2 ... when None.
+        """
         place = {name: label for label, name in enumerate(self.names)}
         table = np.full(VOID + 1, VOID, np.uint16)
-        own = [place[name] for name in (BACKGROUND, *names)]
-        table[: len(own)] = own
+        table[0] = place[BACKGROUND]
+        table[list(values or range(1, len(names) + 1))] = [place[name] for name in names]
         return table
 
 
@@ -195,7 +199,7 @@ class Pairing:
         rows = [run.rows(keys) for run in self.runs]
         others = self._others(part, keys)
         truths = self.with_truth.truths(keys) if self.with_truth else {}
-        tables = [self.classes.table(run.finished.classes) for run in self.runs]
+        tables = [self.classes.table(run.finished.classes, run.finished.ids) for run in self.runs]
         for key in keys:
             own = [found[key] for found in rows]
             if key in others or len({(row["height"], row["width"]) for row in own}) > 1:

@@ -39,7 +39,7 @@ def display_palette(labels: np.dtype[Any] = _NARROW) -> UInt8[np.ndarray, "N 3"]
     Each round differs from the one before by 1 in green, then in blue, then in red, which nobody sees: a program can
     tell the label of a pixel, of the first 20,480.
 
-    >>> display_palette()[[0, 1, 41, 321]].tolist()
+    >>> display_palette(np.dtype(np.uint16))[[0, 1, 41, 321]].tolist()
     [[0, 0, 0], [105, 0, 255], [105, 1, 255], [105, 0, 254]]
     """
     return _palette(labels).copy()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +19,7 @@ from pnp_core.runs.plan import Plan
 from pnp_core.storage.files import MARK
 from pnp_core.storage.ledger import claim_folders
 from pnp_core.storage.run_folder import RunFolder, fingerprint
-from pnp_core.storage.seals import sealed, unsealed
+from pnp_core.storage.seals import sealed, sha256, unsealed
 
 FOLDER = "report/pictures"
 FILE = r"pictures/[0-9a-f]{16}/[0-9]{6,}-[0-9a-f]{16}\.(?:jpg|png)"
@@ -27,11 +29,15 @@ BESIDE_BYTES = 320_000_000
 PICTURE_BYTES = 12_000_000
 """Nor are the two files of one picture."""
 QUALITY = 88
-VERSION = 1
+JPEG_SIDE = 65_500
+"""JPEG has no longer ones."""
+VERSION = 2
 """Of what is in the files: another one makes all anew."""
 _BYTES_PER_PIXEL = 0.5
 """Of both files, roughly: it says how many pixels are kept, the limits hold whatever it is."""
-_NOTE = f"{MARK}/report_pictures.json"
+_LEDGER = f"{MARK}/files-report.json"
+"""A `Ledger` for `verify`, and what the pictures were made from."""
+_ENDINGS = _PHOTO, _LAYERS = (".jpg", ".png")
 
 
 def void_as_background(plan: Plan) -> bool:
@@ -57,15 +63,16 @@ class Pictures:
     _of: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        note = unsealed(self.run.find(_NOTE) or b"") or {}
-        self._before = {"of": note.get("of", {}), "files": note.get("files", {})}
+        note = unsealed(self.run.find(_LEDGER) or b"") or {}
+        shown = {stem: file for stem, file in note.get("shown", {}).items() if re.fullmatch(FILE, f"{stem}{_PHOTO}")}
+        self._before = {"of": note.get("of", {}), "files": shown}
 
-    def begin(self, plan: Plan, shard: ShardRef) -> bool:
-        """Take up a shard; returns whether its files have to be written."""
+    def begin(self, plan: Plan, shard: ShardRef, keys: Iterable[str]) -> bool:
+        """Take up a shard; returns whether files of some of these pictures have to be written."""
         claim_folders(self.run, [f"{FOLDER}/{plan.masks.fingerprint}"])
         what = [plan.masks.fingerprint, shard.sha256, plan.masks.folder.record_sha256(shard.name)]
         self._of[shard.name] = fingerprint(VERSION, *what, self._room, void_as_background(plan))
-        return not self._same(shard)
+        return any(self._kept(plan, shard, key) is None for key in keys)
 
     @property
     def _room(self) -> int:
@@ -76,39 +83,64 @@ class Pictures:
 
     def leave(self, plan: Plan, shard: ShardRef, row: Row) -> dict[str, Any] | None:
         """Leave the files of a picture; returns their names and size for the page, None where there is no room."""
-        stem = f"pictures/{plan.masks.fingerprint}/{shard.name}-{fingerprint(row.sample.key)}"
-        kept = self._before["files"].get(stem) if self._same(shard) else None
-        if kept and all(self.run.exists(f"report/{kept[name]}") for name in ("photo", "layers")):
+        stem, kept = _stem(plan, shard, row.sample.key), self._kept(plan, shard, row.sample.key)
+        if kept:
             self.left -= kept["bytes"]
             self._files[stem] = kept
-            return _shown(kept)
+            return _shown(stem, kept)
         size = self._size(row)
-        photo, layers = _photo(row, size), _layers(plan, row, size)
-        if len(photo) + len(layers) > min(self.left, PICTURE_BYTES):
+        contents = {_PHOTO: _photo(row, size), _LAYERS: _layers(plan, row, size)}
+        taken = sum(map(len, contents.values()))
+        if taken > min(self.left, PICTURE_BYTES) or not all(self._ours(stem, ending) for ending in contents):
             return None
-        self.left -= len(photo) + len(layers)
-        made = {"photo": f"{stem}.jpg", "layers": f"{stem}.png", "size": list(size)}
-        self._files[stem] = {**made, "bytes": len(photo) + len(layers)}
-        self.run.put(f"report/{made['photo']}", photo)
-        self.run.put(f"report/{made['layers']}", layers)
-        return made
+        self.left -= taken
+        digests = {ending: sha256(data) for ending, data in contents.items()}
+        self._files[stem] = {"size": list(size), "bytes": taken, "sha256": digests}
+        for ending, data in contents.items():
+            self.run.put(f"report/{stem}{ending}", data)
+        return _shown(stem, self._files[stem])
+
+    def _kept(self, plan: Plan, shard: ShardRef, key: str) -> dict[str, Any] | None:
+        """What is noted of a picture whose files are there and show the same."""
+        stem = _stem(plan, shard, key)
+        kept = self._before["files"].get(stem) if self._same(shard) else None
+        return kept if kept and all(self._ours(stem, ending, there=True) for ending in _ENDINGS) else None
+
+    def _ours(self, stem: str, ending: str, there: bool = False) -> bool:
+        """Whether nobody has changed a file, so that it may be written over or deleted.
+
+        Args:
+            there: it must be there; else one that is not, or that a killed run left unnoted, is ours too.
+        """
+        noted = self._before["files"].get(stem, {}).get("sha256", {}).get(ending)
+        data = self.run.find(f"report/{stem}{ending}") if noted else None
+        return not there if data is None else sha256(data) == noted
 
     def _size(self, row: Row) -> tuple[int, int]:
         height, width = row.labels.shape
         share = min(1.0, (self._room / _BYTES_PER_PIXEL / (height * width)) ** 0.5)
-        return fitted(width, height, max(1, int(max(width, height) * share)))
+        return fitted(width, height, min(JPEG_SIDE, max(1, int(max(width, height) * share))))
 
     def settle(self) -> None:
-        """Note what is there now, and delete what earlier pages had and this one has not."""
-        for stem, file in self._before["files"].items():
-            if stem not in self._files:
-                self.run.delete(f"report/{file['photo']}")
-                self.run.delete(f"report/{file['layers']}")
-        self.run.write(_NOTE, sealed({"of": self._of, "files": self._files}))
+        """Note what is there now, and delete what earlier pages had and this one has not; what was changed stays."""
+        for stem in self._before["files"].keys() - self._files.keys():
+            for ending in _ENDINGS:
+                if self._ours(stem, ending):
+                    self.run.delete(f"report/{stem}{ending}")
+        digests = {
+            f"report/{stem}{ending}": [file["sha256"][ending]]
+            for stem, file in self._files.items()
+            for ending in _ENDINGS
+        }
+        self.run.put(_LEDGER, sealed({"files": digests, "folders": [], "of": self._of, "shown": self._files}))
 
 
-def _shown(file: dict[str, Any]) -> dict[str, Any]:
-    return {name: file[name] for name in ("photo", "layers", "size")}
+def _stem(plan: Plan, shard: ShardRef, key: str) -> str:
+    return f"pictures/{plan.masks.fingerprint}/{shard.name}-{fingerprint(key)}"
+
+
+def _shown(stem: str, file: dict[str, Any]) -> dict[str, Any]:
+    return {"photo": f"{stem}{_PHOTO}", "layers": f"{stem}{_LAYERS}", "size": file["size"]}
 
 
 def _photo(row: Row, size: tuple[int, int]) -> bytes:

@@ -7,7 +7,7 @@ other masks.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -72,6 +72,10 @@ class Review(Config):
         verdict = self.pictures.get(key)
         return (verdict and verdict.decision) or "open"
 
+    def of(self, keys: Container[str]) -> Review:
+        """What it says of some masks alone."""
+        return self.model_copy(update={"pictures": {key: self.pictures[key] for key in self.pictures if key in keys}})
+
     def updated(self, other: Review) -> Review:
         """With the verdicts of another review where those are later, or as late."""
         later = {
@@ -130,14 +134,14 @@ def parse_review(data: bytes, place: str) -> Review:
 
 
 def read_review(run: RunFolder, record: RunRecord, file: str | None = None) -> Review:
-    """The review of a run.
+    """The review of a run; what it says of pictures without a mask, that may be gone since, is passed over.
 
     Args:
         record: of the run.
         file: another file than the run's own: a path or any fsspec URL.
 
     Raises:
-        UsageError: it is missing, is no review, is of another run, or decides on pictures that the run has no mask of.
+        UsageError: it is missing, is no review, or is of another run.
     """
     place = run.path(REVIEW) if file is None else file
     data = _content(run, REVIEW) if file is None else _content(Files(file), "")
@@ -148,8 +152,7 @@ def read_review(run: RunFolder, record: RunRecord, file: str | None = None) -> R
         )
     review = parse_review(data, f"'{place}'")
     require_of(review, review_id(run, record.fingerprints.masks), f"'{place}'", run)
-    require_masks(run, record, review, f"'{place}'")
-    return review
+    return review.of(masked_keys(run, record))
 
 
 def require_of(review: Review, identifier: str, place: str, run: RunFolder) -> None:
@@ -165,21 +168,9 @@ def require_of(review: Review, identifier: str, place: str, run: RunFolder) -> N
         )
 
 
-def require_masks(run: RunFolder, record: RunRecord, review: Review, place: str) -> None:
-    """Find out whether a run has a mask of every picture that is decided on.
-
-    Raises:
-        UsageError: some have none.
-    """
-    unknown = set(review.pictures)
-    for table in rows_of(run, record, ["key"]):
-        unknown.difference_update(row["key"] for row in table)
-    if unknown:
-        some = ", ".join(f"'{key}'" for key in sorted(unknown)[:3])
-        raise UsageError(
-            f"{place} decides on {len(unknown)} pictures that '{run.url}' has no mask of ({some}"
-            f"{' ...' if len(unknown) > 3 else ''}): take them out, or save the review anew"
-        )
+def masked_keys(run: RunFolder, record: RunRecord) -> frozenset[str]:
+    """Keys of the pictures that a run has masks of."""
+    return frozenset(row["key"] for table in rows_of(run, record, ["key"]) for row in table)
 
 
 def rows_of(run: RunFolder, record: RunRecord, columns: list[str]) -> Iterator[list[dict[str, Any]]]:
@@ -192,13 +183,14 @@ def rows_of(run: RunFolder, record: RunRecord, columns: list[str]) -> Iterator[l
 
 def count_states(run: RunFolder, record: RunRecord, review: Review) -> dict[str, dict[State, int]]:
     """Of each class in how many accepted, rejected and open masks it is; of all masks under the empty name."""
+    names = dict(zip(record.ids or range(1, len(record.classes) + 1), record.classes, strict=True))
     counts: dict[str, dict[State, int]] = {name: dict.fromkeys(STATES, 0) for name in ("", *record.classes)}
     for table in rows_of(run, record, ["key", "classes"]):
         for row in table:
             state = review.state_of(row["key"])
             counts[""][state] += 1
             for entry in row["classes"]:
-                counts[record.classes[entry["id"] - 1]][state] += entry["pixels"] > 0
+                counts[names[entry["id"]]][state] += entry["pixels"] > 0
     return counts
 
 

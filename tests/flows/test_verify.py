@@ -109,6 +109,7 @@ def run_until_it_passes(folder: Path, tar: str) -> RunSummary:
 def make_old(folder: Path) -> None:
     """A run folder as versions wrote it that had no list of their files: records have one digest for all outputs."""
     shutil.rmtree(folder / MARK)
+    shutil.rmtree(folder / "report/pictures")
     made: dict[tuple[str, str], str] = {}
     for stage, before in (("salience", ""), ("masks", "salience"), ("scores", "masks")):
         for file in sorted(folder.glob(f"{stage}/*/*.done.json")):

@@ -114,7 +114,7 @@ def test_what_another_wrote_there_stays(copied, tmp_path):
     folder.mkdir(parents=True)
     (folder / "mine.jpg").write_bytes(b"mine")
     with pytest.raises(ForeignFilesError):
-        Pictures(other, 8).begin(plan, shard)
+        Pictures(other, 8).begin(plan, shard, ["a"])
     assert (folder / "mine.jpg").read_bytes() == b"mine"
 
 

@@ -26,6 +26,7 @@ from pnp_core.inputs.own_classes import OwnClass
 from pnp_core.inputs.scenes.drawing import make_scene, render
 from pnp_core.report.contact_sheet import contact_sheet
 from pnp_core.report.page import report_page
+from pnp_core.report.palette import display_palette
 from pnp_core.runs.plan import Plan, plan_label
 from pnp_core.runs.preflight import check_label
 from pnp_core.runs.recording import write_run_record
@@ -145,7 +146,8 @@ def test_a_segmenter_gives_the_masks_of_a_run(run, tiny, tmp_path):
     assert "drink" in repr(made[0])
     assert made[0].names == {0: "background", 1203: "drink", 7: "umbrella"}
     with Image.open(io.BytesIO(made[0]._repr_png_())) as shown:
-        assert (200, 30, 10) in {colour for _, colour in shown.convert("RGB").getcolors(1 << 20) or ()}
+        own = tuple(display_palette(made[0].labels.dtype)[1203].tolist())
+        assert own in {colour for _, colour in shown.convert("RGB").getcolors(1 << 20) or ()}
 
 
 def test_ids_up_to_254_stay_in_8_bits_with_their_colours(tiny, tmp_path):
@@ -244,7 +246,8 @@ def test_the_report_shows_ids_and_what_queries_saw(run):
     assert "1203" in page
     assert "mushroom" in page
     with Image.open(io.BytesIO(contact_sheet(run.plan, run.shards))) as sheet:
-        assert (200, 30, 10) in {colour for _, colour in sheet.convert("RGB").getcolors(1 << 20) or ()}
+        own = tuple(display_palette()[1].tolist())  # of the first class, whatever its id
+        assert own in {colour for _, colour in sheet.convert("RGB").getcolors(1 << 20) or ()}
 
 
 def plan_of(classes, **more) -> Plan:
