@@ -64,10 +64,20 @@ def _prepare_eval(config: EvalConfig) -> Prepared:
     return runs("eval", config)
 
 
+def _say_model(config: LabelConfig) -> None:
+    from flows.cli.console import errors, shown
+    from pnp_core.bundled import PHOTO
+
+    described = config.method.describe()
+    small = ", which is bundled and small: for good masks give real weights with --checkpoint"
+    errors.print(f"[dim]{shown(described.row)}{small if described.weights == PHOTO else ''}[/]", soft_wrap=True)
+
+
 def _prepare_label(config: LabelConfig) -> Prepared:
     from pnp_core.runs.preflight import check_label
 
     warn(check_label(config))
+    _say_model(config)
     return runs("label", config)
 
 

@@ -161,10 +161,13 @@ def execute(
     """Check everything, run pipelines under progress bars, print what came out and return it."""
     quiet_prefect(debug)
     with one_line_errors(debug):
-        work, config = prepare()
         from rich.console import Console
 
         from flows.cli.console import errors, logs_shown, warnings_shown
+
+        # Libraries are imported and weights are read for seconds before there is anything to count.
+        with errors.status("preparing: libraries, weights, pictures"):
+            work, config = prepare()
         from flows.cli.progress import ProgressBars
         from tasks.runtime import observed_by
 

@@ -73,8 +73,11 @@ class Segmentation:
         """The classes' colours over the picture in pale grey, of the picture's size, RGB."""
         return Image.fromarray(overlay(self.image, self.labels, display_palette(self.labels.dtype)))
 
-    def save(self, path: str | Path) -> None:
-        """Write the mask as a palette PNG, the same bytes as `pnp-ovss label --png` writes.
+    def save(self, path: str | Path, overwrite: bool = False) -> None:
+        """Write the mask as a PNG, the same bytes as `pnp-ovss label --png` writes: with a palette, of 16 bits grey.
+
+        Args:
+            overwrite: a file of this name is replaced.
 
         Raises:
             UsageError: the name does not end in .png.
@@ -85,10 +88,10 @@ class Segmentation:
         if file.suffix.lower() != ".png":
             raise UsageError(f"'{path}' must end in .png: a mask is saved as a PNG with a palette")
         try:
-            with file.open("xb") as opened:
+            with file.open("wb" if overwrite else "xb") as opened:
                 opened.write(encode_label_map(self.labels, self.palette))
         except FileExistsError as error:
-            raise ForeignFilesError(f"'{path}' is there already: choose another name, or move it away") from error
+            raise ForeignFilesError(f"'{path}' is there already: choose another name, or give overwrite=True") from error
         except OSError as error:
             raise OutputError(f"cannot write '{path}': {error.strerror or error}") from error
 

@@ -122,7 +122,8 @@ def _from_hub(repository: str, revision: str | None) -> Path:
         offline = "; HF_HUB_OFFLINE is set, so nothing is downloaded" if is_offline() else ""
         raise CheckpointError(
             f"weights '{repository}' are no local folder, and not to be had from the hub ({reason}){offline}; "
-            f"get them where there is a network and give their folder as --checkpoint"
+            f"get them where there is a network and give their folder as --checkpoint, or leave that out for the "
+            f"bundled model"
         ) from error
 
 
