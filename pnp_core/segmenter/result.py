@@ -91,7 +91,7 @@ class Segmentation:
             with file.open("wb" if overwrite else "xb") as opened:
                 opened.write(encode_label_map(self.labels, self.palette))
         except FileExistsError as error:
-            raise ForeignFilesError(f"'{path}' is there already: choose another name, or give overwrite=True") from error
+            raise ForeignFilesError(f"'{path}' is there: choose another name, or give overwrite=True") from error
         except OSError as error:
             raise OutputError(f"cannot write '{path}': {error.strerror or error}") from error
 
