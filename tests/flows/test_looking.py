@@ -318,6 +318,7 @@ def test_question_mark_lists_every_key_and_they_do_what_it_says(report):
     page.locator("#search").evaluate("e => e.blur()")
     page.keyboard.press("x")
     assert len(keys(page)) == 8
+    page.locator(".tile").first.focus()
     page.keyboard.press("Enter")
     assert page.locator("#detail").is_visible()
     page.keyboard.press("?")
@@ -335,6 +336,33 @@ def test_arrows_go_from_tile_to_tile_and_only_one_of_them_is_in_the_order_of_tab
     page.keyboard.press("End")
     assert page.evaluate("document.activeElement.querySelector('.name').textContent") == order[-1]
     assert page.locator(".tile[tabindex='0']").count() == 1
+
+
+def test_keys_of_the_gallery_leave_the_rest_of_the_page_alone(report):
+    page = report.page
+    page.locator("nav a", has_text="Timings").focus()
+    page.keyboard.press("Enter")
+    assert page.evaluate("location.hash") == "#timings"
+    page.locator("#configuration summary").first.focus()
+    page.keyboard.press("Enter")
+    assert page.locator("#configuration details").first.get_attribute("open") is not None
+    page.keyboard.press("Space")
+    assert page.locator("#configuration details").first.get_attribute("open") is None
+    heading = page.locator("#classes").get_by_role("button", name="IoU")
+    heading.focus()
+    page.keyboard.press("Enter")
+    assert page.locator("#classes thead th").nth(1).get_attribute("aria-sort") == "descending"
+    page.evaluate("scrollTo(0, 0)")
+    page.keyboard.press("PageDown")
+    page.wait_for_function("() => scrollY > 100")
+    region = page.get_by_role("group", name="Timings")
+    region.evaluate("e => { e.style.width = '120px'; e.focus(); }")
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("() => document.activeElement.scrollLeft > 0")
+    assert not page.locator("#detail").is_visible()
+    page.locator(".tile").first.focus()
+    page.keyboard.press("Enter")
+    assert page.locator("#detail").is_visible()
 
 
 def many(page: Path, out: Path, number: int) -> Path:

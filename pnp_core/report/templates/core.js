@@ -28,6 +28,7 @@ const foundIn = (picture) => picture.classes.filter((c) => c.share > 0).map((c) 
 const view = { layer: "prediction", opacity: 0.45, grey: false, names: false, outlines: true, pictures: [] };
 
 // Keys: { where: "gallery" | "picture" | "anywhere", keys: [...], what: text for people, run: (event) => ... }.
+// Without `run` what has the focus takes them itself: they are listed only.
 const KEYS = [];
 const addKeys = (...more) => KEYS.push(...more);
 
@@ -35,13 +36,19 @@ function keyOf(event) {
   return event.shiftKey && event.key.startsWith("Arrow") ? `Shift+${event.key}` : event.key;
 }
 
+// Links and buttons are pressed, and tables scrolled, by keys that are not ours there.
+function takesItself({ key, target }) {
+  if (["Enter", " "].includes(key)) return Boolean(target.closest?.("a, button, summary"));
+  return key.startsWith("Arrow") && Boolean(target.matches?.(".scroll"));
+}
+
 function pressed(event) {
   if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
   const field = event.target.closest?.("input, select, textarea, canvas");
   if (field && !(["radio", "checkbox"].includes(field.type) && event.key.length === 1 && event.key !== " ")) return;
-  if ($("help").open) return;
+  if ($("help").open || takesItself(event)) return;
   const here = $("detail").open ? "picture" : "gallery";
-  const found = KEYS.find((k) => (k.where === here || k.where === "anywhere") && k.keys.includes(keyOf(event)));
+  const found = KEYS.find((k) => k.run && (k.where === here || k.where === "anywhere") && k.keys.includes(keyOf(event)));
   if (!found) return;
   event.preventDefault();
   found.run(event);
