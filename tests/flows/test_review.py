@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from flows.viewing import HEADER, ReportServer, report_server
-from pnp_core.runs.review import REVIEW, REVIEW_BYTES, finished_record, review_id, rows_of
+from pnp_core.runs.review import REVIEW, REVIEW_BYTES, finished_record, parse_review, review_id, rows_of
 from pnp_core.storage.run_folder import RunFolder
 from tests.flows.commands import call, summary_of
 
@@ -245,6 +245,15 @@ def test_notes_and_tags_that_are_markup_stay_text(opened: Opened, run: Path):
         ({"pictures": {"test_00001": {"time": TIME, "__proto__x": 1}}}, "what it says of 'test_00001'"),
         ({"pictures": {"test_00001": {"time": TIME, "tags": [["x"]]}}}, "what it says of 'test_00001'"),
         ({"pictures": {"test_00001": {"time": TIME, "note": "x" * 2001}}}, "what it says of 'test_00001'"),
+        ({"pictures": {"test_00001": {"time": TIME, "note": None}}}, "what it says of 'test_00001'"),
+        ({"pictures": {"test_00001": {"time": TIME, "tags": None}}}, "what it says of 'test_00001'"),
+        ({"pictures": {"test_00001": {"time": TIME, "note": "a\ud800"}}}, "what it says of 'test_00001'"),
+        ({"pictures": {"test_00001": {"time": TIME, "tags": ["\udc00"]}}}, "what it says of 'test_00001'"),
+        ({"pictures": {"test_00001": {"time": "2026-02-30T03:04:05.678Z"}}}, "what it says of 'test_00001'"),
+        ({"pictures": {"test_00001": {"time": "2026-01-02T24:00:00.000Z"}}}, "what it says of 'test_00001'"),
+        ({"pictures": {"test_00001": {"time": "0000-01-02T00:00:00.000Z"}}}, "what it says of 'test_00001'"),
+        ({"pictures": []}, "it is no review"),
+        ({"more": 1}, "it is no review"),
     ],
 )
 def test_page_loads_no_review_that_was_tampered_with(opened: Opened, run: Path, tmp_path: Path, change, says):
@@ -255,6 +264,34 @@ def test_page_loads_no_review_that_was_tampered_with(opened: Opened, run: Path, 
     assert opened.page.locator("#review-state *").count() == 0
     assert opened.page.locator(".tile[data-decision]").count() == 0
     assert not (run / REVIEW).exists()
+
+
+@pytest.mark.parametrize("verdict", [{"tags": None}, {"note": None}, {"time": "2026-02-30T03:04:05.678Z"}])
+def test_what_the_browser_kept_and_cannot_be_read_is_dropped_once(browser, run: Path, verdict):
+    page = Opened(browser, (run / "report/index.html").as_uri())
+    kept = json.dumps(review_of(run) | {"pictures": {"test_00001": {"time": TIME, "decision": "accepted"} | verdict}})
+    page.page.evaluate("kept => localStorage.setItem(`pnp-ovss review ${data.run}`, kept)", kept)
+    page.page.reload()
+    page.state("What this browser kept is left out: what it says of 'test_00001' cannot be read")
+    assert len(names(page.page)) == 8
+    page.page.reload()
+    assert page.page.locator("#review-state").inner_text() == ""
+    assert len(names(page.page)) == 8
+    assert page.said == []
+    page.context.close()
+
+
+def test_page_and_server_take_the_same_reviews(opened: Opened, run: Path):
+    """Forty characters outside the basic plane are forty; what is missing has a value."""
+    verdicts = [{"tags": ["\U0001f600" * 40]}, {"note": "\u200d" * 2000}, {"decision": None}, {}]
+    for verdict in verdicts:
+        review = {"run": identifier(run), "pictures": {"test_00001": {"time": TIME} | verdict}}
+        parse_review(json.dumps(review).encode(), "'it'")
+        file = run / "loaded.json"
+        file.write_text(json.dumps(review))
+        opened.page.locator("#review-file").set_input_files(file)
+        opened.state("1 verdicts loaded.")
+        opened.page.evaluate("document.getElementById('review-state').textContent = ''")
 
 
 def test_review_of_another_run_in_the_folder_is_told_of_and_left(browser, run):

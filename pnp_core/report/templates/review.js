@@ -6,7 +6,7 @@
 const review = (() => {
   const FORMAT = 1;
   const TIME = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/;
-  const LAST = Date.parse("9999-12-31T23:59:59.999Z");
+  const [FIRST, LAST] = ["0001-01-01T00:00:00.000Z", "9999-12-31T23:59:59.999Z"].map((time) => Date.parse(time));
   const KEY = /^[A-Za-z0-9_-]{1,200}$/;
   const STATES = ["accepted", "rejected", "open"];
   const MARKS = { accepted: "✓ accepted", rejected: "✗ rejected" };
@@ -34,21 +34,30 @@ const review = (() => {
   const stateOf = (picture) => of(picture.key).decision ?? "open";
   // What acts or hides in a text, but the joiners that scripts and emoji need, is spelled out: pnp_core/text/visible.py.
   const visible = (text) => text.replace(/[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu, (c) => ("\u200c\u200d".includes(c) ? c : `\\u${c.codePointAt(0).toString(16).padStart(4, "0")}`));
-  const cut = (text, most) => text.slice(0, most).toWellFormed?.() ?? text.slice(0, most);
+  const cut = (text, most) => text.slice(0, most).replace(/\p{Cs}/gu, "\ufffd");
   const say = (text) => { $("review-state").textContent = text; };
 
   // ---- reading: the same rules as pnp_core/runs/review.py
 
+  const isObject = (value) => value !== null && typeof value === "object" && !Array.isArray(value);
+  const hasOnly = (value, allowed) => Object.keys(value).every((name) => Object.hasOwn(allowed, name));
+  // Characters are counted, not halves of them; a lone half is no text.
+  const isText = (value, most) => typeof value === "string" && value.length <= 2 * most && [...value].length <= most && !/\p{Cs}/u.test(value);
+
+  // A day that no month has would be taken for one of the next month: it does not come back as it was.
+  function isTime(value) {
+    const at = typeof value === "string" && TIME.test(value) ? Date.parse(value) : NaN;
+    return at >= FIRST && at <= LAST && new Date(at).toISOString() === value;
+  }
+
+  // What is missing is as in NOTHING; null is there, and only a decision may be that.
   function isVerdict(value) {
-    const limits = data.review;
-    const text = (v, most) => typeof v === "string" && v.length <= most;
-    return value !== null && typeof value === "object" && !Array.isArray(value)
-      && Object.keys(value).every((name) => Object.hasOwn(NOTHING, name))
-      && [null, "accepted", "rejected"].includes(value.decision ?? null)
-      && Array.isArray(value.tags ?? []) && (value.tags ?? []).length <= limits.tags
-      && (value.tags ?? []).every((tag) => text(tag, limits.tag) && tag)
-      && text(value.note ?? "", limits.note)
-      && typeof value.time === "string" && TIME.test(value.time) && Date.parse(value.time) <= LAST;
+    if (!isObject(value) || !hasOnly(value, NOTHING)) return false;
+    const { decision, tags, note, time } = { ...NOTHING, ...value };
+    return [null, "accepted", "rejected"].includes(decision)
+      && Array.isArray(tags) && tags.length <= data.review.tags && tags.every((tag) => isText(tag, data.review.tag) && tag)
+      && isText(note, data.review.note)
+      && isTime(time);
   }
 
   // Throws a text for people.
@@ -56,9 +65,10 @@ const review = (() => {
     if (json.length > data.review.bytes) throw "it is too large for a review";
     let value;
     try { value = JSON.parse(json); } catch { throw "it is no JSON"; }
-    if (value === null || typeof value !== "object" || value.format !== FORMAT || typeof value.pictures !== "object" || value.pictures === null) {
-      throw "it is no review that this page can read";
-    }
+    const nothing = { format: FORMAT, run: null, pictures: {} };
+    const known = isObject(value) && hasOnly(value, nothing);
+    value = { ...nothing, ...value };
+    if (!known || value.format !== FORMAT || !isObject(value.pictures)) throw "it is no review that this page can read";
     if (value.run !== data.run) throw "it is the review of another run: other settings or another source made its masks";
     const entries = Object.entries(value.pictures);
     const wrong = entries.find(([key, verdict]) => !KEY.test(key) || !isVerdict(verdict));
@@ -119,7 +129,9 @@ const review = (() => {
     try {
       if (kept) take(read(kept));
     } catch (error) {
-      say(`What this browser kept is left out: ${error}`);
+      // Once is enough: it would be met again at each visit.
+      try { localStorage.removeItem(place()); } catch { /* a browser that keeps nothing */ }
+      say(`What this browser kept is left out: ${typeof error === "string" ? error : "it cannot be read"}`);
     }
     if (!token) return;
     try {
