@@ -250,6 +250,20 @@ def test_addresses_that_say_nonsense_open_the_gallery(browser, address, hash_):
     watched.page.close()
 
 
+def test_address_of_an_unknown_picture_closes_the_open_one(report):
+    page = report.page
+    page.locator(".tile").nth(1).click()
+    for hash_ in ("key=nobody", "search=nothing+like+it", "key=nobody&search=nothing+like+it"):
+        page.evaluate("hash => { location.hash = hash; }", hash_)
+        page.locator("#detail").wait_for(state="hidden")
+        page.set_viewport_size({"width": 1000 + len(hash_), "height": 700})
+        page.evaluate("location.hash = 'key=test_00001'")
+        page.locator("#detail").wait_for()
+        assert page.locator("#detail-title").inner_text() == "test_00001"
+    page.keyboard.press("ArrowRight")
+    assert page.locator("#detail-title").inner_text() != "test_00001"
+
+
 def test_sliders_and_histograms_narrow_the_gallery(report):
     page = report.page
     pictures = data_of(page)["pictures"]

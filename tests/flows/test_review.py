@@ -294,6 +294,67 @@ def test_page_and_server_take_the_same_reviews(opened: Opened, run: Path):
         opened.page.evaluate("document.getElementById('review-state').textContent = ''")
 
 
+def test_what_was_said_of_a_loaded_file_stays_when_it_is_saved(opened: Opened, run: Path):
+    file = run / "loaded.json"
+    file.write_text(json.dumps(review_of(run, test_00001="rejected")))
+    opened.page.locator("#review-file").set_input_files(file)
+    opened.state("1 verdicts loaded. Saved in the run folder: report/review.json.")
+
+
+def test_page_without_the_token_says_so_at_once_and_takes_it_in_the_same_tab(browser, served, run: Path):
+    put_review(run, review_of(run, test_00001="accepted"))
+    address, token = served.address.split("#")
+    opened = Opened(browser, address)
+    page = opened.page
+    opened.state("neither read nor written here: open the address that `pnp-ovss view` printed")
+    page.get_by_label("Search").fill("test_0000")
+    page.locator("#sort").select_option("best")
+    assert page.locator(".tile[data-decision]").count() == 0
+    page.goto(f"{address}#{token}")
+    page.locator('.tile[data-decision="accepted"]').wait_for()
+    assert "neither" not in page.locator("#review-state").inner_text()
+    assert page.evaluate("location.hash") == "#search=test_0000&sort=best"
+    page.locator(".tile").first.focus()
+    page.keyboard.press("r")
+    opened.state("Saved in the run folder")
+    assert opened.said == []
+    opened.context.close()
+
+
+def test_addresses_have_the_filters_of_decision_and_tag(browser, run: Path):
+    opened = Opened(browser, (run / "report/index.html").as_uri())
+    page = opened.page
+    first, second = names(page)[:2]
+    page.locator(".tile").first.click()
+    page.keyboard.press("a")
+    page.keyboard.press("t")
+    page.keyboard.type("a & b")
+    page.keyboard.press("Enter")
+    page.keyboard.press("Escape")
+    page.locator("#review-decision").select_option("accepted")
+    page.locator("#review-tag").select_option("a & b")
+    page.wait_for_function("() => !location.hash.includes('key=')")
+    assert page.evaluate("location.hash") == "#decision=accepted&tag=a+%26+b"
+    page.reload()
+    assert names(page) == [first]
+    page.evaluate("key => { location.hash = `key=${key}`; }", second)
+    page.wait_for_function("key => document.getElementById('detail-title').textContent === key", arg=second)
+    assert page.locator("#review-decision").input_value() == page.locator("#review-tag").input_value() == ""
+    page.evaluate("key => { location.hash = `decision=accepted&key=${key}`; }", second)
+    page.wait_for_function("() => !location.hash.includes('decision')")
+    assert page.locator("#detail-title").inner_text() == second
+    page.keyboard.press("Escape")
+    page.evaluate("location.hash = 'tag=nobody&decision=wrong&show=errors&sort=best'")
+    page.get_by_text("No picture fits.").wait_for()
+    assert page.locator("#review-tag").input_value() == "nobody"
+    page.evaluate("location.hash = 'search=test'")
+    page.get_by_text("8 pictures", exact=True).wait_for()
+    assert page.locator("#layer input:checked").get_attribute("value") == "prediction"
+    assert page.locator("#sort").input_value() == "worst"
+    assert opened.said == []
+    opened.context.close()
+
+
 def test_review_of_another_run_in_the_folder_is_told_of_and_left(browser, run):
     other = put_review(run, review_of(run) | {"run": "0" * 16})
     before = other.read_bytes()

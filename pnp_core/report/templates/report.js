@@ -82,7 +82,9 @@ function start() {
   $("detail-previous").addEventListener("click", () => step(-1));
   $("detail-next").addEventListener("click", () => step(1));
   for (const button of [$("close"), $("close-top")]) button.addEventListener("click", () => $("detail").close());
-  $("detail").addEventListener("close", () => { hideTip(); detail.close = null; goTo(detail.index); writeAddress(); });
+  $("detail").addEventListener("close", () => {
+    if ($("detail").open) return; // another picture was opened since
+    hideTip(); detail.close = null; goTo(detail.index); writeAddress(); });
   for (const button of document.querySelectorAll(".show-help")) button.addEventListener("click", help);
   $("close-help").addEventListener("click", () => $("help").close());
   document.addEventListener("keydown", pressed);
