@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Thread
@@ -16,6 +17,7 @@ from PIL import Image
 from flows.pipelines.labelling import label
 from flows.viewing import report_server
 from pnp_core.config import LabelConfig
+from pnp_core.report.layers import error_layer
 from tests.flows.test_browser import Watched, data_of, keys
 
 AXE_IMPACTS = ("serious", "critical")
@@ -88,6 +90,39 @@ def test_labels_are_read_from_the_colours_of_a_layer(report):
         picture["key"],
     )
     assert set(found) - {0} == {c["id"] for c in picture["classes"] if c["share"] > 0}
+
+
+def test_regions_that_are_not_scored_have_outlines_too(report):
+    truth = np.zeros((4, 4), np.uint8)
+    truth[:2, :2], truth[2:] = 255, 1
+    layer = error_layer(np.zeros((4, 4), np.uint8), truth, void_as_background=False)
+    labels = report.page.evaluate("async uri => [...labelMap(await loaded(uri)).labels]", layer)
+    not_scored, missed = labels[0], labels[-1]
+    assert len({0, not_scored, missed}) == 3
+    assert labels == [not_scored, not_scored, 0, 0] * 2 + [missed] * 8
+
+
+def test_tile_with_many_long_names_shows_the_whole_picture_and_the_decision(report):
+    page = report.page
+    for size in (16, 24):
+        page.evaluate(
+            """size => {
+              document.documentElement.style.fontSize = `${size}px`;
+              for (const label of data.labels) label.name = "a long name of a class of things";
+              for (const picture of data.pictures) picture.classes = [1, 2, 3, 4, 5].map((id) => ({ id, share: 0.1, itm: null }));
+              draw();
+            }""",
+            size,
+        )
+        page.locator(".tile").first.focus()
+        page.keyboard.press("a")
+        tile, frame, verdict, chips = (
+            box_of(page, f".tile{part}") for part in ("", " .frame", " .verdict", " .chips")
+        )
+        assert frame["height"] == pytest.approx(frame["width"], abs=0.5)
+        assert frame["width"] == pytest.approx(tile["width"] - 2, abs=0.5)
+        assert chips["bottom"] <= verdict["top"] + 0.5
+        assert verdict["bottom"] <= tile["bottom"]
 
 
 def test_name_of_a_class_is_in_its_largest_region(report):
@@ -454,8 +489,26 @@ def test_page_without_its_folder_shows_thumbnails_and_says_so(browser, evaluated
     assert page.locator(".pane img.photo").get_attribute("src").startswith("data:")
     asked = [said for said in watched.said if said.startswith("file:")]
     page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowLeft")
     page.wait_for_timeout(200)
-    assert [said for said in watched.said if said.startswith("file:")] == asked, "it asks for one picture, then no more"
+    later = [said for said in watched.said if said.startswith("file:")][len(asked) :]
+    assert not set(later) & set(asked), "it asks for each picture once"
+    page.close()
+
+
+def test_picture_whose_files_are_gone_takes_no_others_with_it(browser, evaluated, tmp_path):
+    shutil.copytree(evaluated / "report", tmp_path / "report")
+    watched = Watched(browser, tmp_path / "report/index.html")
+    page = watched.page
+    gone = data_of(page)["pictures"][0]
+    (tmp_path / "report" / gone["beside"]["photo"]).unlink()
+    page.evaluate("key => { location.hash = `key=${key}`; }", gone["key"])
+    page.wait_for_function("() => document.querySelector('#close-note').textContent.startsWith('thumbnail')")
+    assert page.locator("#detail-links a").all_text_contents() == ["link to this view"]
+    page.evaluate("key => { location.hash = `key=${key}`; }", data_of(page)["pictures"][1]["key"])
+    page.wait_for_function("() => document.querySelector('.pane img.photo').src.endsWith('.jpg')")
+    assert page.locator("#close-note").inner_text() == ""
+    assert page.locator("#detail-links a").all_text_contents() == ["link to this view", "picture", "layers"]
     page.close()
 
 

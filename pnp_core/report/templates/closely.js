@@ -1,6 +1,6 @@
 // ---- one picture: its layers one by one or side by side, down to its own pixels
 
-const detail = { index: 0, salienceClass: 0, beside: false, zoom: 1, x: 0.5, y: 0.5, close: null, missing: false };
+const detail = { index: 0, salienceClass: 0, beside: false, zoom: 1, x: 0.5, y: 0.5, close: null, missing: new Set() };
 
 const shown = () => view.pictures[detail.index];
 const layersOf = (picture) => ["prediction", "truth", "errors", "certainty", "salience", "none"].filter((l) => l === "none" || picture[l]);
@@ -50,7 +50,7 @@ function linksOf(picture) {
   const link = (href, text) => make("a", { href, rel: "noopener noreferrer", target: "_blank" }, text);
   const links = [make("a", { href: address(picture.key) }, "link to this view")];
   if (/^https?:\/\//i.test(picture.source)) links.push(link(picture.source, "source"));
-  if (picture.beside && !detail.missing) links.push(link(picture.beside.photo, "picture"), link(picture.beside.layers, "mask"));
+  if (picture.beside && !detail.missing.has(picture)) links.push(link(picture.beside.photo, "picture"), link(picture.beside.layers, "layers"));
   return links;
 }
 
@@ -142,12 +142,12 @@ function heatOf(picture, layer, pass) {
 const PATH_BYTES = 3_000_000;
 
 async function loadClose(picture) {
-  if (!picture.beside || detail.missing) { noteClose(picture); return; }
+  if (!picture.beside || detail.missing.has(picture)) { noteClose(picture); return; }
   let images;
   try {
     images = await Promise.all([loaded(picture.beside.photo), loaded(picture.beside.layers)]);
   } catch {
-    detail.missing = true; // the page is alone
+    detail.missing.add(picture); // the page is alone, or one of its files is gone
     noteClose(picture);
     if (shown() === picture) $("detail-links").replaceChildren(...linksOf(picture));
     return;

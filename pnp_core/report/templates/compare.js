@@ -203,11 +203,11 @@ function classTable(picture) {
 }
 
 function key(event) {
-  if (event.target.matches("input[type=range]")) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input[type=range]")) return;
   const picture = view.pictures[detail.index];
   const chosen = layersOf(picture)[Number(event.key) - 1];
   if (chosen) { detail.shown = chosen.id; show(); return; }
-  if (event.target.matches("input")) return; // arrows move radio buttons there
+  if (event.target.matches("input, .scroll")) return; // arrows move radio buttons and tables there
   const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
   if (by) { event.preventDefault(); step(by); }
 }

@@ -5,6 +5,9 @@ const LABEL_OF = new Map(data.labels.map(({ colour }, label) => [parseInt(colour
 LABEL_OF.set(0xffffff, VOID);
 // Kinds of error are told apart as labels are; they have outlines, but no name of a class.
 Object.values(data.errors).forEach((colour, i) => LABEL_OF.set(parseInt(colour.slice(1), 16), VOID - 1 - i));
+// One kind alone is half clear, and a canvas does not give the colour of such pixels back exactly.
+const HALF_CLEAR = -2;
+LABEL_OF.set(HALF_CLEAR, VOID - 1 - Object.keys(data.errors).indexOf("not scored"));
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -29,7 +32,8 @@ function labelMap(image, part = 0, parts = 1) {
   const { data: rgba } = context.getImageData(0, 0, width, height);
   const labels = new Uint16Array(width * height);
   for (let i = 0, at = 0, last = -1, label = 0; i < labels.length; i++, at += 4) {
-    const colour = rgba[at + 3] ? (rgba[at] << 16) | (rgba[at + 1] << 8) | rgba[at + 2] : 0;
+    const opacity = rgba[at + 3];
+    const colour = !opacity ? 0 : opacity < 255 ? HALF_CLEAR : (rgba[at] << 16) | (rgba[at + 1] << 8) | rgba[at + 2];
     if (colour !== last) [last, label] = [colour, LABEL_OF.get(colour) ?? 0];
     labels[i] = label;
   }

@@ -2,13 +2,14 @@
 
 const grid = { columns: 1, width: 0, height: 0, current: 0, nodes: new Map() };
 const GAP = 12;
-const CAPTION = 88;
+// Value and name, two lines of classes, a decision: in heights of the page's letters (see .caption in report.css).
+const CAPTION = 5.75;
 
 function measureGrid() {
   const room = $("tiles").clientWidth;
   grid.columns = Math.max(2, Math.floor((room + GAP) / (168 + GAP)));
   grid.width = Math.floor((room - GAP * (grid.columns - 1)) / grid.columns);
-  grid.height = grid.width + CAPTION;
+  grid.height = grid.width + Math.ceil(CAPTION * parseFloat(getComputedStyle(document.documentElement).fontSize));
 }
 
 const rowsOf = () => Math.ceil(view.pictures.length / grid.columns);
@@ -66,7 +67,7 @@ function tile(picture, index) {
   const labels = view.layer === "truth" ? picture.truth_labels : foundIn(picture);
   photo.alt = `${fileOf(picture)}; ${TITLES[view.layer]}: ${labels.map(nameOf).join(", ") || "background alone"}`;
   const value = picture.miou === null ? `${rounded(picture.confidence)} conf.` : `${rounded(picture.miou)} mIoU`;
-  const chips = make("span", { className: "chips" }, ...labels.slice(0, 4).map(chipOf));
+  const chips = make("span", { className: "chips" }, ...labels.slice(0, 4).flatMap((label) => [chipOf(label), " "]));
   if (labels.length > 4) chips.append(`+ ${labels.length - 4}`);
   if (!labels.length) chips.append("background alone");
   const caption = make(
