@@ -137,6 +137,37 @@ function heatOf(picture, layer, pass) {
   return canvas;
 }
 
+// ---- numbers of pixels in colours of heat
+
+// From clear over purple and orange to pale yellow, evenly lighter: readable by colour-blind people.
+const HEAT = [[0, 0, 4], [87, 16, 110], [188, 55, 84], [249, 142, 9], [252, 255, 164]];
+
+function heat(value) {
+  const at = (value / 255) * (HEAT.length - 1);
+  const low = Math.min(Math.floor(at), HEAT.length - 2);
+  return HEAT[low].map((c, i) => Math.round(c + (HEAT[low + 1][i] - c) * (at - low)));
+}
+
+const LUT = Array.from({ length: 256 }, (_, value) => heat(value));
+
+// A part of a grey image, smoothed, in colours of heat.
+function paintHeat(canvas, image, [left, top, width, height], [w, h]) {
+  const scale = 480 / Math.max(w, h);
+  Object.assign(canvas, { width: Math.max(1, Math.round(w * scale)), height: Math.max(1, Math.round(h * scale)) });
+  // The part alone first: smoothing would let its neighbours in.
+  const alone = make("canvas", { width, height });
+  alone.getContext("2d").drawImage(image, -left, -top);
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  context.imageSmoothingQuality = "high";
+  context.drawImage(alone, 0, 0, canvas.width, canvas.height);
+  const pixels = context.getImageData(0, 0, canvas.width, canvas.height);
+  for (let i = 0; i < pixels.data.length; i += 4) {
+    [pixels.data[i], pixels.data[i + 1], pixels.data[i + 2]] = LUT[pixels.data[i]];
+    pixels.data[i + 3] = 255;
+  }
+  context.putImageData(pixels, 0, 0);
+}
+
 // ---- the picture's own pixels, from the files beside the page
 
 const PATH_BYTES = 3_000_000;

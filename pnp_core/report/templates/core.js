@@ -3,6 +3,7 @@
 const data = JSON.parse(document.getElementById("data").textContent);
 const $ = (id) => document.getElementById(id);
 const TITLES = { prediction: "prediction", truth: "ground truth", errors: "errors", certainty: "confidence", salience: "salience", none: "picture alone" };
+const KINDS = Object.values(data.errors);
 const nameOf = (label) => data.labels[label]?.name ?? "void";
 
 function make(tag, properties = {}, ...children) {
