@@ -109,16 +109,15 @@ def test_tile_with_many_long_names_shows_the_whole_picture_and_the_decision(repo
             """size => {
               document.documentElement.style.fontSize = `${size}px`;
               for (const label of data.labels) label.name = "a long name of a class of things";
-              for (const picture of data.pictures) picture.classes = [1, 2, 3, 4, 5].map((id) => ({ id, share: 0.1, itm: null }));
+              const classes = [1, 2, 3, 4, 5].map((id) => ({ id, share: 0.1, itm: null }));
+              for (const picture of data.pictures) picture.classes = classes;
               draw();
             }""",
             size,
         )
         page.locator(".tile").first.focus()
         page.keyboard.press("a")
-        tile, frame, verdict, chips = (
-            box_of(page, f".tile{part}") for part in ("", " .frame", " .verdict", " .chips")
-        )
+        tile, frame, verdict, chips = (box_of(page, f".tile{part}") for part in ("", " .frame", " .verdict", " .chips"))
         assert frame["height"] == pytest.approx(frame["width"], abs=0.5)
         assert frame["width"] == pytest.approx(tile["width"] - 2, abs=0.5)
         assert chips["bottom"] <= verdict["top"] + 0.5

@@ -321,6 +321,42 @@ def test_page_without_the_token_says_so_at_once_and_takes_it_in_the_same_tab(bro
     opened.context.close()
 
 
+def test_known_tags_are_offered_as_they_can_be_seen(opened: Opened, run: Path):
+    page = opened.page
+    tag = "\u202e" * 10 + "gnp"
+    review = review_of(run, test_00001="accepted")
+    review["pictures"]["test_00001"]["tags"] = [tag]
+    (run / "loaded.json").write_text(json.dumps(review))
+    page.locator("#review-file").set_input_files(run / "loaded.json")
+    opened.state("1 verdicts loaded.")
+    offered = page.locator("#review-known option").get_attribute("value")
+    assert offered == r"\u202e" * 10 + "gnp"
+    assert page.locator("#review-tag option").all_text_contents() == ["any", offered]
+    page.evaluate("location.hash = 'key=test_00002'")
+    page.locator("#review-add").fill(offered)
+    page.locator("#review-add").press("Enter")
+    opened.state("Saved in the run folder")
+    saved = json.loads((run / REVIEW).read_text("utf-8"))["pictures"]
+    assert saved["test_00002"]["tags"] == [tag]
+    page.locator("#review-add").fill("x" * 50)
+    page.locator("#review-add").press("Enter")
+    assert page.locator("#review-tags button").nth(1).inner_text().split()[0] == "x" * 40
+
+
+def test_list_of_runs_takes_the_token_in_the_same_tab(browser, run: Path):
+    for server in serving(run.parent):
+        address, token = server.address.split("#")
+        opened = Opened(browser, address)
+        opened.page.goto(f"{address}#{token}")
+        opened.page.wait_for_function("() => document.querySelector('a.run').hash")
+        opened.page.locator("a.run").first.click()
+        opened.page.locator(".tile").first.focus()
+        opened.page.keyboard.press("a")
+        opened.state("Saved in the run folder")
+        assert opened.said == []
+        opened.context.close()
+
+
 def test_addresses_have_the_filters_of_decision_and_tag(browser, run: Path):
     opened = Opened(browser, (run / "report/index.html").as_uri())
     page = opened.page
@@ -353,6 +389,13 @@ def test_addresses_have_the_filters_of_decision_and_tag(browser, run: Path):
     assert page.locator("#sort").input_value() == "worst"
     assert opened.said == []
     opened.context.close()
+
+
+def test_file_that_is_no_utf8_is_not_loaded(opened: Opened, run: Path):
+    file = run / "loaded.json"
+    file.write_bytes(json.dumps(review_of(run)).encode()[:-1] + b"\xff}")
+    opened.page.locator("#review-file").set_input_files(file)
+    opened.state("loaded.json is not loaded: it cannot be read")
 
 
 def test_review_of_another_run_in_the_folder_is_told_of_and_left(browser, run):

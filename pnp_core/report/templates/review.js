@@ -14,7 +14,7 @@ const review = (() => {
   const verdicts = new Map();
   let current = null; // the picture that the detail shows
   let [saving, changes] = [0, 0];
-  let told = ""; // what is to be said of the file that was loaded last, until the next change
+  let told = ""; // what is to be said of what was loaded, until the next change
 
   const UNSAVED = "The review in the run folder is neither read nor written here: open the address that `pnp-ovss view` printed.";
 
@@ -144,7 +144,8 @@ const review = (() => {
       // Once is enough: it would be met again at each visit.
       kept = null;
       try { localStorage.removeItem(place()); } catch { /* a browser that keeps nothing */ }
-      say(`What this browser kept is left out: ${typeof error === "string" ? error : "it cannot be read"}`);
+      told = `What this browser kept is left out: ${typeof error === "string" ? error : "it cannot be read"}.`;
+      say("");
     }
     if (!token) {
       if (location.protocol === "http:") say(UNSAVED);
@@ -169,7 +170,7 @@ const review = (() => {
   async function load(file) {
     try {
       if (file.size > data.review.bytes) throw "it is too large for a review";
-      const entries = read(await file.text());
+      const entries = read(new TextDecoder("utf-8", { fatal: true }).decode(await file.arrayBuffer()));
       const elsewhere = take(entries);
       keep(`${entries.length} verdicts loaded${elsewhere ? `, ${elsewhere} of them on pictures that are not on this page` : ""}.`);
       select();
@@ -195,8 +196,8 @@ const review = (() => {
   const decide = (picture, decision) => { if (of(picture.key).decision !== decision) change(picture, { decision }); };
 
   function addTag(picture, text) {
-    const typed = cut(text.trim(), data.review.tag);
-    const tag = knownTags().find((known) => visible(known) === typed) ?? typed;
+    // A known tag is offered as it can be seen.
+    const tag = knownTags().find((known) => visible(known) === text) ?? cut(text.trim(), data.review.tag);
     const { tags } = of(picture.key);
     if (tags.length >= data.review.tags) return say(`A picture has ${data.review.tags} tags at most.`);
     if (tag && !tags.includes(tag)) change(picture, { tags: [...tags, tag] });
@@ -301,8 +302,7 @@ const review = (() => {
   // As an address says; a tag may become known later, with the saved review.
   function choose({ decision, tag }) {
     $("review-decision").value = STATES.includes(decision) ? decision : "";
-    const known = isText(tag, data.review.tag) ? tag : "";
-    tags(known);
+    tags(isText(tag, data.review.tag) ? tag : "");
   }
 
   const filtering = () => filters.some((name) => $(name).value);
