@@ -196,8 +196,9 @@ const review = (() => {
   const decide = (picture, decision) => { if (of(picture.key).decision !== decision) change(picture, { decision }); };
 
   function addTag(picture, text) {
-    // A known tag is offered as it can be seen.
-    const tag = knownTags().find((known) => visible(known) === text) ?? cut(text.trim(), data.review.tag);
+    const typed = cut(text.trim(), data.review.tag);
+    // A known tag is offered as it can be seen, which may be longer than a tag.
+    const tag = knownTags().find((known) => cut(visible(known), data.review.tag) === typed) ?? typed;
     const { tags } = of(picture.key);
     if (tags.length >= data.review.tags) return say(`A picture has ${data.review.tags} tags at most.`);
     if (tag && !tags.includes(tag)) change(picture, { tags: [...tags, tag] });
