@@ -134,7 +134,7 @@ def compare_page(pairing: Pairing, totals: Totals, budget: int) -> tuple[bytes, 
         "kinds": [{"name": name, "colour": colour} for name, colour in kinds],
         "pictures": images,
     }
-    script = resource("pages.js") + resource("compare.js")
+    script = "\n".join(map(resource, ("pages.js", "layers.js", "compare.js")))
     style = resource("pages.css") + resource("compare.css")
     settings = settings_that_differ([run.record.config.model_dump(mode="json") for run in pairing.runs])
     page = templates_of("pnp_core.report").get_template("compare.html").render(

@@ -92,6 +92,42 @@ def test_a_picture_opens_and_keys_lead_through_runs_and_pictures(page):
     assert page.title() == "one / two · PnP-OVSS"
 
 
+def test_regions_are_outlined_over_the_picture_in_colour(page):
+    page.get_by_label("Sort").select_option("key")
+    cells = page.locator(".tile").first.locator(".cell")
+    cells.nth(1).locator(".outline").wait_for()
+    paths = [cells.nth(at).locator(".outline .light").get_attribute("d") for at in (1, 2)]
+    # The first run has the class in two of four pixels, the second in one.
+    width = int(cells.nth(1).locator("img.photo").get_attribute("width"))
+    assert [re.sub(r"V\d+", "", path) for path in paths] == [f"M{width // 2} 0", f"M{width // 4} 0"]
+    assert cells.nth(0).locator(".outline").count() == 0
+    assert cells.nth(1).locator("img.photo").evaluate("e => getComputedStyle(e).filter") == "none"
+    cells.nth(1).click()
+    assert page.locator("#stage .outline .light").get_attribute("d") == paths[0]
+    page.keyboard.press("3")
+    page.wait_for_function(
+        "path => document.querySelector('#stage .outline .light')?.getAttribute('d') === path", arg=paths[1]
+    )
+    page.keyboard.press("1")
+    assert page.locator("#stage .outline").count() == 0
+
+
+def test_keys_with_others_and_in_the_table_are_not_the_pages(page):
+    page.locator(".cell").nth(1).click()
+    title = page.locator("#detail-title").inner_text()
+    for key in ("Control+3", "Alt+3", "Meta+3"):
+        page.locator("#detail").dispatch_event("keydown", keydown(key))
+    assert page.locator("#detail-layers input:checked").get_attribute("value") == "run0"
+    page.get_by_role("region", name="Classes of the picture").focus()
+    page.keyboard.press("ArrowRight")
+    assert page.locator("#detail-title").inner_text() == title
+
+
+def keydown(keys: str) -> dict[str, object]:
+    held, key = keys.split("+")
+    return {"key": key, "bubbles": True, {"Control": "ctrlKey", "Alt": "altKey", "Meta": "metaKey"}[held]: True}
+
+
 def test_table_of_classes_sorts_and_has_a_bar_for_each_run(page):
     names = page.locator("#classes tbody th")
     page.get_by_role("button", name="B IoU").click()

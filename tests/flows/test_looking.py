@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Thread
@@ -16,6 +17,7 @@ from PIL import Image
 from flows.pipelines.labelling import label
 from flows.viewing import report_server
 from pnp_core.config import LabelConfig
+from pnp_core.report.layers import error_layer
 from tests.flows.test_browser import Watched, data_of, keys
 
 AXE_IMPACTS = ("serious", "critical")
@@ -88,6 +90,38 @@ def test_labels_are_read_from_the_colours_of_a_layer(report):
         picture["key"],
     )
     assert set(found) - {0} == {c["id"] for c in picture["classes"] if c["share"] > 0}
+
+
+def test_regions_that_are_not_scored_have_outlines_too(report):
+    truth = np.zeros((4, 4), np.uint8)
+    truth[:2, :2], truth[2:] = 255, 1
+    layer = error_layer(np.zeros((4, 4), np.uint8), truth, void_as_background=False)
+    labels = report.page.evaluate("async uri => [...labelMap(await loaded(uri)).labels]", layer)
+    not_scored, missed = labels[0], labels[-1]
+    assert len({0, not_scored, missed}) == 3
+    assert labels == [not_scored, not_scored, 0, 0] * 2 + [missed] * 8
+
+
+def test_tile_with_many_long_names_shows_the_whole_picture_and_the_decision(report):
+    page = report.page
+    for size in (16, 24):
+        page.evaluate(
+            """size => {
+              document.documentElement.style.fontSize = `${size}px`;
+              for (const label of data.labels) label.name = "a long name of a class of things";
+              const classes = [1, 2, 3, 4, 5].map((id) => ({ id, share: 0.1, itm: null }));
+              for (const picture of data.pictures) picture.classes = classes;
+              draw();
+            }""",
+            size,
+        )
+        page.locator(".tile").first.focus()
+        page.keyboard.press("a")
+        tile, frame, verdict, chips = (box_of(page, f".tile{part}") for part in ("", " .frame", " .verdict", " .chips"))
+        assert frame["height"] == pytest.approx(frame["width"], abs=0.5)
+        assert frame["width"] == pytest.approx(tile["width"] - 2, abs=0.5)
+        assert chips["bottom"] <= verdict["top"] + 0.5
+        assert verdict["bottom"] <= tile["bottom"]
 
 
 def test_name_of_a_class_is_in_its_largest_region(report):
@@ -250,6 +284,20 @@ def test_addresses_that_say_nonsense_open_the_gallery(browser, address, hash_):
     watched.page.close()
 
 
+def test_address_of_an_unknown_picture_closes_the_open_one(report):
+    page = report.page
+    page.locator(".tile").nth(1).click()
+    for hash_ in ("key=nobody", "search=nothing+like+it", "key=nobody&search=nothing+like+it"):
+        page.evaluate("hash => { location.hash = hash; }", hash_)
+        page.locator("#detail").wait_for(state="hidden")
+        page.set_viewport_size({"width": 1000 + len(hash_), "height": 700})
+        page.evaluate("location.hash = 'key=test_00001'")
+        page.locator("#detail").wait_for()
+        assert page.locator("#detail-title").inner_text() == "test_00001"
+    page.keyboard.press("ArrowRight")
+    assert page.locator("#detail-title").inner_text() != "test_00001"
+
+
 def test_sliders_and_histograms_narrow_the_gallery(report):
     page = report.page
     pictures = data_of(page)["pictures"]
@@ -318,6 +366,7 @@ def test_question_mark_lists_every_key_and_they_do_what_it_says(report):
     page.locator("#search").evaluate("e => e.blur()")
     page.keyboard.press("x")
     assert len(keys(page)) == 8
+    page.locator(".tile").first.focus()
     page.keyboard.press("Enter")
     assert page.locator("#detail").is_visible()
     page.keyboard.press("?")
@@ -335,6 +384,33 @@ def test_arrows_go_from_tile_to_tile_and_only_one_of_them_is_in_the_order_of_tab
     page.keyboard.press("End")
     assert page.evaluate("document.activeElement.querySelector('.name').textContent") == order[-1]
     assert page.locator(".tile[tabindex='0']").count() == 1
+
+
+def test_keys_of_the_gallery_leave_the_rest_of_the_page_alone(report):
+    page = report.page
+    page.locator("nav a", has_text="Timings").focus()
+    page.keyboard.press("Enter")
+    assert page.evaluate("location.hash") == "#timings"
+    page.locator("#configuration summary").first.focus()
+    page.keyboard.press("Enter")
+    assert page.locator("#configuration details").first.get_attribute("open") is not None
+    page.keyboard.press("Space")
+    assert page.locator("#configuration details").first.get_attribute("open") is None
+    heading = page.locator("#classes").get_by_role("button", name="IoU")
+    heading.focus()
+    page.keyboard.press("Enter")
+    assert page.locator("#classes thead th").nth(1).get_attribute("aria-sort") == "descending"
+    page.evaluate("scrollTo(0, 0)")
+    page.keyboard.press("PageDown")
+    page.wait_for_function("() => scrollY > 100")
+    region = page.get_by_role("group", name="Timings")
+    region.evaluate("e => { e.style.width = '120px'; e.focus(); }")
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("() => document.activeElement.scrollLeft > 0")
+    assert not page.locator("#detail").is_visible()
+    page.locator(".tile").first.focus()
+    page.keyboard.press("Enter")
+    assert page.locator("#detail").is_visible()
 
 
 def many(page: Path, out: Path, number: int) -> Path:
@@ -412,8 +488,26 @@ def test_page_without_its_folder_shows_thumbnails_and_says_so(browser, evaluated
     assert page.locator(".pane img.photo").get_attribute("src").startswith("data:")
     asked = [said for said in watched.said if said.startswith("file:")]
     page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowLeft")
     page.wait_for_timeout(200)
-    assert [said for said in watched.said if said.startswith("file:")] == asked, "it asks for one picture, then no more"
+    later = [said for said in watched.said if said.startswith("file:")][len(asked) :]
+    assert not set(later) & set(asked), "it asks for each picture once"
+    page.close()
+
+
+def test_picture_whose_files_are_gone_takes_no_others_with_it(browser, evaluated, tmp_path):
+    shutil.copytree(evaluated / "report", tmp_path / "report")
+    watched = Watched(browser, tmp_path / "report/index.html")
+    page = watched.page
+    gone = data_of(page)["pictures"][0]
+    (tmp_path / "report" / gone["beside"]["photo"]).unlink()
+    page.evaluate("key => { location.hash = `key=${key}`; }", gone["key"])
+    page.wait_for_function("() => document.querySelector('#close-note').textContent.startsWith('thumbnail')")
+    assert page.locator("#detail-links a").all_text_contents() == ["link to this view"]
+    page.evaluate("key => { location.hash = `key=${key}`; }", data_of(page)["pictures"][1]["key"])
+    page.wait_for_function("() => document.querySelector('.pane img.photo').src.endsWith('.jpg')")
+    assert page.locator("#close-note").inner_text() == ""
+    assert page.locator("#detail-links a").all_text_contents() == ["link to this view", "picture", "layers"]
     page.close()
 
 

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from flows.viewing import HEADER, ReportServer, report_server
-from pnp_core.runs.review import REVIEW, REVIEW_BYTES, finished_record, review_id, rows_of
+from pnp_core.runs.review import REVIEW, REVIEW_BYTES, finished_record, parse_review, review_id, rows_of
 from pnp_core.storage.run_folder import RunFolder
 from tests.flows.commands import call, summary_of
 
@@ -245,6 +245,15 @@ def test_notes_and_tags_that_are_markup_stay_text(opened: Opened, run: Path):
         ({"pictures": {"test_00001": {"time": TIME, "__proto__x": 1}}}, "what it says of 'test_00001'"),
         ({"pictures": {"test_00001": {"time": TIME, "tags": [["x"]]}}}, "what it says of 'test_00001'"),
         ({"pictures": {"test_00001": {"time": TIME, "note": "x" * 2001}}}, "what it says of 'test_00001'"),
+        ({"pictures": {"test_00001": {"time": TIME, "note": None}}}, "what it says of 'test_00001'"),
+        ({"pictures": {"test_00001": {"time": TIME, "tags": None}}}, "what it says of 'test_00001'"),
+        ({"pictures": {"test_00001": {"time": TIME, "note": "a\ud800"}}}, "what it says of 'test_00001'"),
+        ({"pictures": {"test_00001": {"time": TIME, "tags": ["\udc00"]}}}, "what it says of 'test_00001'"),
+        ({"pictures": {"test_00001": {"time": "2026-02-30T03:04:05.678Z"}}}, "what it says of 'test_00001'"),
+        ({"pictures": {"test_00001": {"time": "2026-01-02T24:00:00.000Z"}}}, "what it says of 'test_00001'"),
+        ({"pictures": {"test_00001": {"time": "0000-01-02T00:00:00.000Z"}}}, "what it says of 'test_00001'"),
+        ({"pictures": []}, "it is no review"),
+        ({"more": 1}, "it is no review"),
     ],
 )
 def test_page_loads_no_review_that_was_tampered_with(opened: Opened, run: Path, tmp_path: Path, change, says):
@@ -255,6 +264,138 @@ def test_page_loads_no_review_that_was_tampered_with(opened: Opened, run: Path, 
     assert opened.page.locator("#review-state *").count() == 0
     assert opened.page.locator(".tile[data-decision]").count() == 0
     assert not (run / REVIEW).exists()
+
+
+@pytest.mark.parametrize("verdict", [{"tags": None}, {"note": None}, {"time": "2026-02-30T03:04:05.678Z"}])
+def test_what_the_browser_kept_and_cannot_be_read_is_dropped_once(browser, run: Path, verdict):
+    page = Opened(browser, (run / "report/index.html").as_uri())
+    kept = json.dumps(review_of(run) | {"pictures": {"test_00001": {"time": TIME, "decision": "accepted"} | verdict}})
+    page.page.evaluate("kept => localStorage.setItem(`pnp-ovss review ${data.run}`, kept)", kept)
+    page.page.reload()
+    page.state("What this browser kept is left out: what it says of 'test_00001' cannot be read")
+    assert len(names(page.page)) == 8
+    page.page.reload()
+    assert page.page.locator("#review-state").inner_text() == ""
+    assert len(names(page.page)) == 8
+    assert page.said == []
+    page.context.close()
+
+
+def test_page_and_server_take_the_same_reviews(opened: Opened, run: Path):
+    """Forty characters outside the basic plane are forty; what is missing has a value."""
+    verdicts = [{"tags": ["\U0001f600" * 40]}, {"note": "\u200d" * 2000}, {"decision": None}, {}]
+    for verdict in verdicts:
+        review = {"run": identifier(run), "pictures": {"test_00001": {"time": TIME} | verdict}}
+        parse_review(json.dumps(review).encode(), "'it'")
+        file = run / "loaded.json"
+        file.write_text(json.dumps(review))
+        opened.page.locator("#review-file").set_input_files(file)
+        opened.state("1 verdicts loaded.")
+        opened.page.evaluate("document.getElementById('review-state').textContent = ''")
+
+
+def test_what_was_said_of_a_loaded_file_stays_when_it_is_saved(opened: Opened, run: Path):
+    file = run / "loaded.json"
+    file.write_text(json.dumps(review_of(run, test_00001="rejected")))
+    opened.page.locator("#review-file").set_input_files(file)
+    opened.state("1 verdicts loaded. Saved in the run folder: report/review.json.")
+
+
+def test_page_without_the_token_says_so_at_once_and_takes_it_in_the_same_tab(browser, served, run: Path):
+    put_review(run, review_of(run, test_00001="accepted"))
+    address, token = served.address.split("#")
+    opened = Opened(browser, address)
+    page = opened.page
+    opened.state("neither read nor written here: open the address that `pnp-ovss view` printed")
+    page.get_by_label("Search").fill("test_0000")
+    page.locator("#sort").select_option("best")
+    assert page.locator(".tile[data-decision]").count() == 0
+    page.goto(f"{address}#{token}")
+    page.locator('.tile[data-decision="accepted"]').wait_for()
+    assert "neither" not in page.locator("#review-state").inner_text()
+    assert page.evaluate("location.hash") == "#search=test_0000&sort=best"
+    page.locator(".tile").first.focus()
+    page.keyboard.press("r")
+    opened.state("Saved in the run folder")
+    assert opened.said == []
+    opened.context.close()
+
+
+def test_known_tags_are_offered_as_they_can_be_seen(opened: Opened, run: Path):
+    page = opened.page
+    tag = "\u202e" * 10 + "gnp"
+    review = review_of(run, test_00001="accepted")
+    review["pictures"]["test_00001"]["tags"] = [tag]
+    (run / "loaded.json").write_text(json.dumps(review))
+    page.locator("#review-file").set_input_files(run / "loaded.json")
+    opened.state("1 verdicts loaded.")
+    offered = page.locator("#review-known option").get_attribute("value")
+    assert offered == r"\u202e" * 10 + "gnp"
+    assert page.locator("#review-tag option").all_text_contents() == ["any", offered]
+    page.evaluate("location.hash = 'key=test_00002'")
+    page.locator("#review-add").fill(offered)
+    page.locator("#review-add").press("Enter")
+    opened.state("Saved in the run folder")
+    saved = json.loads((run / REVIEW).read_text("utf-8"))["pictures"]
+    assert saved["test_00002"]["tags"] == [tag]
+    page.locator("#review-add").fill("x" * 50)
+    page.locator("#review-add").press("Enter")
+    assert page.locator("#review-tags button").nth(1).inner_text().split()[0] == "x" * 40
+
+
+def test_list_of_runs_takes_the_token_in_the_same_tab(browser, run: Path):
+    for server in serving(run.parent):
+        address, token = server.address.split("#")
+        opened = Opened(browser, address)
+        opened.page.goto(f"{address}#{token}")
+        opened.page.wait_for_function("() => document.querySelector('a.run').hash")
+        opened.page.locator("a.run").first.click()
+        opened.page.locator(".tile").first.focus()
+        opened.page.keyboard.press("a")
+        opened.state("Saved in the run folder")
+        assert opened.said == []
+        opened.context.close()
+
+
+def test_addresses_have_the_filters_of_decision_and_tag(browser, run: Path):
+    opened = Opened(browser, (run / "report/index.html").as_uri())
+    page = opened.page
+    first, second = names(page)[:2]
+    page.locator(".tile").first.click()
+    page.keyboard.press("a")
+    page.keyboard.press("t")
+    page.keyboard.type("a & b")
+    page.keyboard.press("Enter")
+    page.keyboard.press("Escape")
+    page.locator("#review-decision").select_option("accepted")
+    page.locator("#review-tag").select_option("a & b")
+    page.wait_for_function("() => !location.hash.includes('key=')")
+    assert page.evaluate("location.hash") == "#decision=accepted&tag=a+%26+b"
+    page.reload()
+    assert names(page) == [first]
+    page.evaluate("key => { location.hash = `key=${key}`; }", second)
+    page.wait_for_function("key => document.getElementById('detail-title').textContent === key", arg=second)
+    assert page.locator("#review-decision").input_value() == page.locator("#review-tag").input_value() == ""
+    page.evaluate("key => { location.hash = `decision=accepted&key=${key}`; }", second)
+    page.wait_for_function("() => !location.hash.includes('decision')")
+    assert page.locator("#detail-title").inner_text() == second
+    page.keyboard.press("Escape")
+    page.evaluate("location.hash = 'tag=nobody&decision=wrong&show=errors&sort=best'")
+    page.get_by_text("No picture fits.").wait_for()
+    assert page.locator("#review-tag").input_value() == "nobody"
+    page.evaluate("location.hash = 'search=test'")
+    page.get_by_text("8 pictures", exact=True).wait_for()
+    assert page.locator("#layer input:checked").get_attribute("value") == "prediction"
+    assert page.locator("#sort").input_value() == "worst"
+    assert opened.said == []
+    opened.context.close()
+
+
+def test_file_that_is_no_utf8_is_not_loaded(opened: Opened, run: Path):
+    file = run / "loaded.json"
+    file.write_bytes(json.dumps(review_of(run)).encode()[:-1] + b"\xff}")
+    opened.page.locator("#review-file").set_input_files(file)
+    opened.state("loaded.json is not loaded: it cannot be read")
 
 
 def test_review_of_another_run_in_the_folder_is_told_of_and_left(browser, run):

@@ -1,6 +1,6 @@
 // ---- one picture: its layers one by one or side by side, down to its own pixels
 
-const detail = { index: 0, salienceClass: 0, beside: false, zoom: 1, x: 0.5, y: 0.5, close: null, missing: false };
+const detail = { index: 0, salienceClass: 0, beside: false, zoom: 1, x: 0.5, y: 0.5, close: null, missing: new Set() };
 
 const shown = () => view.pictures[detail.index];
 const layersOf = (picture) => ["prediction", "truth", "errors", "certainty", "salience", "none"].filter((l) => l === "none" || picture[l]);
@@ -50,7 +50,7 @@ function linksOf(picture) {
   const link = (href, text) => make("a", { href, rel: "noopener noreferrer", target: "_blank" }, text);
   const links = [make("a", { href: address(picture.key) }, "link to this view")];
   if (/^https?:\/\//i.test(picture.source)) links.push(link(picture.source, "source"));
-  if (picture.beside && !detail.missing) links.push(link(picture.beside.photo, "picture"), link(picture.beside.layers, "mask"));
+  if (picture.beside && !detail.missing.has(picture)) links.push(link(picture.beside.photo, "picture"), link(picture.beside.layers, "layers"));
   return links;
 }
 
@@ -137,17 +137,48 @@ function heatOf(picture, layer, pass) {
   return canvas;
 }
 
+// ---- numbers of pixels in colours of heat
+
+// From clear over purple and orange to pale yellow, evenly lighter: readable by colour-blind people.
+const HEAT = [[0, 0, 4], [87, 16, 110], [188, 55, 84], [249, 142, 9], [252, 255, 164]];
+
+function heat(value) {
+  const at = (value / 255) * (HEAT.length - 1);
+  const low = Math.min(Math.floor(at), HEAT.length - 2);
+  return HEAT[low].map((c, i) => Math.round(c + (HEAT[low + 1][i] - c) * (at - low)));
+}
+
+const LUT = Array.from({ length: 256 }, (_, value) => heat(value));
+
+// A part of a grey image, smoothed, in colours of heat.
+function paintHeat(canvas, image, [left, top, width, height], [w, h]) {
+  const scale = 480 / Math.max(w, h);
+  Object.assign(canvas, { width: Math.max(1, Math.round(w * scale)), height: Math.max(1, Math.round(h * scale)) });
+  // The part alone first: smoothing would let its neighbours in.
+  const alone = make("canvas", { width, height });
+  alone.getContext("2d").drawImage(image, -left, -top);
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  context.imageSmoothingQuality = "high";
+  context.drawImage(alone, 0, 0, canvas.width, canvas.height);
+  const pixels = context.getImageData(0, 0, canvas.width, canvas.height);
+  for (let i = 0; i < pixels.data.length; i += 4) {
+    [pixels.data[i], pixels.data[i + 1], pixels.data[i + 2]] = LUT[pixels.data[i]];
+    pixels.data[i + 3] = 255;
+  }
+  context.putImageData(pixels, 0, 0);
+}
+
 // ---- the picture's own pixels, from the files beside the page
 
 const PATH_BYTES = 3_000_000;
 
 async function loadClose(picture) {
-  if (!picture.beside || detail.missing) { noteClose(picture); return; }
+  if (!picture.beside || detail.missing.has(picture)) { noteClose(picture); return; }
   let images;
   try {
     images = await Promise.all([loaded(picture.beside.photo), loaded(picture.beside.layers)]);
   } catch {
-    detail.missing = true; // the page is alone
+    detail.missing.add(picture); // the page is alone, or one of its files is gone
     noteClose(picture);
     if (shown() === picture) $("detail-links").replaceChildren(...linksOf(picture));
     return;

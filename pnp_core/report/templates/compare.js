@@ -1,6 +1,7 @@
 // ---- pictures of several runs, side by side
 
 const data = JSON.parse($("data").textContent);
+const KINDS = data.kinds.map((kind) => kind.colour);
 const PER_PAGE = 12;
 const nameOf = (label) => data.labels[label].name;
 const chipOf = (label) => chip(data.labels[label].colour, nameOf(label));
@@ -87,8 +88,10 @@ function cell(picture, shown, index) {
   const photo = make("img", { className: "photo", src: picture.photo, alt: altOf(picture, shown) });
   [photo.width, photo.height] = picture.thumbnail;
   const stack = make("span", { className: "stack" }, photo);
-  if (shown.layer) stack.append(make("img", { className: "layer", src: shown.layer, alt: "" }));
-  stack.classList.toggle("covered", Boolean(shown.layer));
+  if (shown.layer) {
+    stack.append(make("img", { className: "layer", src: shown.layer, alt: "" }));
+    readLayer(shown.layer).then(({ map, path }) => stack.append(outlined(map, path)));
+  }
   const under = make("span", { className: "under" });
   if (shown.run !== undefined) under.append(letter(shown.run), ` ${shown.title}`);
   else under.append(shown.title);
@@ -180,10 +183,18 @@ function showLayer() {
   const shown = layersOf(picture).find((one) => one.id === detail.shown);
   $("detail-layer").hidden = !shown.layer;
   if (shown.layer) $("detail-layer").src = shown.layer;
-  $("stage").classList.toggle("covered", Boolean(shown.layer));
+  outlineStage(shown.layer);
   $("detail-photo").alt = altOf(picture, shown);
   kinds($("detail-legend"), shown.id === "difference");
   opacity();
+}
+
+async function outlineStage(layer) {
+  $("stage").querySelector(".outline")?.remove();
+  if (!layer) return;
+  const { map, path } = await readLayer(layer);
+  const current = !$("detail-layer").hidden && $("detail-layer").getAttribute("src") === layer;
+  if (current && !$("stage").querySelector(".outline")) $("stage").append(outlined(map, path));
 }
 
 function kinds(node, wanted) {
@@ -203,11 +214,11 @@ function classTable(picture) {
 }
 
 function key(event) {
-  if (event.target.matches("input[type=range]")) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input[type=range]")) return;
   const picture = view.pictures[detail.index];
   const chosen = layersOf(picture)[Number(event.key) - 1];
   if (chosen) { detail.shown = chosen.id; show(); return; }
-  if (event.target.matches("input")) return; // arrows move radio buttons there
+  if (event.target.matches("input, .scroll")) return; // arrows move radio buttons and tables there
   const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
   if (by) { event.preventDefault(); step(by); }
 }

@@ -3,6 +3,7 @@
 const data = JSON.parse(document.getElementById("data").textContent);
 const $ = (id) => document.getElementById(id);
 const TITLES = { prediction: "prediction", truth: "ground truth", errors: "errors", certainty: "confidence", salience: "salience", none: "picture alone" };
+const KINDS = Object.values(data.errors);
 const nameOf = (label) => data.labels[label]?.name ?? "void";
 
 function make(tag, properties = {}, ...children) {
@@ -28,6 +29,7 @@ const foundIn = (picture) => picture.classes.filter((c) => c.share > 0).map((c) 
 const view = { layer: "prediction", opacity: 0.45, grey: false, names: false, outlines: true, pictures: [] };
 
 // Keys: { where: "gallery" | "picture" | "anywhere", keys: [...], what: text for people, run: (event) => ... }.
+// Without `run` what has the focus takes them itself: they are listed only.
 const KEYS = [];
 const addKeys = (...more) => KEYS.push(...more);
 
@@ -35,13 +37,19 @@ function keyOf(event) {
   return event.shiftKey && event.key.startsWith("Arrow") ? `Shift+${event.key}` : event.key;
 }
 
+// Links and buttons are pressed, and tables scrolled, by keys that are not ours there.
+function takesItself({ key, target }) {
+  if (["Enter", " "].includes(key)) return Boolean(target.closest?.("a, button, summary"));
+  return key.startsWith("Arrow") && Boolean(target.matches?.(".scroll"));
+}
+
 function pressed(event) {
   if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
   const field = event.target.closest?.("input, select, textarea, canvas");
   if (field && !(["radio", "checkbox"].includes(field.type) && event.key.length === 1 && event.key !== " ")) return;
-  if ($("help").open) return;
+  if ($("help").open || takesItself(event)) return;
   const here = $("detail").open ? "picture" : "gallery";
-  const found = KEYS.find((k) => (k.where === here || k.where === "anywhere") && k.keys.includes(keyOf(event)));
+  const found = KEYS.find((k) => k.run && (k.where === here || k.where === "anywhere") && k.keys.includes(keyOf(event)));
   if (!found) return;
   event.preventDefault();
   found.run(event);

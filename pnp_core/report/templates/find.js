@@ -77,7 +77,9 @@ function select() {
     const others = pictures.filter((p) => Object.keys(MEASURES).every((other) => other === name || within(p, other, label)));
     histogram(name, others, label);
   }
+  const looked = $("detail").open ? shown() : null;
   view.pictures = ordered(pictures.filter((p) => Object.keys(MEASURES).every((name) => within(p, name, label))), $("sort").value);
+  if (looked) lookOn(looked);
   grid.current = 0;
   $("scroller").scrollTop = 0;
   const chosen = filter.cell;
@@ -86,6 +88,13 @@ function select() {
   $("clear").disabled = !chosen && label === null && !$("search").value && !Object.keys(filter.ranges).length && !review.filtering();
   draw();
   writeAddress();
+}
+
+// The open picture is at another place among those that fit, or not among them.
+function lookOn(picture) {
+  const index = view.pictures.indexOf(picture);
+  if (index >= 0) detail.index = index;
+  else $("detail").close();
 }
 
 function clearFilters() {
@@ -191,6 +200,7 @@ function address(key) {
   if ($("sort").value !== $("sort").options[0].value) parts.set("sort", $("sort").value);
   if (view.layer !== "prediction") parts.set("show", view.layer);
   if (filter.cell) parts.set("cell", filter.cell.join("-"));
+  for (const [name, value] of Object.entries(review.chosen())) if (value) parts.set(name, value);
   for (const [name, range] of Object.entries(filter.ranges)) parts.set(name, range.join("-"));
   return `#${parts}`;
 }
@@ -209,9 +219,14 @@ function readAddress() {
   $("search").value = parts.get("search") ?? "";
   $("class").value = parts.get("class") ?? "";
   if ($("class").selectedIndex < 0) $("class").value = "";
-  if ([...$("sort").options].some((option) => option.value === parts.get("sort"))) $("sort").value = parts.get("sort");
-  const layer = [...document.querySelectorAll("input[name=layer]")].find((input) => input.value === parts.get("show"));
-  if (layer) { layer.checked = true; view.layer = layer.value; }
+  const orders = [...$("sort").options].map((option) => option.value);
+  $("sort").value = orders.includes(parts.get("sort")) ? parts.get("sort") : orders[0];
+  const layers = [...document.querySelectorAll("input[name=layer]")];
+  const layer = layers.find((input) => input.value === parts.get("show")) ?? layers[0];
+  layer.checked = true;
+  if (view.layer !== layer.value) Object.assign(detail, { layer: null });
+  view.layer = layer.value;
+  review.choose({ decision: parts.get("decision") ?? "", tag: parts.get("tag") ?? "" });
   const cell = numbersOf(parts.get("cell"));
   filter.cell = cell.length === 2 && cell.every((label) => Number.isInteger(label) && data.labels[label]) ? cell : null;
   filter.ranges = {};
@@ -222,9 +237,13 @@ function readAddress() {
   const key = parts.get("key");
   if (Object.keys(filter.ranges).length) $("finder").open = true;
   select();
-  const index = key === null ? -1 : view.pictures.findIndex((picture) => picture.key === key);
-  if (index >= 0) open(index);
-  else if (key === null && $("detail").open) $("detail").close();
+  const placeOf = () => view.pictures.findIndex((picture) => picture.key === key);
+  if (placeOf() < 0 && review.filtering() && data.pictures.some((picture) => picture.key === key)) {
+    review.clear(); // it was decided on since, or elsewhere otherwise
+    select();
+  }
+  if (placeOf() >= 0) open(placeOf());
+  else if ($("detail").open) $("detail").close();
 }
 
 function startFinding() {
@@ -238,5 +257,8 @@ function startFinding() {
   $("finder").addEventListener("toggle", () => { if ($("finder").open) select(); });
   $("clear").addEventListener("click", clearFilters);
   $("chosen-cell").addEventListener("click", () => { filter.cell = null; select(); });
-  addEventListener("hashchange", readAddress);
+  addEventListener("hashchange", () => {
+    if (review.newToken()) writeAddress(); // it was in the place of what is looked at
+    else readAddress();
+  });
 }

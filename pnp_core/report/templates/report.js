@@ -44,8 +44,8 @@ addKeys(
   { where: "anywhere", keys: ["o"], what: "outlines of regions", run: () => toggle("outlines") },
   { where: "gallery", keys: ["/"], what: "search", run: () => $("search").focus() },
   { where: "gallery", keys: ["x"], what: "clear all filters", run: clearFilters },
-  { where: "gallery", keys: ["Enter"], what: "open the picture", run: () => { if (view.pictures.length) open(grid.current); } },
-  { where: "gallery", keys: ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "PageUp", "PageDown", "Home", "End"], what: "on a tile: go to another", run: () => goTo(grid.current) },
+  { where: "gallery", keys: ["Enter"], what: "on a tile: open the picture" },
+  { where: "gallery", keys: ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "PageUp", "PageDown", "Home", "End"], what: "on a tile: go to another" },
   { where: "picture", keys: ["ArrowLeft", "ArrowRight"], what: "picture before, next picture", run: ({ key }) => step(key === "ArrowLeft" ? -1 : 1) },
   { where: "picture", keys: ["s"], what: "layers side by side", run: () => sideBySide() },
   { where: "picture", keys: ["+", "="], what: "closer (or the wheel, or two fingers)", run: () => zoomBy(1.5) },
@@ -82,7 +82,9 @@ function start() {
   $("detail-previous").addEventListener("click", () => step(-1));
   $("detail-next").addEventListener("click", () => step(1));
   for (const button of [$("close"), $("close-top")]) button.addEventListener("click", () => $("detail").close());
-  $("detail").addEventListener("close", () => { hideTip(); detail.close = null; goTo(detail.index); writeAddress(); });
+  $("detail").addEventListener("close", () => {
+    if ($("detail").open) return; // another picture was opened since
+    hideTip(); detail.close = null; goTo(detail.index); writeAddress(); });
   for (const button of document.querySelectorAll(".show-help")) button.addEventListener("click", help);
   $("close-help").addEventListener("click", () => $("help").close());
   document.addEventListener("keydown", pressed);

@@ -6,7 +6,7 @@
 const review = (() => {
   const FORMAT = 1;
   const TIME = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/;
-  const LAST = Date.parse("9999-12-31T23:59:59.999Z");
+  const [FIRST, LAST] = ["0001-01-01T00:00:00.000Z", "9999-12-31T23:59:59.999Z"].map((time) => Date.parse(time));
   const KEY = /^[A-Za-z0-9_-]{1,200}$/;
   const STATES = ["accepted", "rejected", "open"];
   const MARKS = { accepted: "✓ accepted", rejected: "✗ rejected" };
@@ -14,41 +14,58 @@ const review = (() => {
   const verdicts = new Map();
   let current = null; // the picture that the detail shows
   let [saving, changes] = [0, 0];
+  let told = ""; // what is to be said of what was loaded, until the next change
+
+  const UNSAVED = "The review in the run folder is neither read nor written here: open the address that `pnp-ovss view` printed.";
 
   // `pnp-ovss view` hands its token over in the fragment; it is taken out of the address at once.
-  const token = (() => {
+  function tokenOfAddress() {
+    const found = /^#token=([A-Za-z0-9_-]{20,100})$/.exec(location.hash)?.[1] ?? null;
+    if (found === null) return null;
+    history.replaceState(null, "", location.pathname + location.search);
+    try { sessionStorage.setItem("pnp-ovss token", found); } catch { /* a browser that keeps nothing */ }
+    return location.protocol === "http:" ? found : null;
+  }
+
+  function tokenOfBefore() {
     try {
-      const found = /^#token=([A-Za-z0-9_-]{20,100})$/.exec(location.hash);
-      if (found) {
-        history.replaceState(null, "", location.pathname + location.search);
-        sessionStorage.setItem("pnp-ovss token", found[1]);
-      }
-      return location.protocol === "http:" ? found?.[1] ?? sessionStorage.getItem("pnp-ovss token") : null;
+      return location.protocol === "http:" ? sessionStorage.getItem("pnp-ovss token") : null;
     } catch {
       return null; // a browser that keeps nothing
     }
-  })();
+  }
+
+  let token = tokenOfAddress() ?? tokenOfBefore();
 
   const place = () => `pnp-ovss review ${data.run}`;
   const of = (key) => verdicts.get(key) ?? NOTHING;
   const stateOf = (picture) => of(picture.key).decision ?? "open";
   // What acts or hides in a text, but the joiners that scripts and emoji need, is spelled out: pnp_core/text/visible.py.
   const visible = (text) => text.replace(/[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu, (c) => ("\u200c\u200d".includes(c) ? c : `\\u${c.codePointAt(0).toString(16).padStart(4, "0")}`));
-  const cut = (text, most) => text.slice(0, most).toWellFormed?.() ?? text.slice(0, most);
-  const say = (text) => { $("review-state").textContent = text; };
+  const cut = (text, most) => text.slice(0, most).replace(/\p{Cs}/gu, "\ufffd");
+  const say = (text) => { $("review-state").textContent = `${told} ${text}`.trim(); };
 
   // ---- reading: the same rules as pnp_core/runs/review.py
 
+  const isObject = (value) => value !== null && typeof value === "object" && !Array.isArray(value);
+  const hasOnly = (value, allowed) => Object.keys(value).every((name) => Object.hasOwn(allowed, name));
+  // Characters are counted, not halves of them; a lone half is no text.
+  const isText = (value, most) => typeof value === "string" && value.length <= 2 * most && [...value].length <= most && !/\p{Cs}/u.test(value);
+
+  // A day that no month has would be taken for one of the next month: it does not come back as it was.
+  function isTime(value) {
+    const at = typeof value === "string" && TIME.test(value) ? Date.parse(value) : NaN;
+    return at >= FIRST && at <= LAST && new Date(at).toISOString() === value;
+  }
+
+  // What is missing is as in NOTHING; null is there, and only a decision may be that.
   function isVerdict(value) {
-    const limits = data.review;
-    const text = (v, most) => typeof v === "string" && v.length <= most;
-    return value !== null && typeof value === "object" && !Array.isArray(value)
-      && Object.keys(value).every((name) => Object.hasOwn(NOTHING, name))
-      && [null, "accepted", "rejected"].includes(value.decision ?? null)
-      && Array.isArray(value.tags ?? []) && (value.tags ?? []).length <= limits.tags
-      && (value.tags ?? []).every((tag) => text(tag, limits.tag) && tag)
-      && text(value.note ?? "", limits.note)
-      && typeof value.time === "string" && TIME.test(value.time) && Date.parse(value.time) <= LAST;
+    if (!isObject(value) || !hasOnly(value, NOTHING)) return false;
+    const { decision, tags, note, time } = { ...NOTHING, ...value };
+    return [null, "accepted", "rejected"].includes(decision)
+      && Array.isArray(tags) && tags.length <= data.review.tags && tags.every((tag) => isText(tag, data.review.tag) && tag)
+      && isText(note, data.review.note)
+      && isTime(time);
   }
 
   // Throws a text for people.
@@ -56,9 +73,10 @@ const review = (() => {
     if (json.length > data.review.bytes) throw "it is too large for a review";
     let value;
     try { value = JSON.parse(json); } catch { throw "it is no JSON"; }
-    if (value === null || typeof value !== "object" || value.format !== FORMAT || typeof value.pictures !== "object" || value.pictures === null) {
-      throw "it is no review that this page can read";
-    }
+    const nothing = { format: FORMAT, run: null, pictures: {} };
+    const known = isObject(value) && hasOnly(value, nothing);
+    value = { ...nothing, ...value };
+    if (!known || value.format !== FORMAT || !isObject(value.pictures)) throw "it is no review that this page can read";
     if (value.run !== data.run) throw "it is the review of another run: other settings or another source made its masks";
     const entries = Object.entries(value.pictures);
     const wrong = entries.find(([key, verdict]) => !KEY.test(key) || !isVerdict(verdict));
@@ -77,11 +95,12 @@ const review = (() => {
 
   // ---- keeping
 
-  function keep() {
+  function keep(what = "") {
     changes += 1;
+    told = what;
     try {
       localStorage.setItem(place(), json());
-      if (!token) say("Kept in this browser. Download review.json to use it elsewhere.");
+      if (!token) say(`Kept in this browser. ${location.protocol === "http:" ? UNSAVED : "Download review.json to use it elsewhere."}`);
     } catch {
       say("This browser keeps nothing: download review.json before you leave.");
     }
@@ -103,10 +122,13 @@ const review = (() => {
   const reason = (error) => (typeof error === "string" ? error : "pnp-ovss view does not answer");
 
   async function save() {
-    const sent = changes;
+    const [sent, keys] = [changes, [...verdicts.keys()]];
     try {
-      take(read(await ask("PUT", json())));
-      if (sent === changes) say("Saved in the run folder: report/review.json.");
+      const held = read(await ask("PUT", json()));
+      take(held);
+      const there = new Set(held.map(([key]) => key));
+      const left = keys.filter((key) => !there.has(key)).length;
+      if (sent === changes) say(`Saved in the run folder: report/review.json.${left ? ` ${left} verdicts are on pictures that the run has no mask of: left out.` : ""}`);
       shown();
     } catch (error) {
       if (sent === changes) say(`Not saved, but kept in this browser: ${reason(error)}`);
@@ -119,9 +141,16 @@ const review = (() => {
     try {
       if (kept) take(read(kept));
     } catch (error) {
-      say(`What this browser kept is left out: ${error}`);
+      // Once is enough: it would be met again at each visit.
+      kept = null;
+      try { localStorage.removeItem(place()); } catch { /* a browser that keeps nothing */ }
+      told = `What this browser kept is left out: ${typeof error === "string" ? error : "it cannot be read"}.`;
+      say("");
     }
-    if (!token) return;
+    if (!token) {
+      if (location.protocol === "http:") say(UNSAVED);
+      return;
+    }
     try {
       take(read(await ask("GET")));
       if (kept) keep();
@@ -141,13 +170,13 @@ const review = (() => {
   async function load(file) {
     try {
       if (file.size > data.review.bytes) throw "it is too large for a review";
-      const entries = read(await file.text());
+      const entries = read(new TextDecoder("utf-8", { fatal: true }).decode(await file.arrayBuffer()));
       const elsewhere = take(entries);
-      keep();
+      keep(`${entries.length} verdicts loaded${elsewhere ? `, ${elsewhere} of them on pictures that are not on this page` : ""}.`);
       select();
       shown();
-      say(`${entries.length} verdicts loaded${elsewhere ? `, ${elsewhere} of them on pictures that are not on this page` : ""}.`);
     } catch (error) {
+      told = "";
       say(`${file.name} is not loaded: ${typeof error === "string" ? error : "it cannot be read"}`);
     }
   }
@@ -167,7 +196,9 @@ const review = (() => {
   const decide = (picture, decision) => { if (of(picture.key).decision !== decision) change(picture, { decision }); };
 
   function addTag(picture, text) {
-    const tag = cut(text.trim(), data.review.tag);
+    const typed = cut(text.trim(), data.review.tag);
+    // A known tag is offered as it can be seen, which may be longer than a tag.
+    const tag = knownTags().find((known) => cut(visible(known), data.review.tag) === typed) ?? typed;
     const { tags } = of(picture.key);
     if (tags.length >= data.review.tags) return say(`A picture has ${data.review.tags} tags at most.`);
     if (tag && !tags.includes(tag)) change(picture, { tags: [...tags, tag] });
@@ -185,13 +216,16 @@ const review = (() => {
     if (words) button.querySelector(".caption").append(make("bdi", { className: `verdict ${decision ?? ""}`, title: visible(note) }, visible(words)));
   }
 
-  function tags() {
-    const all = [...new Set([...verdicts.values()].flatMap((verdict) => verdict.tags))].sort();
-    const chosen = $("review-tag").value;
-    $("review-known").replaceChildren(...all.map((tag) => make("option", { value: tag })));
+  const knownTags = () => [...new Set([...verdicts.values()].flatMap((verdict) => verdict.tags))].sort();
+
+  // What is chosen stays, also where no picture has it.
+  function tags(chosen = $("review-tag").value) {
+    const all = knownTags();
+    $("review-known").replaceChildren(...all.map((tag) => make("option", { value: visible(tag) })));
     const any = $("review-tag").options[0];
-    $("review-tag").replaceChildren(any, ...all.map((tag) => make("option", { value: tag, selected: tag === chosen }, visible(tag))));
-    if (!all.includes(chosen)) any.selected = true;
+    const offered = chosen && !all.includes(chosen) ? [chosen, ...all] : all;
+    $("review-tag").replaceChildren(any, ...offered.map((tag) => make("option", { value: tag }, visible(tag))));
+    $("review-tag").value = chosen;
   }
 
   function counts() {
@@ -264,6 +298,14 @@ const review = (() => {
   }
 
   const filters = ["review-decision", "review-tag"];
+  const filterValues = () => ({ decision: $("review-decision").value, tag: $("review-tag").value });
+
+  // As an address says; a tag may become known later, with the saved review.
+  function choose({ decision, tag }) {
+    $("review-decision").value = STATES.includes(decision) ? decision : "";
+    tags(isText(tag, data.review.tag) ? tag : "");
+  }
+
   const filtering = () => filters.some((name) => $(name).value);
   const clear = () => { for (const name of filters) $(name).value = ""; };
 
@@ -305,5 +347,15 @@ const review = (() => {
     shown();
   }
 
-  return { tile: mark, fits, filtering, clear, detail, start };
+  // An address of `view` that is opened in the tab of the page: whether it was one.
+  function newToken() {
+    const found = tokenOfAddress();
+    if (found === null) return false;
+    token = found;
+    say("");
+    restore();
+    return true;
+  }
+
+  return { tile: mark, fits, filtering, clear, detail, start, newToken, chosen: filterValues, choose };
 })();

@@ -2,13 +2,14 @@
 
 const grid = { columns: 1, width: 0, height: 0, current: 0, nodes: new Map() };
 const GAP = 12;
-const CAPTION = 88;
+// Value and name, two lines of classes, a decision: in heights of the page's letters (see .caption in report.css).
+const CAPTION = 5.75;
 
 function measureGrid() {
   const room = $("tiles").clientWidth;
   grid.columns = Math.max(2, Math.floor((room + GAP) / (168 + GAP)));
   grid.width = Math.floor((room - GAP * (grid.columns - 1)) / grid.columns);
-  grid.height = grid.width + CAPTION;
+  grid.height = grid.width + Math.ceil(CAPTION * parseFloat(getComputedStyle(document.documentElement).fontSize));
 }
 
 const rowsOf = () => Math.ceil(view.pictures.length / grid.columns);
@@ -66,7 +67,7 @@ function tile(picture, index) {
   const labels = view.layer === "truth" ? picture.truth_labels : foundIn(picture);
   photo.alt = `${fileOf(picture)}; ${TITLES[view.layer]}: ${labels.map(nameOf).join(", ") || "background alone"}`;
   const value = picture.miou === null ? `${rounded(picture.confidence)} conf.` : `${rounded(picture.miou)} mIoU`;
-  const chips = make("span", { className: "chips" }, ...labels.slice(0, 4).map(chipOf));
+  const chips = make("span", { className: "chips" }, ...labels.slice(0, 4).flatMap((label) => [chipOf(label), " "]));
   if (labels.length > 4) chips.append(`+ ${labels.length - 4}`);
   if (!labels.length) chips.append("background alone");
   const caption = make(
@@ -126,3 +127,85 @@ function startGrid() {
   });
   new ResizeObserver(() => { if ($("tiles").clientWidth && grid.room !== $("tiles").clientWidth) { grid.room = $("tiles").clientWidth; draw(); } }).observe($("tiles"));
 }
+
+// ---- what a tile or a pane has over its layer: outlines, names, the name under the pointer
+
+const readOf = (picture, layer) => readLayer(picture[layer]);
+
+// Whose regions have names where a layer is shown; outlines are the layer's own.
+const regionsOf = (layer) => (layer === "truth" || layer === "errors" ? "truth" : layer === "prediction" ? "prediction" : null);
+
+// Of each label a pixel of its largest connected region, near the middle of that.
+function namePlaces({ labels, width, height }) {
+  const seen = new Uint8Array(labels.length);
+  const best = new Map();
+  const stack = new Int32Array(labels.length);
+  for (let start = 0; start < labels.length; start++) {
+    const label = labels[start];
+    if (seen[start] || !label) continue;
+    let [top, size] = [1, 0];
+    const region = [];
+    stack[0] = start;
+    seen[start] = 1;
+    while (top) {
+      const at = stack[--top];
+      region[size++] = at;
+      const x = at % width;
+      for (const next of [x ? at - 1 : -1, x < width - 1 ? at + 1 : -1, at - width, at + width]) {
+        if (next >= 0 && next < labels.length && !seen[next] && labels[next] === label) { seen[next] = 1; stack[top++] = next; }
+      }
+    }
+    if (size > (best.get(label)?.length ?? 0)) best.set(label, region);
+  }
+  return [...best].map(([label, region]) => {
+    const mean = (of) => region.reduce((sum, at) => sum + of(at), 0) / region.length;
+    const [cx, cy] = [mean((at) => at % width), mean((at) => Math.floor(at / width))];
+    const far = (at) => (at % width - cx) ** 2 + (Math.floor(at / width) - cy) ** 2;
+    const at = region.reduce((a, b) => (far(b) < far(a) ? b : a));
+    return { label, x: (at % width + 0.5) / width, y: (Math.floor(at / width) + 0.5) / height };
+  });
+}
+
+async function dress(stack, picture, layer) {
+  const of = regionsOf(layer);
+  if (!of || !picture[of]) return;
+  const { map, path } = await readOf(picture, layer);
+  if (view.outlines) stack.append(outlined(map, path));
+  if (view.names) stack.append(...namesIn((await readOf(picture, of)).map));
+}
+
+function namesIn(map) {
+  return namePlaces(map).map(({ label, x, y }) => {
+    const node = make("span", { className: "region", ariaHidden: "true" }, nameOf(label));
+    // At the left edge it begins there, at the right one it ends there: it never leaves the picture.
+    Object.assign(node.style, { left: `${100 * x}%`, top: `${100 * y}%`, transform: `translate(${-100 * x}%, ${-100 * y}%)` });
+    return node;
+  });
+}
+
+// The name of the region under the pointer.
+async function pointAt(event, picture, layer, container) {
+  const box = event.currentTarget.querySelector(".stack").getBoundingClientRect();
+  const [x, y] = [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
+  const said = [];
+  if (x >= 0 && x < 1 && y >= 0 && y < 1) {
+    for (const of of ["prediction", "truth"]) {
+      if (!picture[of] || (layer !== "errors" && layer !== "certainty" && of !== (regionsOf(layer) ?? "prediction"))) continue;
+      const { labels, width, height } = (await readOf(picture, of)).map;
+      said.push([of, labels[Math.floor(y * height) * width + Math.floor(x * width)]]);
+    }
+  }
+  const names = said.map(([of, label]) => `${said.length > 1 ? `${TITLES[of]}: ` : ""}${nameOf(label)}`);
+  showTip(event, names.join(" · "), container);
+}
+
+function showTip(event, text, container) {
+  const tip = $("tip");
+  if (tip.parentElement !== container) container.append(tip);
+  tip.hidden = !text;
+  tip.textContent = text;
+  tip.style.left = `${Math.min(event.clientX + 14, innerWidth - tip.offsetWidth - 8)}px`;
+  tip.style.top = `${Math.min(event.clientY + 16, innerHeight - tip.offsetHeight - 8)}px`;
+}
+
+const hideTip = () => { $("tip").hidden = true; };
