@@ -135,7 +135,8 @@ def test_run_of_a_version_before_is_taken_over_and_nothing_is_computed_again(cop
     assert {name: stage.shards_resumed for name, stage in summary.stages.items() if name != "shard"} == {
         "salience": 2, "masks": 2, "scores": 2,
     }  # fmt: skip
-    assert artifacts(copied) == before
+    kept = {file: digest for file, digest in artifacts(copied).items() if not file.startswith("report/pictures/")}
+    assert kept == before, "but for pictures beside the report, which there were none of"
     assert verify(copied, 0)["files"]["masks"]["whole"] == 4
 
 

@@ -118,7 +118,7 @@ def test_it_shows_itself_and_saves_itself_once(tiny, tmp_path):
     made.save(tmp_path / "mask.png")
     with Image.open(tmp_path / "mask.png") as image:
         assert (np.asarray(image) == made.labels).all()
-    with pytest.raises(ForeignFilesError, match="is there already"):
+    with pytest.raises(ForeignFilesError, match="is there: choose another name"):
         made.save(tmp_path / "mask.png")
     with pytest.raises(UsageError, match=r"must end in \.png"):
         made.save(tmp_path / "mask.jpg")
