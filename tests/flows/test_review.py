@@ -21,6 +21,7 @@ from PIL import Image
 
 from flows.viewing import HEADER, PORTS, PORTS_TRIED, Reports, ReportServer, port_of, report_server
 from pnp_core.runs.review import REVIEW, REVIEW_BYTES, finished_record, review_id, rows_of
+from pnp_core.storage.ledger import LEDGER
 from pnp_core.storage.ownership import claim
 from pnp_core.storage.run_folder import RunFolder
 from tests.flows.commands import call, summary_of
@@ -454,6 +455,9 @@ STEALS = """<!doctype html><title>mine</title><script>
 def test_page_that_is_not_ours_runs_as_from_elsewhere(browser, run: Path, tmp_path: Path):
     """Neither beside a mark of ours nor alone may it have what our pages have."""
     (run / "report/index.html").write_text(STEALS)
+    for server in serving(run):
+        assert asked(server, "/")[0] == 404, "it is not what the list of our files has"
+    (run / LEDGER).unlink()
     (tmp_path / "alone/report").mkdir(parents=True)
     (tmp_path / "alone/report/index.html").write_text(STEALS)
     for folder in (run, tmp_path / "alone"):
@@ -461,7 +465,7 @@ def test_page_that_is_not_ours_runs_as_from_elsewhere(browser, run: Path, tmp_pa
             assert server.address == f"http://127.0.0.1:{server.server_port}/", "no token for it"
             page = Opened(browser, server.address)
             page.page.wait_for_function("document.title !== 'mine'", timeout=10_000)
-            assert page.page.title() == "no store, not asked"
+            assert page.page.evaluate("document.title") == "no store, not asked"
             page.context.close()
 
 
@@ -471,9 +475,10 @@ def test_script_that_is_put_into_our_page_does_not_run(browser, run: Path):
     digests = f"<!-- {page[start + 1 : end - 1]} -->"
     spoiled = page[:start] + digests + page[end:].replace("<body>", "<body><script>document.title = 'evil'</script>")
     (run / "report/index.html").write_text(spoiled, "utf-8")
+    (run / LEDGER).unlink()
     for server in serving(run):
         opened = Opened(browser, server.address)
-        opened.page.locator(".tile").first.wait_for()
+        opened.page.locator(".tile").first.wait_for(timeout=5_000)
         assert opened.page.title() == "scenes · PnP-OVSS"
         assert any("Content Security Policy" in said for said in opened.said)
         opened.context.close()
@@ -517,7 +522,7 @@ def test_list_says_what_each_folder_is_and_only_reviews_get_a_token(run: Path):
 
 
 def test_name_that_is_no_utf8_is_listed_and_opened(run: Path):
-    shutil.copytree(run, os.fsencode(run.parent) + b"/caf\xe9")
+    shutil.copytree(run, run.parent / "caf\udce9")  # the byte E9
     for server in serving(run.parent):
         status, body, _ = asked(server, "/")
         assert status == 200
