@@ -532,11 +532,11 @@ def test_name_that_is_no_utf8_is_listed_and_opened(run: Path):
 
 
 def test_request_that_goes_wrong_in_a_new_way_is_answered_in_one_line(served: ReportServer, run: Path):
-    (run / "report/index.html").unlink()
-    (run / "report/index.html").symlink_to("index.html")  # round in a circle: of no kind that is known
-    status, body, _ = asked(served, "/")
-    assert status in (404, 500)
-    assert len(body.decode().splitlines()) == 1
+    (run / REVIEW).symlink_to("review.json")  # round in a circle, of which nobody has thought
+    status, body, _ = asked(served, "/review.json", **token_of(served, ""))
+    assert (status, len(body.decode().splitlines())) == (500, 1)
+    assert body.startswith(b"this cannot be shown (")
+    assert asked(served, "/")[0] == 200
 
 
 def test_folder_with_many_files_is_listed_soon_and_ours_are_not_searched(run: Path, monkeypatch):
