@@ -2,11 +2,14 @@
 
 It listens on loopback only. Any program of this machine can reach that, and any site in the browser can send requests
 there. So the name in the address must be this machine's own (DNS rebinding), and reading or writing a review takes a
-token, which is handed to the browser in the fragment of the address: that is sent nowhere, and kept in no log.
+token of that run, which is handed to the browser in the fragment of the address: that is sent nowhere, and kept in no
+log. What lies in a folder may be anybody's page: see `policy_of` for what it may do.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import secrets
 import sys
@@ -14,13 +17,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import islice
 from pathlib import PurePosixPath
 from threading import Lock
+from time import monotonic
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 from pnp_core.errors import CorruptRunError, ForeignFilesError, OutputError, PnpError, UsageError
-from pnp_core.report.opening import page_of, pages_below
+from pnp_core.report.opening import FoundPage, page_of, pages_below, policy_of, takes_review
 from pnp_core.report.runs_page import RunRow, runs_page
 from pnp_core.runs.record import read_record
 from pnp_core.runs.review import (
@@ -35,7 +40,8 @@ from pnp_core.runs.review import (
     saved_review,
     stays_in,
 )
-from pnp_core.storage.run_folder import RunFolder
+from pnp_core.storage.run_folder import TUNING, RunFolder
+from pnp_core.text.visible import visible
 
 HEADER = "X-PnP-OVSS-Token"
 KINDS = {
@@ -47,6 +53,12 @@ KINDS = {
 """What is served of a run's `report` folder, by ending."""
 MOST_RUNS, DEEPEST = 500, 3
 """Of a folder of runs: how many are listed, and how many folders down they are looked for."""
+REMEMBERED = 2.0
+"""Seconds for which it is remembered what lies below a folder of runs."""
+PORTS = range(61_000, 65_000)
+"""Ports for folders, each always the same: above those that Linux hands out by itself."""
+PORTS_TRIED = 20
+"""A folder's port and the ones after it, where others are taken."""
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _PLAIN = "text/plain; charset=utf-8"
 
@@ -61,7 +73,12 @@ class _Answer:
 
     @classmethod
     def refusal(cls, status: int, why: str) -> _Answer:
-        return cls(status, body=f"{why}\n".encode())
+        return cls(status, body=f"{visible(why)}\n".encode())
+
+    @property
+    def policy(self) -> str:
+        """Its content security policy."""
+        return policy_of(self.body) if self.kind == KINDS[".html"] else "default-src 'none'; sandbox"
 
 
 _NOT_FOUND = _Answer.refusal(404, "there is nothing here")
@@ -70,8 +87,9 @@ _NOT_FOUND = _Answer.refusal(404, "there is nothing here")
 class Reviewed:
     """A run whose report is served, and its review, kept in its folder."""
 
-    def __init__(self, url: str) -> None:
-        self.run = RunFolder(url)
+    def __init__(self, url: str, reviewed: bool) -> None:
+        self.run, self.reviewed = RunFolder(url), reviewed
+        self.token = secrets.token_urlsafe(32)
         self._writing = Lock()
         self._known: frozenset[str] = frozenset()
 
@@ -113,9 +131,11 @@ class Reports:
     def __init__(self, url: str) -> None:
         self.folder = RunFolder(url)
         self._runs: dict[str, Reviewed] = {}
+        self._token = secrets.token_urlsafe(32)
+        self._looking = Lock()
+        self._found: tuple[float, list[FoundPage]] = (-REMEMBERED, [])
         try:
-            page_of(self.folder)
-            self._runs[""] = Reviewed(url)
+            self._runs[""] = Reviewed(url, takes_review(self.folder, page_of(self.folder)))
         except CorruptRunError:
             if not self.found():
                 raise
@@ -125,20 +145,42 @@ class Reports:
         """Whether the folder has a page itself."""
         return "" in self._runs
 
-    def found(self) -> list[str]:
-        """Paths of the folders below that have a page, as they are now; none behind a link that leads out."""
-        inside = (name for name, page in pages_below(self.folder, DEEPEST) if stays_in(self.folder, page))
-        names = sorted(inside)[:MOST_RUNS]
-        for name in names:
-            self._runs.setdefault(name, Reviewed(self.folder.below(name)))
-        return names
+    @property
+    def token(self) -> str:
+        """For the review of the run, or for the tokens of all of them."""
+        return self._runs[""].token if self.single else self._token
+
+    @property
+    def fragment(self) -> str:
+        """What the page needs in its address: the token, where it has a use for it."""
+        return f"#token={self.token}" if not self.single or self._runs[""].reviewed else ""
+
+    def found(self) -> list[FoundPage]:
+        """The folders below that have a page, as they are now or were a moment ago."""
+        with self._looking:
+            when, pages = self._found
+            if monotonic() - when >= REMEMBERED:
+                pages = sorted(islice(pages_below(self.folder, DEEPEST), MOST_RUNS), key=lambda page: page.name)
+                self._found = (monotonic(), pages)
+            for page in pages:
+                there = self._runs.get(page.name)
+                if there is None:
+                    self._runs[page.name] = Reviewed(self.folder.below(page.name), page.reviewed)
+                else:
+                    there.reviewed = page.reviewed
+        return pages
+
+    def tokens(self) -> dict[str, str]:
+        """Of the runs that were found and have a review, by their links in the list."""
+        with self._looking:
+            return {_link(name): run.token for name, run in self._runs.items() if run.reviewed}
 
     def at(self, path: str) -> tuple[Reviewed, str] | None:
         """The run that a path is of, and the rest of the path; None where there is no such run."""
         if self.single:
             return self._runs[""], path
         # By name alone: no path that was sent is ever looked up on the disk.
-        name = max((n for n in self._runs if path.startswith(f"{n}/")), key=len, default=None)
+        name = max((n for n in tuple(self._runs) if path.startswith(f"{n}/")), key=len, default=None)
         return None if name is None else (self._runs[name], path[len(name) + 1 :])
 
 
@@ -149,7 +191,6 @@ class ReportServer(ThreadingHTTPServer):
 
     def __init__(self, reports: Reports, port: int) -> None:
         self.reports = reports
-        self.token = secrets.token_urlsafe(32)
         super().__init__(("127.0.0.1", port), _Handler)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -159,8 +200,8 @@ class ReportServer(ThreadingHTTPServer):
 
     @property
     def address(self) -> str:
-        """For the browser, with the token."""
-        return f"http://127.0.0.1:{self.server_port}/#token={self.token}"
+        """For the browser, with the token where the page takes one."""
+        return f"http://127.0.0.1:{self.server_port}/{self.reports.fragment}"
 
     @cached_property
     def hosts(self) -> frozenset[str]:
@@ -195,12 +236,17 @@ class _Handler(BaseHTTPRequestHandler):
             answer = _Answer.refusal(409, str(error))
         except PnpError as error:
             answer = _Answer.refusal(500, str(error))
+        except (ConnectionError, TimeoutError):  # nobody is there to be answered
+            raise
+        except Exception as error:  # one file that is unlike all others must not leave a page without an answer
+            answer = _Answer.refusal(500, f"this cannot be shown ({type(error).__name__}: {error})")
         self._send(answer)
 
     def _send(self, answer: _Answer) -> None:
         self.send_response(answer.status)
         headers = {"Content-Type": answer.kind, "Content-Length": str(len(answer.body))}
         headers |= {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
+        headers |= {"Content-Security-Policy": f"{answer.policy}; frame-ancestors 'none'"}
         headers |= {"Cross-Origin-Resource-Policy": "same-origin", "X-Frame-Options": "DENY"}
         if answer.status >= 400:
             headers["Connection"] = "close"  # whatever was not read of the request
@@ -212,37 +258,39 @@ class _Handler(BaseHTTPRequestHandler):
                 self.wfile.write(answer.body)
 
     def _place(self) -> tuple[Reviewed, str] | None:
-        path = unquote(urlsplit(self.path).path).removeprefix("/")
+        # Names of folders are bytes: the ones that are no UTF-8 come back as Python has them.
+        path = unquote(urlsplit(self.path).path, errors="surrogateescape").removeprefix("/")
         return self.server.reports.at(path)
 
     def _get(self) -> _Answer:
-        reports = self.server.reports
-        if not reports.single and urlsplit(self.path).path in ("/", "/index.html"):
+        reports, path = self.server.reports, urlsplit(self.path).path
+        if not reports.single and path in ("/", "/index.html"):
             return _Answer(200, KINDS[".html"], _index(reports))
+        if not reports.single and path == "/tokens.json":
+            return self._refusal(reports.token) or _json(json.dumps(reports.tokens()).encode())
         if (place := self._place()) is None:
             return _NOT_FOUND
         reviewed, file = place
         if file == "review.json":
-            return self._refusal() or _json(reviewed.read())
+            return self._refusal(reviewed.token) or _json(reviewed.read().as_bytes())
         return _file_of(reviewed.run, file or "index.html")
 
     def _put(self) -> _Answer:
         place = self._place()
         if place is None or place[1] != "review.json":
             return _NOT_FOUND
-        if refusal := self._refusal() or self._refused_body():
+        if refusal := self._refusal(place[0].token) or self._refused_body():
             return refusal
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        return _json(place[0].update(body))
+        return _json(place[0].update(body).as_bytes())
 
-    def _refusal(self) -> _Answer | None:
+    def _refusal(self, token: str) -> _Answer | None:
         """Of a request that does not come from the page as it was opened."""
         origin, site = self.headers.get("Origin"), self.headers.get("Sec-Fetch-Site", "same-origin")
         own = origin is None or origin.removeprefix("http://") in self.server.hosts
         if not own or site not in ("same-origin", "none"):
             return _Answer.refusal(403, "a review is read and written by its own page only")
-        token = self.headers.get(HEADER, "")
-        if not secrets.compare_digest(token.encode(), self.server.token.encode()):
+        if not secrets.compare_digest(self.headers.get(HEADER, "").encode(), token.encode()):
             return _Answer.refusal(403, "the token is missing or old: open the address that pnp-ovss view has printed")
         return None
 
@@ -260,8 +308,8 @@ class _Handler(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-def _json(review: Review) -> _Answer:
-    return _Answer(200, "application/json", review.as_bytes())
+def _json(data: bytes) -> _Answer:
+    return _Answer(200, "application/json", data)
 
 
 def _file_of(run: RunFolder, file: str) -> _Answer:
@@ -276,28 +324,55 @@ def _file_of(run: RunFolder, file: str) -> _Answer:
         return _NOT_FOUND
 
 
+def _link(name: str) -> str:
+    return f"{quote(name, errors='surrogateescape')}/"
+
+
 def _index(reports: Reports) -> bytes:
-    rows = []
-    for name in reports.found():
-        run, summary = RunFolder(reports.folder.below(name)), None
-        with suppress(CorruptRunError):  # its page may be whole
+    rows = [_row(RunFolder(reports.folder.below(page.name)), page) for page in reports.found()]
+    return runs_page(visible(reports.folder.url), rows, more=len(rows) == MOST_RUNS)
+
+
+def _row(run: RunFolder, page: FoundPage) -> RunRow:
+    summary, what = None, page.kind or "a report without its run"
+    if page.kind == "run":
+        try:
             record = read_record(run)
             summary = record and record.summary
-        rows.append(RunRow(name, f"{quote(name)}/", summary))
-    return runs_page(reports.folder.url, rows, more=len(rows) == MOST_RUNS)
+            what = "tuning" if run.exists(TUNING) else "not finished"
+        except CorruptRunError:  # its page may be whole
+            what = "its record cannot be read"
+    return RunRow(visible(page.name), _link(page.name), summary, what)
 
 
-def report_server(url: str, port: int = 0) -> ReportServer:
+def port_of(url: str) -> int:
+    """The port that a folder has where it is free.
+
+    A browser keeps what a page stores by the address, with the port: decisions on a run whose folder cannot be
+    written to are there again when the folder is opened again.
+    """
+    folder = RunFolder(url)
+    place = folder.fs.unstrip_protocol(folder.root)
+    number = int.from_bytes(hashlib.sha256(place.encode(errors="surrogateescape")).digest()[:4], "big")
+    return PORTS[number % len(PORTS)]
+
+
+def report_server(url: str, port: int | None = 0) -> ReportServer:
     """A server of a run's report, or of those of all runs below a folder, on 127.0.0.1, bound but not yet serving.
 
     Args:
-        port: a free one when 0.
+        port: a free one when 0; the folder's own, or one of the next, when None.
 
     Raises:
         CorruptRunError: the folder has no report, and none below it has.
         OutputError: the port is taken.
     """
     reports = Reports(url)
+    if port is None:
+        for near in range(port_of(url), port_of(url) + PORTS_TRIED):
+            with suppress(OSError):
+                return ReportServer(reports, near)
+        port = 0
     try:
         return ReportServer(reports, port)
     except OSError as error:

@@ -16,7 +16,15 @@ def view(
         str,
         typer.Argument(help="Folder of a run, of tables or of a comparison, or of several: a path or any fsspec URL."),
     ],
-    port: Annotated[int, typer.Option(help="Port on 127.0.0.1; a free one when 0.", min=0, max=65535)] = 0,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            help="Port on 127.0.0.1, a free one when 0; without it the same for the folder each time, or the next that "
+            "is free.",
+            min=0,
+            max=65535,
+        ),
+    ] = None,
     browser: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")] = True,
     debug: DebugOption = False,
 ) -> None:

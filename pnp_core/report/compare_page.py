@@ -76,6 +76,11 @@ class CompareSummary:
         return {"pictures": values.pop("images"), **values}
 
 
+def page_script() -> str:
+    """The script of the page, the same in all pages of this version."""
+    return "\n".join(map(resource, ("pages.js", "layers.js", "compare.js")))
+
+
 def compare_runs(urls: list[str], out: str, budget: int = PAGE_BYTES) -> CompareSummary:
     """Compare finished runs, and write the page and its numbers into a folder.
 
@@ -134,7 +139,7 @@ def compare_page(pairing: Pairing, totals: Totals, budget: int) -> tuple[bytes, 
         "kinds": [{"name": name, "colour": colour} for name, colour in kinds],
         "pictures": images,
     }
-    script = "\n".join(map(resource, ("pages.js", "layers.js", "compare.js")))
+    script = page_script()
     style = resource("pages.css") + resource("compare.css")
     settings = settings_that_differ([run.record.config.model_dump(mode="json") for run in pairing.runs])
     page = templates_of("pnp_core.report").get_template("compare.html").render(

@@ -49,6 +49,11 @@ _RESERVE = 4_000_000
 """Bytes for everything but the pictures' images."""
 
 
+def page_script() -> str:
+    """The script of the page, the same in all pages of this version."""
+    return "\n".join(map(resource, SCRIPTS))
+
+
 def report_page(
     config: LabellingConfig,
     plan: Plan,
@@ -82,7 +87,7 @@ def report_page(
         "review": {"tags": MOST_TAGS, "tag": TAG_LENGTH, "note": NOTE_LENGTH, "bytes": REVIEW_BYTES},
     }
     rows, reasons = _quarantined(plan)
-    script, style = "\n".join(map(resource, SCRIPTS)), resource("report.css")
+    script, style = page_script(), resource("report.css")
     page = templates_of("pnp_core.report").get_template("report.html").render(
         title=_title(config),
         about=_about(config, summary),

@@ -12,17 +12,19 @@ from pnp_core.text.html import templates_of
 
 @dataclass(frozen=True)
 class RunRow:
-    """A run with a report.
+    """A folder with a page.
 
     Attributes:
         name: path below the folder.
         link: quoted, relative to the list.
-        summary: None where its record cannot be read.
+        summary: of a finished run of eval or label.
+        what: it is where it has no summary, for people.
     """
 
     name: str
     link: str
     summary: RecordedSummary | None
+    what: str
 
 
 def runs_page(folder: str, runs: Sequence[RunRow], more: bool) -> bytes:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
@@ -38,6 +38,10 @@ LOCK, WRITER = f"{MARK}/lock", f"{MARK}/writer.json"
 _NO_FILES = frozenset((".DS_Store", "Thumbs.db", "desktop.ini", "lost+found", MARK))
 """What systems put into folders by themselves."""
 _STAGES = ("salience", "masks", "png", "scores", "tuning-maps", "tuning-pictures")
+_TELLING = frozenset(
+    (MARK, "shards", "export.json", "export.begun", "latest.json", "progress.json", "tables.json", *_STAGES)
+)
+"""What `kind_of` looks at: a folder with none of these is not ours."""
 _PICTURES = re.compile(r"report/pictures/[0-9a-f]{16}(?=/)")
 """Folders of the pictures beside a report."""
 _STAGE_FOLDER = re.compile(rf"((?:{'|'.join(_STAGES)})/[0-9a-f]{{16}})/")
@@ -66,6 +70,11 @@ def kind_of(place: Files) -> Kind | None:
         return "run"
     files = _object(place, "tables.json").get("files")
     return "tables" if isinstance(files, list) and {"tables.json", "tables.md"} <= set(files) else None
+
+
+def may_be_ours(names: Collection[str]) -> bool:
+    """Whether a folder with entries of these names is worth to be asked what it is, which takes reading in it."""
+    return not _TELLING.isdisjoint(names)
 
 
 def _object(place: Files, file: str) -> dict[str, Any]:
@@ -161,6 +170,8 @@ def _take_over(place: Files, kind: Kind) -> Ledger:
     if kind == "tables":
         tables = _object(place, "tables.json").get("files") or []
         ours |= {name for name in names if name in tables}
+    if kind == "comparison" and b"PnP-OVSS comparison" in (place.find("index.html") or b""):
+        ours.add("index.html")
     ledger.files = dict.fromkeys(sorted(ours), ())
     return ledger
 

@@ -38,6 +38,8 @@ from pnp_core.storage.seals import json_bytes, sha256
 
 REPORT = "report/index.html"
 """Where every run has its page."""
+TUNING = "tune.json"
+"""Record of a finished run of tune."""
 
 
 def fingerprint(*parts: Any) -> str:

@@ -9,14 +9,14 @@ import yaml
 
 from pnp_core.data import ShardRef, Summary
 from pnp_core.storage.provenance import versions
-from pnp_core.storage.run_folder import REPORT, table_bytes
+from pnp_core.storage.run_folder import REPORT, TUNING, table_bytes
 from pnp_core.tuning.cache import read_images
 from pnp_core.tuning.compare import Comparison
 from pnp_core.tuning.plan import TunePlan
 from pnp_core.tuning.search import Trial, best_trial, trials_table
 
 BEST = "best.yaml"
-RECORD = "tune.json"
+RECORD = TUNING
 FIGURE = "tuning.png"
 RESULTS = (BEST, RECORD, FIGURE, REPORT)
 TRIALS = "trials.parquet"

@@ -12,9 +12,10 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.cli import app
+from flows.viewing import report_server
 from pnp_core.errors import CorruptRunError
 from pnp_core.report.compare_page import compare_runs
-from pnp_core.report.opening import page_of
+from pnp_core.report.opening import page_of, policy_of, takes_review
 from pnp_core.storage.run_folder import RunFolder
 from tests.flows.test_browser import EVIL_CLASS, Watched
 from tests.runs import made_run
@@ -238,6 +239,14 @@ def test_view_opens_tuning_and_tables_and_says_what_has_no_page(tuned, evaluated
     (tmp_path / "other/index.html").write_text("somebody's")
     with pytest.raises(CorruptRunError, match="has no report"):
         page_of(RunFolder(str(tmp_path / "other")))
+
+
+def test_pages_without_a_review_are_known_as_ours_and_take_no_token(compared):
+    assert "sandbox" not in policy_of((compared / "index.html").read_bytes())
+    assert not takes_review(RunFolder(str(compared)), "index.html")
+    server = report_server(str(compared))
+    assert "token" not in server.address
+    server.server_close()
 
 
 def test_compare_command_says_in_one_line_what_is_wrong(tmp_path):

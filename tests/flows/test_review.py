@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
+import re
 import shutil
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -16,8 +19,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flows.viewing import HEADER, ReportServer, report_server
+from flows.viewing import HEADER, PORTS, PORTS_TRIED, Reports, ReportServer, port_of, report_server
 from pnp_core.runs.review import REVIEW, REVIEW_BYTES, finished_record, parse_review, review_id, rows_of
+from pnp_core.storage.ledger import LEDGER
+from pnp_core.storage.ownership import claim
 from pnp_core.storage.run_folder import RunFolder
 from tests.flows.commands import call, summary_of
 
@@ -77,7 +82,7 @@ def asked(
 
 def put(server: ReportServer, value: Any, path: str = "/review.json", **headers: str) -> tuple[int, str]:
     body = value if isinstance(value, bytes) else json.dumps(value).encode()
-    given = {HEADER.replace("-", "_"): server.token, "Content_Type": "application/json"} | headers
+    given = {HEADER.replace("-", "_"): server.reports.token, "Content_Type": "application/json"} | headers
     status, said, _ = asked(server, path, "PUT", body, **given)
     return status, said.decode()
 
@@ -424,10 +429,10 @@ def test_head_answers_as_get_without_the_content(served: ReportServer):
 
 def test_review_needs_token_name_and_origin(served: ReportServer, run: Path):
     review = review_of(run, test_00001="accepted")
-    token = {HEADER.replace("-", "_"): served.token}
+    token = {HEADER.replace("-", "_"): served.reports.token}
     port = served.server_port
     assert asked(served, "/review.json")[0] == 403
-    assert asked(served, f"/review.json?token={served.token}")[0] == 403
+    assert asked(served, f"/review.json?token={served.reports.token}")[0] == 403
     assert asked(served, "/review.json", **{HEADER.replace("-", "_"): "x" * 43})[0] == 403
     assert put(served, review, **{HEADER.replace("-", "_"): "x" * 43})[0] == 403
     for origin in ("http://evil.example", "null", f"https://127.0.0.1:{port}", "http://127.0.0.1:1"):
@@ -451,7 +456,7 @@ def test_body_of_a_review_is_bounded_and_json(served: ReportServer, run: Path):
     for length, code in (("", 411), ("-1", 411), ("1e3", 411), (str(REVIEW_BYTES + 1), 413)):
         connection = http.client.HTTPConnection("127.0.0.1", served.server_port, timeout=30)
         connection.putrequest("PUT", "/review.json")
-        connection.putheader(HEADER, served.token)
+        connection.putheader(HEADER, served.reports.token)
         connection.putheader("Content-Type", "application/json")
         if length:
             connection.putheader("Content-Length", length)
@@ -519,7 +524,7 @@ def test_links_that_lead_out_of_the_folder_are_refused(served: ReportServer, run
     before = secret.read_bytes()
     status, said = put(served, review_of(run, test_00001="accepted"))
     assert (status, "link" in said) == (409, True)
-    assert asked(served, "/review.json", **{HEADER.replace("-", "_"): served.token})[0] == 409
+    assert asked(served, "/review.json", **{HEADER.replace("-", "_"): served.reports.token})[0] == 409
     assert (secret.read_bytes(), (run / REVIEW).is_symlink()) == (before, True)
 
 
@@ -533,10 +538,14 @@ def test_folder_of_runs_is_a_list_and_each_has_its_own_review(browser, run: Path
         page = opened.page
         assert page.locator("a.run").all_text_contents() == ["first", f"more/{name}"]
         assert page.locator("tbody tr").first.inner_text().split("\t")[1:3] == ["8", "8"]
-        page.locator("a.run").nth(1).click()
-        page.locator(".tile").first.focus()
-        page.keyboard.press("a")
+        page.wait_for_function("[...document.querySelectorAll('a.run')].every(link => link.hash)", timeout=10_000)
+        with opened.context.expect_page() as tab:
+            page.locator("a.run").nth(1).click()
+        opened.page = tab.value
+        opened.page.locator(".tile").first.focus()
+        opened.page.keyboard.press("a")
         opened.state("Saved in the run folder")
+        assert "token" not in opened.page.url + page.url
         assert (second / REVIEW).exists()
         assert not (run / REVIEW).exists()
         assert asked(server, "/", "HEAD")[:2] == (200, b"")
@@ -545,6 +554,169 @@ def test_folder_of_runs_is_a_list_and_each_has_its_own_review(browser, run: Path
         assert asked(server, "/first/")[0] == 200
         assert opened.said == []
         opened.context.close()
+
+
+def token_of(server: ReportServer, path: str) -> dict[str, str]:
+    place = server.reports.at(path)
+    assert place
+    return {HEADER.replace("-", "_"): place[0].token}
+
+
+def test_token_of_one_run_reads_and_writes_no_review_of_another(run: Path):
+    shutil.copytree(run, run.parent / "second")
+    review = review_of(run, test_00001="accepted")
+    for server in serving(run.parent):
+        own, other = token_of(server, "first/"), token_of(server, "second/")
+        assert put(server, review, "/second/review.json", **own)[0] == 403
+        assert put(server, review, "/second/review.json")[0] == 403  # that of the list
+        assert asked(server, "/second/review.json", **own)[0] == 403
+        assert put(server, review, "/second/review.json", **other)[0] == 200
+        assert not (run / REVIEW).exists()
+        assert asked(server, "/tokens.json")[0] == 403
+        assert asked(server, "/tokens.json", **own)[0] == 403
+        of_list = {HEADER.replace("-", "_"): server.reports.token}
+        assert asked(server, "/tokens.json", **of_list, Origin="http://evil.example")[0] == 403
+        status, body, headers = asked(server, "/tokens.json", **of_list)
+        assert (status, headers["Content-Type"]) == (200, "application/json")
+        assert set(json.loads(body)) == {"first/", "second/"}
+        assert asked(server, "/", **of_list)[1].find(server.reports.token.encode()) == -1
+
+
+STEALS = """<!doctype html><title>mine</title><script>
+(async () => {
+  const told = [];
+  try { localStorage.setItem("x", "1"); told.push("stored"); } catch { told.push("no store"); }
+  try { await fetch("review.json"); told.push("asked"); } catch { told.push("not asked"); }
+  document.title = told.join(", ");
+})();
+</script>"""
+
+
+def test_page_that_is_not_ours_runs_as_from_elsewhere(browser, run: Path, tmp_path: Path):
+    """Neither beside a mark of ours nor alone may it have what our pages have."""
+    (run / "report/index.html").write_text(STEALS)
+    for server in serving(run):
+        assert asked(server, "/")[0] == 404, "it is not what the list of our files has"
+    (run / LEDGER).unlink()
+    (tmp_path / "alone/report").mkdir(parents=True)
+    (tmp_path / "alone/report/index.html").write_text(STEALS)
+    for folder in (run, tmp_path / "alone"):
+        for server in serving(folder):
+            assert server.address == f"http://127.0.0.1:{server.server_port}/", "no token for it"
+            page = Opened(browser, server.address)
+            page.page.wait_for_function("document.title !== 'mine'", timeout=10_000)
+            assert page.page.evaluate("document.title") == "no store, not asked"
+            page.context.close()
+
+
+def test_script_that_is_put_into_our_page_does_not_run(browser, run: Path):
+    page = (run / "report/index.html").read_text("utf-8")
+    start, end = page.index("<meta http-equiv"), page.index(">", page.index("<meta http-equiv")) + 1
+    digests = f"<!-- {page[start + 1 : end - 1]} -->"
+    spoiled = page[:start] + digests + page[end:].replace("<body>", "<body><script>document.title = 'evil'</script>")
+    (run / "report/index.html").write_text(spoiled, "utf-8")
+    (run / LEDGER).unlink()
+    for server in serving(run):
+        opened = Opened(browser, server.address)
+        opened.page.locator(".tile").first.wait_for(timeout=5_000)
+        assert opened.page.title() == "scenes · PnP-OVSS"
+        assert any("Content Security Policy" in said for said in opened.said)
+        opened.context.close()
+
+
+def test_everything_that_is_served_has_a_policy(served: ReportServer):
+    policy = asked(served, "/")[2]["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "sandbox" not in policy
+    assert "'unsafe-inline'" not in policy.split("script-src")[1]
+    assert asked(served, "/nothing")[2]["Content-Security-Policy"].startswith("default-src 'none'; sandbox")
+
+
+def test_list_says_what_each_folder_is_and_only_reviews_get_a_token(run: Path):
+    runs = run.parent
+    for name, kind in (("compared", "comparison"), ("tabled", "tables"), ("tuned", "run")):
+        claim(str(runs / name), kind)
+        (runs / name / "report").mkdir()
+        (runs / name / "report/index.html").write_text("a page")
+        (runs / name / "index.html").write_text("a page")
+    (runs / "tuned/tune.json").write_text("{}")
+    shutil.copytree(run, runs / "damaged")
+    (runs / "damaged/run.json").write_text("{")
+    shutil.copytree(run / "report", runs / "alone/report")
+    for server in serving(runs):
+        page = asked(server, "/")[1].decode()
+        rows = re.findall(r'<tr><th scope="row"><a[^>]*>([^<]*)</a></th>\s*<td[^>]*>([^<]*)</td>', page)
+        assert dict(rows) == {
+            "alone": "a report without its run",
+            "compared": "comparison",
+            "damaged": "its record cannot be read",
+            "first": "8",
+            "tabled": "tables",
+            "tuned": "tuning",
+        }
+        tokens = json.loads(asked(server, "/tokens.json", **{HEADER.replace("-", "_"): server.reports.token})[1])
+        assert set(tokens) == {"alone/", "damaged/", "first/"}
+    for name in ("compared", "tabled", "tuned"):
+        for server in serving(runs / name):
+            assert server.address == f"http://127.0.0.1:{server.server_port}/"
+
+
+def test_name_that_is_no_utf8_is_listed_and_opened(run: Path):
+    shutil.copytree(run, run.parent / "caf\udce9")  # the byte E9
+    for server in serving(run.parent):
+        status, body, _ = asked(server, "/")
+        assert status == 200
+        assert 'href="caf%E9/">caf\\udce9</a>' in body.decode()
+        assert asked(server, "/caf%E9/")[:2] == asked(server, "/first/")[:2]
+        assert put(server, review_of(run), "/caf%E9/review.json", **token_of(server, "caf\udce9/"))[0] == 200
+
+
+def test_request_that_goes_wrong_in_a_new_way_is_answered_in_one_line(served: ReportServer, run: Path):
+    (run / REVIEW).symlink_to("review.json")  # round in a circle, of which nobody has thought
+    status, body, _ = asked(served, "/review.json", **token_of(served, ""))
+    assert (status, len(body.decode().splitlines())) == (500, 1)
+    assert body.startswith(b"this cannot be shown (")
+    assert asked(served, "/")[0] == 200
+
+
+def test_folder_with_many_files_is_listed_soon_and_ours_are_not_searched(run: Path, monkeypatch):
+    (run.parent / "data/pictures").mkdir(parents=True)
+    for number in range(20_000):
+        (run.parent / f"data/pictures/{number}.jpg").touch()
+    for inside in (run / "masks/x", run.parent / ".hidden"):
+        shutil.copytree(run / "report", inside / "report")
+    seen: list[str] = []
+    real = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: seen.append(str(path)) or real(path))
+    start = time.perf_counter()
+    reports = Reports(str(run.parent))
+    assert [page.name for page in reports.found()] == ["first"]
+    assert time.perf_counter() - start < 2
+    top = str(run.parent)
+    assert sorted(seen) == [top, f"{top}/data", f"{top}/data/pictures", f"{top}/first"], "once each, nothing in ours"
+    shutil.copytree(run, run.parent / "later")
+    monkeypatch.setattr("flows.viewing.REMEMBERED", 0.0)
+    assert [page.name for page in reports.found()] == ["first", "later"]
+
+
+def test_batches_of_a_corpus_and_runs_behind_links_that_stay_are_listed(run: Path):
+    claim(str(run.parent / "corpus"), "corpus")
+    shutil.copytree(run, run.parent / "corpus/batches/000001")
+    (run.parent / "latest").symlink_to("first", target_is_directory=True)
+    names = [page.name for page in Reports(str(run.parent)).found()]
+    assert names == ["corpus/batches/000001", "first", "latest"]
+
+
+def test_folder_has_the_same_port_each_time_or_the_next(run: Path):
+    assert port_of(str(run)) == port_of(f"{run}/") == port_of(f"file://{run}")
+    assert port_of(str(run)) in PORTS
+    first = report_server(str(run), None)
+    second = report_server(str(run), None)
+    try:
+        assert port_of(str(run)) <= first.server_port < second.server_port < port_of(str(run)) + PORTS_TRIED
+    finally:
+        first.server_close()
+        second.server_close()
 
 
 def test_review_is_saved_in_a_bucket(run: Path):

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from pnp_core.data import Sample
+from pnp_core.errors import ForeignFilesError
 from pnp_core.storage.files import MARK
 from pnp_core.storage.ledger import LEDGER, Ledger, claim_files, drop_missing
 from pnp_core.storage.ownership import FOLDER, claim, kind_of
@@ -83,6 +84,23 @@ def test_damaged_list_of_an_export_does_not_stop_the_next_one(run):
     run.put(LEDGER, b"{")
     claim(run.url, "export")
     run.write("export.json", b"{}")
+
+
+@pytest.mark.parametrize(("page", "ours"), [(b"<p>PnP-OVSS comparison</p>", True), (b"somebody's", False)])
+def test_damaged_list_of_a_comparison_takes_its_page_over(run, page, ours):
+    claim(run.url, "comparison")
+    run.write("index.html", page)
+    run.write("compare.json", b"{}")
+    run.put(LEDGER, b"{")
+    claim(run.url, "comparison")
+    assert ("index.html" in Ledger.read(run).files) is ours
+    run.write("compare.json", b"{}")
+    if ours:
+        run.write("index.html", b"another page")
+    else:
+        with pytest.raises(ForeignFilesError):
+            run.write("index.html", b"another page")
+        assert run.get("index.html") == page
 
 
 def test_name_that_nothing_was_written_to_is_forgotten(run):
