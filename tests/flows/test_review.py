@@ -354,10 +354,12 @@ def test_list_of_runs_takes_the_token_in_the_same_tab(browser, run: Path):
         opened = Opened(browser, address)
         opened.page.goto(f"{address}#{token}")
         opened.page.wait_for_function("() => document.querySelector('a.run').hash")
-        opened.page.locator("a.run").first.click()
-        opened.page.locator(".tile").first.focus()
-        opened.page.keyboard.press("a")
-        opened.state("Saved in the run folder")
+        with opened.context.expect_page() as tab:  # each run has a tab of its own
+            opened.page.locator("a.run").first.click()
+        page = tab.value
+        page.locator(".tile").first.focus()
+        page.keyboard.press("a")
+        page.locator("#review-state", has_text="Saved in the run folder").wait_for()
         assert opened.said == []
         opened.context.close()
 
