@@ -119,6 +119,16 @@ def scored_labels(card: DatasetCard, only: tuple[int, ...] | None) -> tuple[int,
     return only or tuple(range(0 if card.background else 1, len(card.classes) + 1))
 
 
+def check_scored(card: DatasetCard) -> None:
+    """Find out whether masks of a dataset can be scored.
+
+    Raises:
+        UsageError: it has too many classes.
+    """
+    if len(card.classes) > MOST_SCORED:
+        raise UsageError(f"{card.name} has {len(card.classes)} classes, and at most {MOST_SCORED} can be scored")
+
+
 def plan_eval(config: EvalConfig) -> Plan:
     """The jobs of an `eval` run.
 
@@ -128,8 +138,7 @@ def plan_eval(config: EvalConfig) -> Plan:
     card = resolve_card(load_card(config.dataset), config.data)
     if config.score.void_as_background and not card.background:
         raise UsageError(f"void_as_background makes no sense for {card.name}, where background is not scored")
-    if len(card.classes) > MOST_SCORED:
-        raise UsageError(f"{card.name} has {len(card.classes)} classes, and at most {MOST_SCORED} can be scored")
+    check_scored(card)
     only = class_subset(config, card)
     plan = _plan(config, card, only)
     score = ScoreJob(
