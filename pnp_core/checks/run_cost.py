@@ -23,7 +23,7 @@ from pnp_core.errors import CheckpointError, UsageError
 from pnp_core.inputs.cards import load_card
 from pnp_core.inputs.sources import draw
 from pnp_core.runs.plan import Plan, class_subset, open_images, open_split, plan_eval, plan_label
-from pnp_core.runs.preflight import check_own_images, ignored_files, remarks
+from pnp_core.runs.preflight import check_own_images, ignored_files, own_remarks, remarks
 from pnp_core.stages.fitting import batch_size
 from pnp_core.stages.maps import extract_shard
 from pnp_core.stages.masks import export_png, mask_shard
@@ -312,8 +312,8 @@ def _cost(
         done = number - left["masks"] if len(plans) == 1 else 0
         facts |= {"settings": len(plans), "done": done}
         if not number or not left["masks"]:
-            warnings = tuple(remarks(plans[0].salience))
-            return RunCost(memory_bytes=0, disk_bytes=0, warnings=warnings, **facts)
+            said = remarks(plans[0].salience) if plans[0].score else own_remarks(plans[0])
+            return RunCost(memory_bytes=0, disk_bytes=0, warnings=tuple(said), **facts)
         start = started(plans[0])
         warnings = remarks(plans[0].salience) if plans[0].score else check_own_images(plans[0])
         measured = measure(plans[0], samples)

@@ -74,7 +74,8 @@ class Segmentation:
         return Image.fromarray(overlay(self.image, self.labels, display_palette(self.labels.dtype)))
 
     def save(self, path: str | Path) -> None:
-        """Write the mask as a palette PNG, the same bytes as `pnp-ovss label --png` writes.
+        """Write the mask as a PNG, the same bytes as `pnp-ovss label --png` writes: with a palette, or of labels of 16
+        bits a grey one (Pillow's `I;16`) without colours.
 
         Raises:
             UsageError: the name does not end in .png.
@@ -83,7 +84,7 @@ class Segmentation:
         """
         file = Path(path)
         if file.suffix.lower() != ".png":
-            raise UsageError(f"'{path}' must end in .png: a mask is saved as a PNG with a palette")
+            raise UsageError(f"'{path}' must end in .png: a mask is saved as a PNG")
         try:
             with file.open("xb") as opened:
                 opened.write(encode_label_map(self.labels, self.palette))
