@@ -100,7 +100,8 @@ class _Masks:
         """What no score can be worth anything with."""
         if not self._number or self._pixels[1 : self._void_label].any():
             return []
-        return [without_classes(int(self._pixels[0]), int(self._pixels[self._void_label]), self._number, self._void_label)]
+        void = self._void_label
+        return [without_classes(int(self._pixels[0]), int(self._pixels[void]), self._number, void)]
 
     def remarks(self) -> list[str]:
         """What may be meant otherwise."""

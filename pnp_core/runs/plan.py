@@ -78,7 +78,7 @@ def _palette(card: DatasetCard, own: Vocabulary | None) -> tuple[str, ...] | Non
         return None if card.palette == "voc" else card.palette
     ids = own.ids or tuple(range(1, len(own.names) + 1))
     usual = voc_palette(label_type(max(*ids, len(ids))))
-    # A query for background is seen in reports alone, where it has its label's.
+    # A query for background becomes 0 in masks: its own colour is in no mask, and the report has colours of its own.
     shown = (value or label for label, value in enumerate((0, *ids)))
     return tuple(
         colour or f"#{bytes(usual[value]).hex()}" for value, colour in zip(shown, (None, *own.colours), strict=True)

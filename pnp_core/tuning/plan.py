@@ -103,7 +103,9 @@ def _resolved_card(config: TuneConfig) -> DatasetCard:
     if config.data is None:
         raise UsageError("say where your pictures are with --data: anything that `label` takes")
     if query := next((one.name for one in config.classes if isinstance(one, OwnClass) and one.background), None):
-        raise UsageError(f"tune rewards what a judge sees of each class, and '{query}' is a background query: leave it out")
+        raise UsageError(
+            f"tune rewards what a judge sees of each class, and '{query}' is a background query: leave it out"
+        )
     own = vocabulary_of(config.classes)
     if several := next((name for name, asked in zip(own.names, own.prompts, strict=True) if len(asked) > 1), None):
         raise UsageError(f"tune asks about each class with one prompt, and '{several}' has several: leave one")
