@@ -182,7 +182,7 @@ class DatasetCard(Config):
         """As pydantic's, but what was worked out of the former classes does not come along."""
         copied = super().model_copy(update=update, deep=deep)
         for name in copied.__dict__.keys() - DatasetCard.model_fields.keys():
-            del copied.__dict__[name]
+            object.__delattr__(copied, name)
         return copied
 
     def facts(self) -> dict[str, Any]:
