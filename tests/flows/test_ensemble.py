@@ -314,11 +314,12 @@ def test_candidates_by_match_score_are_those_of_the_runs_and_need_no_model(made,
 
 
 def test_runs_that_are_older_than_the_view_of_clip_saw_the_centre(copies):
-    record = copies / "toy/run.json"
+    toy = copies[1]
+    record = toy / "run.json"
     values = json.loads(record.read_text())
     assert values["config"]["salience"]["candidates"].pop("view") == "whole"
     record.write_text(json.dumps(values))
-    assert json.loads(read_member(str(copies / "toy")).candidates)["view"] == "centre"
+    assert json.loads(read_member(str(toy)).candidates)["view"] == "centre"
 
 
 def test_other_candidates_in_some_picture_are_refused(made, copies, tmp_path):
