@@ -28,6 +28,7 @@ from pnp_core.methods.ensemble.members import StoredRun, read_member
 from pnp_core.methods.ensemble.method import METHOD
 from pnp_core.runs.plan import plan_eval
 from pnp_core.storage.class_maps import read_class_maps
+from pnp_core.storage.run_folder import RunFolder
 from pnp_core.storage.shards import read_refs
 from tests.artifacts import artifacts
 from tests.flows.test_methods import ROOT, TOY
@@ -314,12 +315,11 @@ def test_candidates_by_match_score_are_those_of_the_runs_and_need_no_model(made,
 
 
 def test_runs_that_are_older_than_the_view_of_clip_saw_the_centre(copies):
-    toy = copies[1]
-    record = toy / "run.json"
-    values = json.loads(record.read_text())
+    toy = RunFolder(str(copies[1]))
+    values = toy.read_json("run.json")
     assert values["config"]["salience"]["candidates"].pop("view") == "whole"
-    record.write_text(json.dumps(values))
-    assert json.loads(read_member(str(toy)).candidates)["view"] == "centre"
+    toy.write_json("run.json", values)
+    assert json.loads(read_member(toy.url).candidates)["view"] == "centre"
 
 
 def test_other_candidates_in_some_picture_are_refused(made, copies, tmp_path):
