@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from tempfile import TemporaryDirectory
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from flows.cli.running import one_line_errors, quiet_prefect
+from flows.cli.running import one_line_errors, quiet_prefect, warn
 from pnp_core.text.visible import visible_json
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ def say_cost(estimate: Callable[[], RunCost], as_json: bool, debug: bool, more: 
     quiet_prefect(debug)
     with one_line_errors(debug, kept="nothing was written"):
         cost = estimate()
+        warn(list(cost.warnings))
         from rich.console import Console
 
         from flows.cli.console import errors
@@ -57,9 +59,13 @@ def tune_cost(config: TuneConfig) -> RunCost:
 
 def _tried(config: TuneConfig, plan: TunePlan, cost: RunCost, images: int) -> RunCost:
     from flows.pipelines.tuning import tune
+    from pnp_core.runs.preflight import remarks
     from pnp_core.storage.provenance import peak_memory
 
-    plan.maps.load()  # beforehand: it is not for each picture
+    start = perf_counter()
+    loaded = plan.maps.load()  # beforehand: it is not for each picture
+    start = perf_counter() - start
+    loaded.check(plan.maps.salience.vocabulary)
     search = config.search.model_copy(update={"trials": 2 * len(plan.groups), "optimizer": "random-search"})
     with TemporaryDirectory(prefix="pnp-ovss-") as folder:
         summary = tune(config.model_copy(update={"out": folder, "images": images, "search": search}))
@@ -68,9 +74,11 @@ def _tried(config: TuneConfig, plan: TunePlan, cost: RunCost, images: int) -> Ru
         cost,
         settings=sum(group.trials for group in plan.groups),
         tried=images,
-        seconds=_seconds(config, plan, summary, cost, images),
+        labelled=images - summary.quarantined,
+        seconds={"start": start, **_seconds(config, plan, summary, cost, images)},
         memory_bytes=peak.get("device", peak["host"]),
         disk_bytes=round(summary.cache_bytes_per_image * (cost.pictures - cost.done)),
+        warnings=tuple(remarks(plan.maps.salience)),
     )
 
 

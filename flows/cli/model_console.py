@@ -102,15 +102,19 @@ def show_cost(cost: RunCost, console: Console) -> None:
     ]
     if cost.problem is not None:
         lines.append(("no estimate", shown(cost.problem)))
+    elif cost.tried and not cost.labelled:
+        lines.append(("no estimate", f"all {cost.tried} pictures that were tried were quarantined"))
     elif cost.total_seconds is None:
         lines.append(("time", "nothing is left to do"))
     else:
         parts = ", ".join(f"{name} {duration(seconds)}" for name, seconds in cost.seconds.items())
         lines += [
-            ("time", f"about {duration(cost.total_seconds)} ({parts}), from {cost.tried} pictures"),
+            ("time", f"about {duration(cost.total_seconds)} ({parts}), from {cost.labelled} pictures"),
             ("memory", f"about {(cost.memory_bytes or 0) / 1e9:.1f} GB"),
             ("disk", f"about {_size(cost.disk_bytes or 0)} in {shown(cost.out)}"),
         ]
+        if lost := cost.tried - cost.labelled:
+            lines.append(("quarantine", f"{lost} of {cost.tried} tried were quarantined"))
     for name, text in lines:
         console.print(f"{name:14} {text}", soft_wrap=True, highlight=False)
 

@@ -100,19 +100,21 @@ class _Masks:
         """What no score can be worth anything with."""
         if not self._number or self._pixels[1 : self._void_label].any():
             return []
-        return [without_classes(int(self._pixels[0]), int(self._pixels[self._void_label]), self._number)]
+        void = self._void_label
+        return [without_classes(int(self._pixels[0]), int(self._pixels[void]), self._number, void)]
 
     def remarks(self) -> list[str]:
         """What may be meant otherwise."""
         if self.problems() or not self._number:
             return []
+        void = self._void_label
         absent = [name for label, name in enumerate(self._names, start=1) if not self._pixels[label]]
         kinds = (
             (absent, f"of {len(self._names)} classes occur in no mask"),
-            (self._void, f"of {self._number} masks are nearly all void (255), which is never scored"),
+            (self._void, f"of {self._number} masks are nearly all void ({void}), which is never scored"),
             (
                 self._bare,
-                f"of {self._number} masks hold 0 and 255 alone, background and void: is 255 meant as a class?",
+                f"of {self._number} masks hold 0 and {void} alone, background and void: is {void} meant as a class?",
             ),
         )
         return [

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,6 +23,7 @@ from pnp_core.errors import CheckpointError, UsageError
 from pnp_core.inputs.cards import load_card
 from pnp_core.inputs.sources import draw
 from pnp_core.runs.plan import Plan, class_subset, open_images, open_split, plan_eval, plan_label
+from pnp_core.runs.preflight import check_own_images, ignored_files, own_remarks, remarks
 from pnp_core.stages.fitting import batch_size
 from pnp_core.stages.maps import extract_shard
 from pnp_core.stages.masks import export_png, mask_shard
@@ -79,10 +80,12 @@ class RunCost:
         settings: that are evaluated; 1 but for `ablate`.
         problem: why the weights are not at hand, so that nothing could be tried; None when they are.
         device: where the model runs.
-        tried: pictures that the estimate is from.
-        seconds: estimate, by stage; empty where nothing could be tried.
+        tried: pictures that were tried.
+        labelled: of them, those that were not quarantined, which the estimate is from.
+        seconds: estimate, by stage, `start` (the model is loaded) first; empty where nothing could be tried.
         memory_bytes: estimate of the highest use: of the GPU where the model is on one, else of the process.
         disk_bytes: estimate of what is added to the output folder.
+        warnings: what the run itself would say before it begins; where weights are not at hand, none of the model.
     """
 
     out: str
@@ -98,14 +101,16 @@ class RunCost:
     settings: int = 1
     problem: str | None = None
     tried: int = 0
+    labelled: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
     memory_bytes: int | None = None
     disk_bytes: int | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def total_seconds(self) -> float | None:
-        """All stages one after the other; None where nothing could be tried."""
-        return sum(self.seconds.values()) if self.tried else None
+        """All stages one after the other; None where nothing was tried, or all of it quarantined."""
+        return sum(self.seconds.values()) if self.labelled else None
 
     def as_json(self) -> dict[str, Any]:
         """The object that `--json` prints."""
@@ -165,6 +170,13 @@ class _Peak:
                 return
 
 
+def started(plan: Plan) -> float:
+    """Seconds until the model of a run is loaded; next to none where this process has it already."""
+    start = time.perf_counter()
+    plan.salience.load()
+    return time.perf_counter() - start
+
+
 def measure(plan: Plan, samples: Sequence[Sample]) -> Measured:
     """Send a few pictures through the stages of a run, in a folder of their own that is gone afterwards.
 
@@ -176,7 +188,7 @@ def measure(plan: Plan, samples: Sequence[Sample]) -> Measured:
         raise UsageError("there is no picture to try, so that nothing can be said of time, memory and disk")
     with TemporaryDirectory(prefix="pnp-ovss-") as folder:
         trial = plan.at(folder)
-        trial.salience.load()  # beforehand: it is not for each picture
+        started(trial)  # beforehand: it is not for each picture
         shards = write_shards(RunFolder(folder), iter(samples), iter([1, len(samples)]), "a trial", "a trial")
         peaks, seconds, labelled = [], {}, 0
         for shard in shards:  # the last one's times count: it is warm
@@ -231,8 +243,10 @@ def label_cost(config: LabelConfig) -> RunCost:
         PnpError: as `plan_label`; or there are no pictures, or the output folder is somebody else's.
     """
     check_ours(Files(config.out), "run")
-    number, samples = draw(open_images(config), TRIED)
-    return _cost(config, lambda: [plan_label(config)], number, len(config.classes), samples)
+    source = open_images(config)
+    number, samples = draw(source, TRIED)
+    cost = _cost(config, lambda: [plan_label(config)], number, len(config.classes), samples)
+    return replace(cost, warnings=(*cost.warnings, *ignored_files(source)))
 
 
 def corpus_cost(config: CorpusConfig) -> RunCost:
@@ -298,13 +312,19 @@ def _cost(
         done = number - left["masks"] if len(plans) == 1 else 0
         facts |= {"settings": len(plans), "done": done}
         if not number or not left["masks"]:
-            return RunCost(memory_bytes=0, disk_bytes=0, **facts)
+            said = remarks(plans[0].salience) if plans[0].score else own_remarks(plans[0])
+            return RunCost(memory_bytes=0, disk_bytes=0, warnings=tuple(said), **facts)
+        start = started(plans[0])
+        warnings = remarks(plans[0].salience) if plans[0].score else check_own_images(plans[0])
         measured = measure(plans[0], samples)
+    facts |= {"tried": measured.tried, "labelled": measured.labelled, "warnings": tuple(warnings)}
+    if not measured.labelled:
+        return RunCost(**facts)
     new_shards = 0 if RunFolder(plans[0].salience.out).exists("shards") else number
     kept = {name: each * left.get(name, new_shards) for name, each in measured.disk_bytes.items()}
+    stages = {name: each * left.get(name, left["masks"]) for name, each in measured.seconds.items()}
     return RunCost(
-        tried=measured.tried,
-        seconds={name: each * left.get(name, left["masks"]) for name, each in measured.seconds.items()},
+        seconds={"start": start, **stages},
         memory_bytes=measured.memory(min(number, batch_size(config.runtime))),
         disk_bytes=round(sum(kept.values())),
         **facts,

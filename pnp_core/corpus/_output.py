@@ -33,7 +33,7 @@ from pnp_core.inputs.sources.base import file_sample
 from pnp_core.inputs.sources.folder import GrowingFolder
 from pnp_core.inputs.sources.links import LINKS, left_out, links_passed_over
 from pnp_core.runs.plan import Plan, plan_label
-from pnp_core.runs.preflight import check_own_images, remarks
+from pnp_core.runs.preflight import check_own_images, own_remarks
 from pnp_core.stages.masks import STAGE as MASKS
 from pnp_core.storage.completion import StageFolder
 from pnp_core.storage.ownership import check_ours, check_writable, claim
@@ -251,7 +251,7 @@ def check_corpus(config: CorpusConfig) -> list[str]:
     plan = plan_label(config)
     check_ours(RunFolder(config.out), "corpus")
     known = Corpus(config, plan).settings_are_known
-    warnings = remarks(plan.salience) if known else check_own_images(plan)
+    warnings = own_remarks(plan) if known else check_own_images(plan)
     check_writable(config.out, "corpus")
     return warnings
 

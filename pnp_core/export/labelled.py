@@ -150,7 +150,8 @@ class Labelled:
     Attributes:
         name: unique among all, safe in paths.
         source: where the picture is from.
-        labels: (H, W) uint8, or uint16 of runs with more than 254 classes; 0 background, 255 or 65535 void.
+        labels: (H, W) uint8, or uint16 of runs with more than 254 classes, or ids over 254; 0 background, 255 or
+            65535 void.
         palette: (256 or 65536, 3) uint8.
         row: as in the masks' table.
         part: that it is of.

@@ -7,6 +7,7 @@ needs a YAML and no code. The readers are in `pnp_core.inputs.readers`.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -177,6 +178,13 @@ class DatasetCard(Config):
     def __hash__(self) -> int:
         return hash((self.name, self.version, self.classes))
 
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> DatasetCard:
+        """As pydantic's, but what was worked out of the former classes does not come along."""
+        copied = super().model_copy(update=update, deep=deep)
+        for name in copied.__dict__.keys() - DatasetCard.model_fields.keys():
+            object.__delattr__(copied, name)
+        return copied
+
     def facts(self) -> dict[str, Any]:
         """What the pictures and their labels depend on."""
         return self.model_dump(exclude={"subsets": True, "classes": {"__all__": {"authors"}}})
@@ -186,17 +194,20 @@ class DatasetCard(Config):
         """Class names, from label 1."""
         return tuple(c.name for c in self.classes)
 
-    @property
+    @cached_property
     def captions(self) -> tuple[str, ...]:
         """Class names as captions say them, from label 1."""
         return tuple(c.caption or c.name for c in self.classes)
+
+    @cached_property
+    def _authors_captions(self) -> tuple[str, ...]:
+        return tuple(c.authors or natural for c, natural in zip(self.classes, self.captions, strict=True))
 
     def captions_in(self, words: Words) -> tuple[str, ...]:
         """Class names as captions say them, from label 1: in natural words, or in those of the authors' code, of which
         two may be the same.
         """
-        own = [c.authors if words == "authors" else None for c in self.classes]
-        return tuple(name or natural for name, natural in zip(own, self.captions, strict=True))
+        return self._authors_captions if words == "authors" else self.captions
 
     @property
     def renamed(self) -> int:

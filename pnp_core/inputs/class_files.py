@@ -156,6 +156,8 @@ def _of_lines(text: str, whole: str) -> Iterator[Entry]:
     for number, line in enumerate(re.split("\r\n|\r|\n", text), 1):
         if line.strip() and not line.lstrip().startswith("#"):
             where, (name, colon, prompts) = f"{whole}, line {number}", line.partition(":")
+            if prompts.startswith("//"):
+                raise ClassNameError(f"{where}: '{line.strip()[:60]}' is an address, no class with its prompts")
             if colon and not prompts.strip():
                 raise ClassNameError(f"{where}: there is no prompt behind '{name.strip()}:'; leave out the colon")
             yield where, {"name": name, "prompts": _parted(prompts) if colon else None}

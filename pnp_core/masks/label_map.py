@@ -77,18 +77,14 @@ class SoftMap:
     probabilities: Float[np.ndarray, "N h w"]
     labels: tuple[int, ...]
 
-    def by_class(self, classes: int, size: tuple[int, int]) -> Float[np.ndarray, "L H W"]:
-        """One map for each label from 0 to `classes`, at a size (H, W): of several channels the best one, 0 where a
-        class has none. The largest is that of the label map, and its value the confidence.
+    def of(self, labels: Sequence[int], size: tuple[int, int]) -> Float[np.ndarray, "L H W"]:
+        """One map for each of some labels, all that there are among them, at a size (H, W): of several channels of a
+        label the best one, 0 where it has none. The largest is that of the label map, and its value the confidence.
 
         >>> soft = SoftMap(np.array([[[0.5]], [[0.125]], [[0.375]]], np.float32), (0, 2, 2))
-        >>> soft.by_class(2, (1, 2))[:, 0].tolist()
+        >>> soft.of((0, 1, 2), (1, 2))[:, 0].tolist()
         [[0.5, 0.5], [0.0, 0.0], [0.375, 0.375]]
         """
-        return self.of(range(classes + 1), size)
-
-    def of(self, labels: Sequence[int], size: tuple[int, int]) -> Float[np.ndarray, "L H W"]:
-        """One map for each of some labels, all that there are among them; see `by_class`."""
         found = np.zeros((len(labels), *size), dtype=np.float32)
         row = {label: number for number, label in enumerate(labels)}
         at = _at_size(self.probabilities.shape[1:], size)

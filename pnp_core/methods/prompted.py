@@ -76,6 +76,7 @@ class Prompted(LoadedMethod):
 
     def encode(self, prepared: Sequence[Any]) -> Any:
         """As the method does."""
+        self._forget()
         return self._method.encode(prepared)
 
     def match(self, batch: Any, labels: tuple[int, ...]) -> Float[np.ndarray, "B C"]:
@@ -96,14 +97,21 @@ class Prompted(LoadedMethod):
 
     def look(self, batch: Any, classes: Mapping[int, tuple[int, ...]]) -> dict[int, Seen]:
         """Maps of each class: of the prompt that fits the image best, or the largest of all of them."""
-        asked = self._fitting(batch, classes) if self._matches else dict(classes)
-        questions = asked if self._matches else {place: self._questions(own) for place, own in classes.items()}
-        seen = self._method.look(batch, questions)
-        self._batch, self._matched = None, {}
+        try:
+            if self._matches:
+                questions = self._fitting(batch, classes)
+            else:
+                questions = {place: self._questions(own) for place, own in classes.items()}
+            seen = self._method.look(batch, questions)
+        finally:  # also when memory is out: a batch that is kept would be in the way of its halves
+            self._forget()
         return {place: self._of_classes(one, questions[place]) for place, one in seen.items()}
 
     def _questions(self, labels: Sequence[int]) -> tuple[int, ...]:
         return tuple(question for label in labels for question in self._groups[label - 1])
+
+    def _forget(self) -> None:
+        self._batch, self._matched = None, {}
 
     def _remember(self, batch: Any, questions: Sequence[int], found: Float[np.ndarray, "B Q"]) -> None:
         """Keep what was matched until the batch is looked at."""

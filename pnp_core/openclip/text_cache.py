@@ -18,6 +18,8 @@ from safetensors.torch import load, save
 
 KEPT = 32
 """Vocabularies that are kept; the ones not used for longest go."""
+KEPT_BYTES = 512 * 2**20
+"""Of their files at most, but for the newest."""
 Encode = Callable[[list[str]], Float[torch.Tensor, "N D"]]
 
 
@@ -59,8 +61,20 @@ def _write(file: Path, data: bytes) -> None:
     """In one step, so that two processes never see each other's halves; then the oldest go."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".part", delete=False) as part:
-        part.write(data)
-    Path(part.name).replace(file)
-    known = sorted(file.parent.glob("*.safetensors"), key=lambda one: one.stat().st_mtime)
-    for old in known[:-KEPT]:
-        old.unlink(missing_ok=True)
+        try:
+            part.write(data)
+            part.close()
+            Path(part.name).replace(file)
+        except BaseException:  # also when it is interrupted: nobody else would take it away
+            Path(part.name).unlink(missing_ok=True)
+            raise
+    _drop_oldest(file)
+
+
+def _drop_oldest(newest: Path) -> None:
+    found = [(one.stat(), one) for one in newest.parent.glob("*.safetensors") if one != newest]
+    room = KEPT_BYTES - newest.stat().st_size
+    for number, (stat, old) in enumerate(sorted(found, key=lambda one: one[0].st_mtime, reverse=True), start=2):
+        room -= stat.st_size
+        if number > KEPT or room < 0:
+            old.unlink(missing_ok=True)

@@ -78,7 +78,7 @@ def _palette(card: DatasetCard, own: Vocabulary | None) -> tuple[str, ...] | Non
         return None if card.palette == "voc" else card.palette
     ids = own.ids or tuple(range(1, len(own.names) + 1))
     usual = voc_palette(label_type(max(*ids, len(ids))))
-    # A query for background is seen in reports alone, where it has its label's.
+    # A query for background becomes 0 in masks: its own colour is in no mask, and the report has colours of its own.
     shown = (value or label for label, value in enumerate((0, *ids)))
     return tuple(
         colour or f"#{bytes(usual[value]).hex()}" for value, colour in zip(shown, (None, *own.colours), strict=True)
@@ -119,6 +119,16 @@ def scored_labels(card: DatasetCard, only: tuple[int, ...] | None) -> tuple[int,
     return only or tuple(range(0 if card.background else 1, len(card.classes) + 1))
 
 
+def check_scored(card: DatasetCard) -> None:
+    """Find out whether masks of a dataset can be scored.
+
+    Raises:
+        UsageError: it has too many classes.
+    """
+    if len(card.classes) > MOST_SCORED:
+        raise UsageError(f"{card.name} has {len(card.classes)} classes, and at most {MOST_SCORED} can be scored")
+
+
 def plan_eval(config: EvalConfig) -> Plan:
     """The jobs of an `eval` run.
 
@@ -128,8 +138,7 @@ def plan_eval(config: EvalConfig) -> Plan:
     card = resolve_card(load_card(config.dataset), config.data)
     if config.score.void_as_background and not card.background:
         raise UsageError(f"void_as_background makes no sense for {card.name}, where background is not scored")
-    if len(card.classes) > MOST_SCORED:
-        raise UsageError(f"{card.name} has {len(card.classes)} classes, and at most {MOST_SCORED} can be scored")
+    check_scored(card)
     only = class_subset(config, card)
     plan = _plan(config, card, only)
     score = ScoreJob(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pnp_core.config import EvalConfig, LabelConfig
+from pnp_core.data import label_type
 from pnp_core.errors import CaptionTooLongError, ClassNameError
 from pnp_core.inputs.own_classes import named
 from pnp_core.inputs.sources import Source
@@ -55,7 +56,7 @@ def check_label(config: LabelConfig) -> list[str]:
     check_ours(Files(config.out), "run")
     source = open_images(config)
     job = plan.salience
-    warnings = remarks(job) if job.folder.has_results else check_own_images(plan)
+    warnings = own_remarks(plan) if job.folder.has_results else check_own_images(plan)
     warnings += ignored_files(source)
     check_writable(config.out, "run")
     return warnings
@@ -76,7 +77,17 @@ def check_own_images(plan: Plan) -> list[str]:
         loaded.check(job.vocabulary)
     except (ClassNameError, CaptionTooLongError) as error:
         raise type(error)(f"{_whose(job, loaded)}{error}") from error
-    return remarks(job)
+    return own_remarks(plan)
+
+
+def own_remarks(plan: Plan) -> list[str]:
+    """Warnings for whoever has own classes: of the model, and of what their ids make of masks."""
+    job = plan.masks
+    ids = dict(zip(job.ids or (), job.class_names, strict=False))
+    if not ids or label_type(max(ids)) == label_type(len(ids)):
+        return remarks(plan.salience)
+    wide = f"the id {max(ids)} of '{ids[max(ids)]}' is over 254: all masks have 16 bits, as grey PNGs without colours"
+    return [*remarks(plan.salience), wide]
 
 
 def _whose(job: SalienceJob, loaded: Loaded) -> str:

@@ -86,7 +86,7 @@ class Segmentation:
         """
         file = Path(path)
         if file.suffix.lower() != ".png":
-            raise UsageError(f"'{path}' must end in .png: a mask is saved as a PNG with a palette")
+            raise UsageError(f"'{path}' must end in .png: a mask is saved as a PNG")
         try:
             with file.open("wb" if overwrite else "xb") as opened:
                 opened.write(encode_label_map(self.labels, self.palette))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pnp_core.data import Progress, ShardRef, StageResult, silent, void_of
+from pnp_core.data import Progress, ShardRef, StageResult, label_type, silent, void_of
 from pnp_core.frozen import Config
 from pnp_core.inputs.images import decode_label_map
 from pnp_core.metrics import ConfusionMatrix
@@ -137,26 +137,28 @@ def merge_scores(job: ScoreJob, shards: Iterable[ShardRef]) -> dict[str, Any]:
     }
     truth = matrix.counts.sum(axis=1)
     if images and not truth[1:].any():
-        found["warnings"] = [f"the score means nothing: {without_classes(int(truth[0]), ignored, images)}"]
+        void = int(np.iinfo(label_type(len(job.label_names) - 1)).max)
+        found["warnings"] = [f"the score means nothing: {without_classes(int(truth[0]), ignored, images, void)}"]
     return found
 
 
-def without_classes(background: int, void: int, masks: int) -> str:
+def without_classes(background: int, void: int, masks: int, value: int) -> str:
     """What is to be said of ground truth in which no class occurs.
 
     Args:
         background: pixels of label 0.
-        void: pixels of 255.
+        void: pixels of no class.
         masks: number of pictures.
+        value: of void in the masks: 255, or 65535 where they have 16 bits.
 
-    >>> without_classes(100, 0, 3)
+    >>> without_classes(100, 0, 3, 255)
     'no class occurs in any of 3 masks: all is background'
     """
     nothing = f"no class occurs in any of {masks} masks"
     if not void:
         return f"{nothing}: all is background"
-    share = f"{void / (background + void):.1%} of the pixels are 255"
+    share = f"{void / (background + void):.1%} of the pixels are {value}"
     return (
-        f"{nothing}: there is nothing but background (0), and {share}, which is void and never scored. Where 255 is "
-        f"meant as a class, write the class's number instead (1 for the first)"
+        f"{nothing}: there is nothing but background (0), and {share}, which is void and never scored. Where {value} "
+        f"is meant as a class, write the class's number instead (1 for the first)"
     )

@@ -37,8 +37,9 @@ class Look:
 
     Attributes:
         pixels: (H, W, 3) uint8.
-        chosen, before: (H, W) uint8 labels under the chosen setting and under the configured one.
-        truth: (H, W) uint8; None where there is none.
+        chosen, before: (H, W) labels under the chosen setting and under the configured one: uint8, or uint16 with more
+            than 254 classes.
+        truth: (H, W) as those; None where there is none.
     """
 
     key: str

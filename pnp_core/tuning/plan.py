@@ -13,13 +13,13 @@ import numpy as np
 from pnp_core.data import Sample, ShardRef
 from pnp_core.errors import DatasetError, UnknownNameError, UsageError
 from pnp_core.inputs.cards import DatasetCard, load_card
-from pnp_core.inputs.own_classes import vocabulary_of
+from pnp_core.inputs.own_classes import OwnClass, vocabulary_of
 from pnp_core.inputs.readers import Dataset, get_split, has_boxes, open_dataset, resolve_card
 from pnp_core.inputs.sources import Source, draw, open_source
 from pnp_core.masks.config import MaskConfig
 from pnp_core.methods.pnp.backbones import locate_checkpoint
 from pnp_core.methods.pnp.config import PnpConfig
-from pnp_core.runs.plan import askable_labels, class_subset
+from pnp_core.runs.plan import askable_labels, check_scored, class_subset
 from pnp_core.runs.preflight import ignored_files, remarks
 from pnp_core.stages.config import RuntimeConfig
 from pnp_core.stages.maps import SalienceJob
@@ -102,6 +102,10 @@ def _resolved_card(config: TuneConfig) -> DatasetCard:
         return resolve_card(card, config.data)
     if config.data is None:
         raise UsageError("say where your pictures are with --data: anything that `label` takes")
+    if query := next((one.name for one in config.classes if isinstance(one, OwnClass) and one.background), None):
+        raise UsageError(
+            f"tune rewards what a judge sees of each class, and '{query}' is a background query: leave it out"
+        )
     own = vocabulary_of(config.classes)
     if several := next((name for name, asked in zip(own.names, own.prompts, strict=True) if len(asked) > 1), None):
         raise UsageError(f"tune asks about each class with one prompt, and '{several}' has several: leave one")
@@ -151,6 +155,8 @@ def plan_tune(config: TuneConfig) -> TunePlan:
         raise UnknownNameError(f"ground truth of dataset {card.name}", str(config.ground_truth), forms)
     if _own_images(config) and config.salience.candidates.source == "labels":
         raise UsageError("pictures of your own have no image-level labels; use --candidates itm, clip or file")
+    if not _own_images(config) and config.compare.masks != "off":
+        check_scored(card)
     everything = tuple(range(1, len(card.classes) + 1))
     vocabulary = askable_labels(config, card, class_subset(config, card))
     maps = _subject(config, card, vocabulary)

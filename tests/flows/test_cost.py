@@ -31,7 +31,7 @@ def test_label_says_what_it_will_take_and_then_that_nothing_is_left(images, tmp_
     assert (cost["pictures"], cost["done"], cost["classes"], cost["tried"]) == (6, 0, 2, 4)
     assert (cost["method"], cost["candidates"], cost["batch_size"]) == ("pnp-ovss", "vocabulary", 16)
     assert cost["weights_at_hand"]
-    assert set(cost["seconds"]) == {"salience", "masks"}
+    assert set(cost["seconds"]) == {"start", "salience", "masks"}
     assert estimated(cost)
 
     summary_of(call(*command))
@@ -58,7 +58,7 @@ def test_eval_and_ablate_say_what_they_will_take(tmp_path):
     options = ("scenes", "--limit", "12", "--out", out, "--json", "--dry-run")
     cost = summary_of(call("eval", *options))
     assert (cost["pictures"], cost["settings"]) == (12, 1)
-    assert set(cost["seconds"]) == {"salience", "masks", "scores"}
+    assert set(cost["seconds"]) == {"start", "salience", "masks", "scores"}
     assert estimated(cost)
     several = summary_of(call("ablate", *options, "--tables", "thresholds"))
     assert several["settings"] == len(several["missing"]) > 1
@@ -66,12 +66,36 @@ def test_eval_and_ablate_say_what_they_will_take(tmp_path):
     assert not out.exists()
 
 
+def test_what_was_quarantined_and_what_the_run_would_warn_of_is_said(images, tmp_path):
+    (images / "b.png").write_bytes(b"no picture")
+    (images / "notes.txt").write_text("")
+    out = tmp_path / "out"
+    command = ("label", images, "--classes", "car", "--out", out, "--candidates", "vocabulary", *TINY, "--dry-run")
+    done = call(*command)
+    cost = summary_of(done)
+    assert estimated(cost)
+    assert any("notes" in warning or "1 file" in warning for warning in cost["warnings"]), cost["warnings"]
+    assert cost["warnings"][0] in " ".join(done.stderr.split())
+    for file in images.glob("?.png"):
+        file.write_bytes(b"no picture")
+    done = call(*command)
+    cost = summary_of(done)
+    assert (cost["pictures"], cost["tried"], cost["labelled"], cost["total_seconds"]) == (7, 4, 0, None)
+    assert "all 4 pictures that were tried were quarantined" in done.stderr
+
+
+def test_names_that_the_model_cannot_read_are_found(images, tmp_path):
+    done = call("label", images, "--classes", "car " * 300, "--out", tmp_path / "out", *TINY, "--dry-run")
+    assert done.exit_code == 2, done.output
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
 @pytest.mark.slow
 def test_tune_says_what_it_will_take(tmp_path):
     out = tmp_path / "out"
     cost = summary_of(call("tune", "scenes", "--images", "8", "--out", out, "--json", "--dry-run"))
     assert (cost["pictures"], cost["tried"], cost["settings"]) == (8, 4, 102)
-    assert set(cost["seconds"]) == {"maps", "pictures", "search", "compare"}
+    assert set(cost["seconds"]) == {"start", "maps", "pictures", "search", "compare"}
     assert estimated(cost)
     assert not out.exists()
 

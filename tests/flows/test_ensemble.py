@@ -24,10 +24,11 @@ from pnp_core.errors import DamagedError, UsageError
 from pnp_core.methods import METHODS, method_of
 from pnp_core.methods.base import Question
 from pnp_core.methods.ensemble.config import EnsembleConfig
-from pnp_core.methods.ensemble.members import StoredRun
+from pnp_core.methods.ensemble.members import StoredRun, read_member
 from pnp_core.methods.ensemble.method import METHOD
 from pnp_core.runs.plan import plan_eval
 from pnp_core.storage.class_maps import read_class_maps
+from pnp_core.storage.run_folder import RunFolder
 from pnp_core.storage.shards import read_refs
 from tests.artifacts import artifacts
 from tests.flows.test_methods import ROOT, TOY
@@ -311,6 +312,14 @@ def test_candidates_by_match_score_are_those_of_the_runs_and_need_no_model(made,
     masks = masks_of(tmp_path / "x")
     assert len(masks) > 3
     assert masks == masks_of(tmp_path / "one")
+
+
+def test_runs_that_are_older_than_the_view_of_clip_saw_the_centre(copies):
+    toy = RunFolder(str(copies[1]))
+    values = toy.read_json("run.json")
+    assert values["config"]["salience"]["candidates"].pop("view") == "whole"
+    toy.write_json("run.json", values)
+    assert json.loads(read_member(toy.url).candidates)["view"] == "centre"
 
 
 def test_other_candidates_in_some_picture_are_refused(made, copies, tmp_path):

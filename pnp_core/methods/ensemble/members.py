@@ -131,6 +131,8 @@ def read_member(url: str) -> Member:
     record = read_finished(run, _Record)
     method = _method(run, record)
     shards, given_up = finished_shards(run, StageFolder(run, STAGE, record.fingerprints.salience), "maps")
+    # Runs that are older than the setting saw the centre.
+    candidates = {"view": "centre", **record.config.salience.candidates}
     # Its refinement is not in here: the ensemble has its own.
     own = {name: value for name, value in record.config.masks.model_dump().items() if name in OF_THE_RUNS}
     made = fingerprint(record.fingerprints.salience, shards, own, method.mask_facts())
@@ -140,7 +142,7 @@ def read_member(url: str) -> Member:
         masks=record.config.masks,
         card=record.card.name if record.card else OWN_IMAGES,
         classes=record.classes,
-        candidates=json.dumps(record.config.salience.candidates, sort_keys=True),
+        candidates=json.dumps(candidates, sort_keys=True),
         salience=record.fingerprints.salience,
         masks_fingerprint=record.fingerprints.masks,
         shards=tuple(shards),

@@ -140,6 +140,23 @@ def test_the_oldest_vocabularies_go(cache, monkeypatch):
     assert len(list(cache.iterdir())) == 3
 
 
+def test_files_of_texts_have_room_together_and_leave_nothing_when_they_cannot_be_written(cache, monkeypatch):
+    cached_texts(lambda texts: torch.zeros(1, 2), "r", ["0"])
+    size = next(cache.iterdir()).stat().st_size
+    monkeypatch.setattr(text_cache, "KEPT_BYTES", 2 * size)
+    for n in range(1, 5):
+        cached_texts(lambda texts: torch.zeros(1, 2), "r", [str(n)])
+    kept = set(cache.iterdir())
+    assert len(kept) == 2
+
+    def full(self, target):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    assert cached_texts(lambda texts: torch.ones(1, 2), "r", ["more"]).equal(torch.ones(1, 2))
+    assert set(cache.iterdir()) == kept
+
+
 def test_clip_sees_the_whole_picture_or_its_centre():
     clip = load_clip(TINY_CLIP, "cpu")
     image = np.zeros((32, 96, 3), np.uint8)

@@ -216,3 +216,12 @@ def test_classes_of_a_file_that_do_not_go_with_the_card_are_refused_in_one_line(
 def test_the_authors_words_change_no_shard():
     """What shards are named by is as before there were such words, so that runs go on."""
     assert not any("authors" in entry for entry in load_card("voc21").facts()["classes"])
+
+
+def test_captions_are_made_once_and_anew_for_a_copy_with_other_classes():
+    card = load_card("folder").with_classes(("a", "b"))
+    assert card.captions is card.captions_in("natural") is card.captions
+    assert card.captions_in("authors") is card.captions_in("authors")
+    other = load_card("folder").with_classes(("c",))
+    assert card.model_copy(update={"classes": other.classes}).captions == ("c",)
+    assert card == load_card("folder").with_classes(("a", "b"))

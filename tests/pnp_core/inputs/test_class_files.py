@@ -200,6 +200,7 @@ WRONG = {
     "an open quote": ("a.csv", 'name,id\n"cat,7\n', "is no CSV"),
     "an empty name": ("a.csv", "name,id\n,7\n", "line 2: the name is empty"),
     "no prompt behind a colon": ("a.txt", "cat:\n", "line 1: there is no prompt behind 'cat:'; leave out the colon"),
+    "an address": ("a.txt", "cat\nhttp://foo\n", "line 2: 'http://foo' is an address, no class with its prompts"),
     "an empty prompt": ("a.txt", "cat: kitten,,\n", "line 1: the prompt is empty"),
     "an escape": ("a.txt", "cat\x1b[2J\n", "line 1: the name holds the control character U\\+001B; take it out"),
     "an override": ("a.yaml", 'cat: "kit\\u202eten"', "the prompt holds the control character U\\+202E"),

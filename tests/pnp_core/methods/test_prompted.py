@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -74,6 +76,32 @@ def test_a_method_that_matches_looks_with_the_best_prompt_of_each_image(matched_
     assert seen[1].match.tolist() == MATCH[1, :2].tolist()
     assert seen[0].fits((2, 3))
     assert table.asked == ([(1, 2, 3, 4)] if matched_before else [(2, 3)])
+
+
+class Full(Table):
+    """Has no room to look at anything."""
+
+    def look(self, batch: Any, classes: Mapping[int, tuple[int, ...]]) -> dict[int, Seen]:
+        raise MemoryError
+
+
+def test_a_batch_that_could_not_be_looked_at_or_was_not_is_not_kept():
+    class Batch(list):
+        """A list that can be referred to weakly."""
+
+    method, batch = Prompted(Full(), GROUPS, matches=True), Batch([0, 1])
+    left = weakref.ref(batch)
+    with pytest.raises(MemoryError):
+        method.look(batch, {0: (2,), 1: (2,)})
+    del batch
+    gc.collect()
+    assert left() is None
+    batch = Batch([0, 1])
+    left = weakref.ref(batch)
+    method.match(batch, (1,))
+    del batch
+    method.encode([0, 1])
+    assert left() is None
 
 
 def test_another_batch_is_matched_anew():

@@ -28,7 +28,7 @@ from pnp_core.report.contact_sheet import contact_sheet
 from pnp_core.report.page import report_page
 from pnp_core.report.palette import display_palette
 from pnp_core.runs.plan import Plan, plan_label
-from pnp_core.runs.preflight import check_label
+from pnp_core.runs.preflight import check_label, own_remarks
 from pnp_core.runs.recording import write_run_record
 from pnp_core.runs.sharding import shard_source
 from pnp_core.stages.maps import extract_shard
@@ -159,6 +159,14 @@ def test_ids_up_to_254_stay_in_8_bits_with_their_colours(tiny, tmp_path):
         assert set(np.unique(np.array(image))) == {0, 7, 254}
         palette = np.array(image.getpalette()).reshape(-1, 3)
     assert (palette[254].tolist(), palette[7].tolist()) == ([200, 30, 10], [128, 128, 128])
+
+
+def test_an_id_over_254_is_warned_of():
+    said = {n: own_remarks(plan_of([{"name": "cup", "id": n}, {"name": "car", "id": 1}])) for n in (254, 255, 1203)}
+    assert said[254] == own_remarks(plan_of(["cup", "car"]))
+    for n in (255, 1203):
+        wide = f"the id {n} of 'cup' is over 254: all masks have 16 bits, as grey PNGs without colours"
+        assert said[n] == [*said[254], wide]
 
 
 def test_png_export_lists_ids(run, expected, tmp_path):

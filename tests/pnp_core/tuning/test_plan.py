@@ -3,7 +3,7 @@
 import pytest
 
 from pnp_core.data import ShardRef
-from pnp_core.errors import ClassNameError, UnknownNameError
+from pnp_core.errors import ClassNameError, UnknownNameError, UsageError
 from pnp_core.tuning.config import TuneConfig
 from pnp_core.tuning.plan import check_tune, plan_tune, shard_tuning
 
@@ -65,6 +65,19 @@ def test_where_and_how_fast_changes_nothing(tmp_path):
 def test_other_pictures_have_other_rewards(tmp_path):
     plan = planned(tmp_path)
     assert plan.reward_folder(SHARDS) != plan.reward_folder([ShardRef("000000", 3, 100, "b" * 64)])
+
+
+def test_background_queries_are_refused(tmp_path):
+    classes = ["car", {"name": "sky", "background": True}]
+    with pytest.raises(UsageError, match="'sky' is a background query: leave it out"):
+        planned(tmp_path, data=str(tmp_path), dataset="folder", classes=classes)
+
+
+def test_more_classes_than_can_be_scored_are_refused_where_masks_are_compared(tmp_path, monkeypatch):
+    monkeypatch.setattr("pnp_core.runs.plan.MOST_SCORED", 3)
+    with pytest.raises(UsageError, match="at most 3 can be scored"):
+        planned(tmp_path)
+    assert planned(tmp_path, compare={"masks": "off"}).groups
 
 
 def test_pictures_are_drawn_by_the_seed(tmp_path):
