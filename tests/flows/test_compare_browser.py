@@ -18,6 +18,7 @@ from pnp_core.report.compare_page import compare_runs
 from pnp_core.report.opening import page_of, policy_of, takes_review
 from pnp_core.storage.run_folder import RunFolder
 from tests.flows.test_browser import EVIL_CLASS, Watched
+from tests.flows.test_looking import violations
 from tests.runs import made_run
 
 EVIL_KEY = "x<img src=x onerror=alert(1)>"
@@ -173,6 +174,10 @@ def well_made(browser, file: Path) -> None:
         assert nameless == 0
         assert watched.quiet(), watched.said
         page.close()
+    pytest.importorskip("axe_playwright_python")
+    # axe is put into the page, which the page's own policy rightly forbids.
+    with Watched(browser, file, bypass_csp=True).page as page:
+        assert violations(page) == []
 
 
 def test_comparison_is_for_everybody(browser, compared):
