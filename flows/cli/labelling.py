@@ -77,7 +77,6 @@ def _prepare_label(config: LabelConfig) -> Prepared:
     from pnp_core.runs.preflight import check_label
 
     warn(check_label(config))
-    _say_model(config)
     return runs("label", config)
 
 
@@ -222,7 +221,12 @@ def label(
     if dry_run:
         say_cost(lambda: _label_cost(config()), as_json, debug)
         return
-    _run(lambda: _prepare_label(config()), as_json, debug, strict)
+    def prepare() -> Prepared:
+        prepared = _prepare_label(own := config())
+        _say_model(own)
+        return prepared
+
+    _run(prepare, as_json, debug, strict)
 
 
 def _of_run(values: dict[str, Any]) -> dict[str, Any]:
