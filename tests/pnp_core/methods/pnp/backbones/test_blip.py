@@ -365,7 +365,7 @@ def test_hub_id_without_network_says_what_to_do():
     said = refused(Path("owner/name"))
     assert said.startswith("weights 'owner/name' are no local folder, and not to be had from the hub")
     assert "HF_HUB_OFFLINE is set" in said
-    assert said.endswith("get them where there is a network and give their folder as --checkpoint")
+    assert said.endswith("give their folder as --checkpoint, or leave that out for the bundled model")
 
 
 def test_image_size_must_be_a_multiple_of_the_patch_size(random_blip):
