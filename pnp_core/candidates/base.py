@@ -123,7 +123,8 @@ def choose(proposal: Proposal, config: CandidatesConfig, default: float | None, 
     if proposal.certain and not proposal.classes:
         return Choice((), (), f"{config.source}, no class: all background")
     scores = proposal.scores or (None,) * len(proposal.classes)
-    graded = {c: s for c, s in zip(proposal.classes, scores, strict=True) if c in set(allowed)}
+    may = set(proposal.classes).intersection(allowed)
+    graded = {c: s for c, s in zip(proposal.classes, scores, strict=True) if c in may}
     least = config.min_score if config.min_score is not None else default
     kept = {c: s for c, s in graded.items() if s is None or least is None or s > least}
     how = config.source

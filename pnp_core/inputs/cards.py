@@ -189,7 +189,7 @@ class DatasetCard(Config):
         """What the pictures and their labels depend on."""
         return self.model_dump(exclude={"subsets": True, "classes": {"__all__": {"authors"}}})
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """Class names, from label 1."""
         return tuple(c.name for c in self.classes)
