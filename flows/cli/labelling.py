@@ -221,6 +221,7 @@ def label(
     if dry_run:
         say_cost(lambda: _label_cost(config()), as_json, debug)
         return
+
     def prepare() -> Prepared:
         prepared = _prepare_label(own := config())
         _say_model(own)
