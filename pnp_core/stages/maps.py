@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain, islice
+from itertools import chain
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -33,6 +32,7 @@ from pnp_core.inputs.images import DecodedImage, decode_image
 from pnp_core.methods import AnyMethod, Pinned, load_method, method_of
 from pnp_core.methods.base import Loaded, LoadedMethod, MethodConfig, Question, Seen, StoredMaps
 from pnp_core.methods.prompted import prompted
+from pnp_core.stages.ahead import prepared_ahead
 from pnp_core.stages.config import RuntimeConfig, SalienceConfig
 from pnp_core.stages.fitting import batch_size, fitting
 from pnp_core.storage.class_maps import STAGE, class_map_files
@@ -41,8 +41,6 @@ from pnp_core.storage.run_folder import RunFolder, fingerprint
 from pnp_core.storage.shards import read_shard
 
 VERSION = 2
-DECODERS = 4
-"""Threads that decode; with what waits there are images of two batches in memory."""
 
 
 class SalienceJob(Config):
@@ -349,7 +347,8 @@ def extract_maps(
 
         torch.set_num_threads(job.runtime.threads)
     half = _half(job, method or job.load())
-    for prepared in _prepared_ahead(samples, half, decode or job.decode):
+    prepare = partial(half.prepare, decode or job.decode)
+    for prepared in prepared_ahead(samples, prepare, batch_size(job.runtime)):
         ready = [p for p in prepared if not isinstance(p, Quarantined)]
         results = half.results(ready) if ready else iter(())
         for item in prepared:
@@ -367,27 +366,6 @@ def _half(job: SalienceJob, method: Loaded) -> _Half[Any]:
     if isinstance(method, LoadedMethod):
         return _Looking.create(job, method)
     raise MethodError(f"method {job.method.name} neither looks at images nor has maps of them")
-
-
-def _prepared_ahead(
-    samples: Iterable[Sample], half: _Half[Ready], decode: Decode
-) -> Iterator[list[Ready | Quarantined]]:
-    """Batches of decoded samples; while one is looked at the next is being read and decoded."""
-    remaining = iter(samples)
-    pool, reader = (ThreadPoolExecutor(threads, name) for threads, name in ((DECODERS, "decode"), (1, "read")))
-
-    def begin() -> list[Future[Ready | Quarantined]]:
-        return [pool.submit(half.prepare, decode, one) for one in islice(remaining, batch_size(half.job.runtime))]
-
-    try:
-        batch = begin()
-        while batch:
-            following = reader.submit(begin)
-            yield [future.result() for future in batch]
-            batch = following.result()
-    finally:  # whoever stops early does not wait for what nobody will look at
-        for workers in (reader, pool):
-            workers.shutdown(wait=False, cancel_futures=True)
 
 
 def extract_shard(job: SalienceJob, shard: ShardRef, progress: Progress = silent) -> StageResult:
